@@ -1,0 +1,1 @@
+"""CLIPTeX: CLIP training with model-zoo experts."""

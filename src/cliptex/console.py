@@ -1,0 +1,90 @@
+"""Progress and messages: a rich bar on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_EVERY_SECONDS = 10.0
+
+T = TypeVar("T")
+
+_console = Console(file=sys.stderr, highlight=False)
+
+
+def quiet() -> bool:
+    """True where the environment variable CLIPTEX_QUIET asks for no progress at all."""
+    return os.environ.get("CLIPTEX_QUIET", "") not in ("", "0")
+
+
+def say(text: str) -> None:
+    """Print one line on standard error, unless quiet."""
+    if not quiet():
+        _console.print(text, markup=False, soft_wrap=True)
+
+
+def track(
+    items: Iterable[T], *, label: str, total: int | None = None, done: int = 0
+) -> Iterator[T]:
+    """Yield `items` while showing progress.
+
+    `total` is taken from `items` where it has a length; `done` counts what an earlier run
+    finished, so that a resumed job shows its true position.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items) + done
+    if quiet():
+        yield from items
+    elif _console.is_terminal:
+        yield from _track_bar(items, label, total, done)
+    else:
+        yield from _track_lines(items, label, total, done)
+
+
+def _track_bar(items: Iterable[T], label: str, total: int | None, done: int) -> Iterator[T]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_console, transient=False) as progress:
+        task = progress.add_task(label, total=total, completed=done)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def _track_lines(items: Iterable[T], label: str, total: int | None, done: int) -> Iterator[T]:
+    start = last = time.monotonic()
+    count = done
+    for item in items:
+        yield item
+        count += 1
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_SECONDS:
+            say(_progress_line(label, count, total, (count - done) / (now - start)))
+            last = now
+    seconds = time.monotonic() - start
+    say(f"{label}: {count} done in {seconds:.1f} s")
+
+
+def _progress_line(label: str, count: int, total: int | None, rate: float) -> str:
+    if total is None:
+        return f"{label}: {count} ({rate:.1f}/s)"
+    remaining = (total - count) / rate if rate > 0 else float("inf")
+    return f"{label}: {count}/{total} ({rate:.1f}/s, {remaining:.0f} s left)"

@@ -1,0 +1,63 @@
+"""Rows of `results.jsonl`: the only thing that tables, figures and comparisons are made from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Result(BaseModel):
+    """One measured number with all that is needed to read it.
+
+    `value` is 0-100 for percentages and a fraction for AbsRel. `n` counts test images.
+    `protocol` holds what the number depends on: crop, range, alignment, resolution, ignore
+    index, learning rate and how it was chosen. `leak` marks a benchmark that an expert learnt
+    from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    checkpoint: str = ""
+    task: str
+    dataset: str
+    probe: str | None = None
+    metric: str
+    value: float
+    better: Literal["higher", "lower"]
+    n: int
+    seed: int = 0
+    protocol: dict[str, object] = Field(default_factory=dict)
+    leak: bool = False
+    time: str = Field(default_factory=_now)
+
+
+def append_results(path: Path, rows: Iterable[Result]) -> None:
+    """Append `rows` to the JSON-lines file at `path` with one write."""
+    text = "".join(row.model_dump_json() + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_results(path: Path) -> list[Result]:
+    """All rows of `path`; raises ValueError that names the line which does not fit."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(Result.model_validate(json.loads(line)))
+        except (json.JSONDecodeError, ValidationError) as error:
+            raise ValueError(f"{path}, line {number}: not a result row: {error}") from error
+    return rows

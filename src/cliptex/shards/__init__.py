@@ -1,0 +1,1 @@
+"""Image-text tars: decoding, captions, index, random access, writing, importing, checking."""

@@ -1,0 +1,291 @@
+"""Where each sample lies inside a tar: found once from the headers, kept as compact arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from cliptex.files import write_atomic
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
+TEXT_EXTENSION = "txt"
+
+FORMAT = 1  # raise when the cached arrays change their meaning
+MISSING = -1  # offset of a caption that is not there
+
+TABLE = np.dtype(
+    [
+        ("image_offset", "<i8"),
+        ("image_size", "<i8"),
+        ("text_offset", "<i8"),
+        ("text_size", "<i8"),
+        ("extension", "u1"),  # into IMAGE_EXTENSIONS
+    ]
+)
+
+_MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)")
+_OCTAL = re.compile(rb"[0-7]+")
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShardIndex:
+    """The samples of one shard, in the order of the tar.
+
+    Attributes:
+        size, mtime_ns: of the shard when it was scanned.
+        names: (N,) bytes, the keys in UTF-8.
+        table: (N,) of `TABLE`, byte offsets and sizes within the shard.
+        problems: one line each: duplicate or refused members, damage, images that lack.
+    """
+
+    size: int
+    mtime_ns: int
+    names: np.ndarray
+    table: np.ndarray
+    problems: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(name.decode() for name in self.names.tolist())
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """Each sample's image extension, lower case, without the dot."""
+        return tuple(IMAGE_EXTENSIONS[i] for i in self.table["extension"].tolist())
+
+    def key(self, row: int) -> str:
+        return self.names[row].decode()
+
+    def row(self, key: str) -> int:
+        """The row of `key`; KeyError where the shard has no such sample."""
+        wanted = key.encode()
+        place = int(np.searchsorted(self.names, wanted, sorter=self._order))
+        if place < len(self.names):
+            row = int(self._order[place])
+            if self.names[row] == wanted:
+                return row
+        raise KeyError(key)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.names, kind="stable").astype(np.int32)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the keys in order, part of the dataset's identity."""
+        return hashlib.sha256(b"\n".join(self.names.tolist())).hexdigest()
+
+
+@dataclass
+class _Found:
+    """The members of one key met so far."""
+
+    image: tuple[int, int] | None = None
+    extension: int = 0
+    text: tuple[int, int] | None = None
+
+
+@dataclass
+class _Scan:
+    samples: dict[str, _Found] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def index_shard(path: Path) -> ShardIndex:
+    """Scan the headers of a plain tar; no member's content is read.
+
+    What is damaged is reported in `problems` and what is whole is kept. Members of a key need
+    not be adjacent. Of two members with one key and role the first is kept.
+
+    Raises:
+        ValueError: the file is compressed, so that nothing in it can be reached at random.
+        OSError: the file cannot be read.
+    """
+    stat = path.stat()
+    scan = _Scan()
+    with path.open("rb") as file:
+        _refuse_compressed(path, file.read(8))
+        file.seek(0)
+        for member in _members(file, stat.st_size, scan.problems):
+            _place(member, scan)
+    return _build(scan, stat)
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """(key, lower-case extension) of a member's name as WebDataset splits it: at the first dot
+    of the base name. None for hidden files and names without a dot."""
+    match = _MEMBER.fullmatch(name.removeprefix("./"))
+    return (match["key"], match["extension"].lower()) if match else None
+
+
+def _refuse_compressed(path: Path, start: bytes) -> None:
+    for magic, name in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise ValueError(
+                f"{path}: compressed with {name}; samples are read at random, which a compressed "
+                f"tar does not allow. Decompress it to a plain .tar first."
+            )
+
+
+class _QuickInfo(tarfile.TarInfo):
+    """tarfile's member, three times as quick at reading the header of an ordinary file.
+
+    Only the name, size and type are taken; owners and times do not matter here. Any other
+    header (a link, a long name, base-256 numbers, a wrong checksum) is left to tarfile.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        size, checksum = buf[124:136].rstrip(b" \0"), buf[148:156].rstrip(b" \0")
+        name = bytes(buf[:100]).split(b"\0", 1)[0]
+        ordinary = (
+            len(buf) == tarfile.BLOCKSIZE
+            and buf[156:157] in (tarfile.REGTYPE, tarfile.AREGTYPE)
+            and buf[257:262] == b"ustar"
+            and buf[345] == 0  # the name has no prefix
+            and not name.endswith(b"/")
+            and _OCTAL.fullmatch(size)
+            and _OCTAL.fullmatch(checksum)
+        )
+        if not ordinary or int(checksum, 8) != sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
+            return super().frombuf(buf, encoding, errors)
+        member = cls(name.decode(encoding, errors))
+        member.size = int(size, 8)
+        return member
+
+
+def _members(file: io.BufferedReader, size: int, problems: list[str]) -> Iterator[tarfile.TarInfo]:
+    """The whole members of an open tar; damage ends the iteration and is reported."""
+    end = 0
+    try:
+        with tarfile.TarFile(fileobj=file, mode="r", tarinfo=_QuickInfo) as tar:
+            while (member := tar.next()) is not None:
+                stored = member.size if _has_data(member) else 0
+                if stored < 0 or member.offset_data + stored > size:
+                    problems.append(f"truncated: {member.name!r} is cut off at byte {size}")
+                    return
+                end = member.offset_data + -(-stored // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                yield member
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the latter: absurd numbers
+        problems.append(f"truncated: damaged after byte {end} of {size} ({error})")
+        return
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        problems.append(f"truncated: ends at byte {size} without an end-of-archive mark")
+    elif block.strip(b"\0"):
+        problems.append(f"truncated: not a tar header at byte {end} of {size}")
+
+
+def _has_data(member: tarfile.TarInfo) -> bool:
+    return member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+
+
+def _place(member: tarfile.TarInfo, scan: _Scan) -> None:
+    """Enter one member into the scan, or say why not."""
+    name = member.name
+    if member.isdir():
+        return
+    parts = name.removeprefix("./").split("/")
+    if name.startswith("/") or ".." in parts or "\\" in name:
+        scan.problems.append(f"refused: {name!r} points outside of the shard")
+        return
+    if not member.isreg() or member.issparse():
+        scan.problems.append(f"refused: {name!r} is a link or a special file")
+        return
+    split = split_name(name)
+    if split is None or (split[1] not in IMAGE_EXTENSIONS and split[1] != TEXT_EXTENSION):
+        return
+    key, extension = split
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        scan.problems.append(f"refused: {name!r} is not UTF-8")
+        return
+    found = scan.samples.setdefault(key, _Found())
+    place = (member.offset_data, member.size)
+    if extension == TEXT_EXTENSION:
+        if found.text is None:
+            found.text = place
+            return
+    elif found.image is None:
+        found.image, found.extension = place, IMAGE_EXTENSIONS.index(extension)
+        return
+    scan.problems.append(f"duplicate key: {name!r}; the first is kept")
+
+
+def _build(scan: _Scan, stat: os.stat_result) -> ShardIndex:
+    rows: list[tuple[int, int, int, int, int]] = []
+    names: list[bytes] = []
+    for key, found in scan.samples.items():
+        if found.image is None:
+            scan.problems.append(f"missing image: {key!r} has a caption only")
+            continue
+        names.append(key.encode())
+        text_offset, text_size = found.text or (MISSING, 0)
+        rows.append((*found.image, text_offset, text_size, found.extension))
+    return ShardIndex(
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        names=np.array(names, dtype="S") if names else np.empty(0, dtype="S1"),
+        table=np.array(rows, dtype=TABLE),
+        problems=tuple(scan.problems),
+    )
+
+
+def cached_index(path: Path, cache: Path) -> ShardIndex | None:
+    """The index of `path` kept in folder `cache`, where it is present and still fits."""
+    stat = path.stat()
+    try:
+        with _cache_file(path, cache).open("rb") as file, np.load(file) as kept:
+            version, size, mtime_ns = kept["stamp"].tolist()
+            if (version, size, mtime_ns) != (FORMAT, stat.st_size, stat.st_mtime_ns):
+                return None
+            problems = kept["problems"].tobytes().decode("utf-8", "surrogateescape")
+            return ShardIndex(
+                size=size,
+                mtime_ns=mtime_ns,
+                names=kept["names"],
+                table=kept["table"].view(TABLE),
+                problems=tuple(problems.split("\n")) if problems else (),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def keep_index(path: Path, index: ShardIndex, cache: Path) -> None:
+    """Keep `index` of shard `path` in folder `cache`, atomically."""
+    problems = "\n".join(index.problems).encode("utf-8", "surrogateescape")
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        stamp=np.array([FORMAT, index.size, index.mtime_ns], dtype="<i8"),
+        names=index.names,
+        table=index.table.view("u1"),
+        problems=np.frombuffer(problems, dtype="u1"),
+    )
+    write_atomic(_cache_file(path, cache), buffer.getvalue())
+
+
+def _cache_file(path: Path, cache: Path) -> Path:
+    return cache / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.npz"

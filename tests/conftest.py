@@ -1,0 +1,41 @@
+"""For every test: no progress lines, one thread, a cache of its own, and no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+# Before anything imports numpy or torch: they read these once.
+os.environ["CLIPTEX_QUIET"] = "1"
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Point XDG_CACHE_HOME at a temporary folder (child processes inherit it)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Refuse connections that leave this machine, so that no test can depend on a download."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address):
+        remote = self.family in (socket.AF_INET, socket.AF_INET6)
+        if remote and address[0] not in LOCAL_HOSTS:
+            raise OSError(f"tests may not open a connection to {address}")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        yield

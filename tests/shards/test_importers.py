@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cliptex.shards import importers
+from cliptex.shards.check import check
+from cliptex.shards.dataset import ImageTextShards
+from cliptex.shards.importers import (
+    import_coco,
+    import_folder,
+    import_img2dataset,
+    import_karpathy,
+)
+
+Picture = Callable[..., bytes]
+MakeTar = Callable[..., Path]
+
+
+@pytest.fixture
+def images(tmp_path: Path, picture: Picture) -> Path:
+    """a.jpg to e.jpg, one within a subfolder, one truncated, one empty."""
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for i, name in enumerate(("a.jpg", "sub/b.jpg", "c.jpg")):
+        (folder / name).write_bytes(picture(i))
+    (folder / "d.jpg").write_bytes(picture(3)[:400])
+    (folder / "e.jpg").write_bytes(b"")
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def texts(out: Path) -> dict[str, str]:
+    return {sample.key: sample.text for sample in ImageTextShards(out)}
+
+
+def meta(out: Path, shard: str, key: str) -> dict:
+    with tarfile.open(out / shard) as tar:
+        content = tar.extractfile(f"{key}.json")
+        assert content is not None
+        return json.loads(content.read())
+
+
+CSV = 'filename,Caption\na.jpg,A dog\nsub/b.jpg,"A cat, \nasleep"\na.jpg,The dog again\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.csv", CSV),
+        ("c.txt", CSV.replace("filename", "image")),
+        (
+            "c.tsv",
+            "path\ttext\textra\na.jpg\tA dog\t1\nsub/b.jpg\tA cat, asleep\t2\na.jpg\tThe dog "
+            "again\t3\n",
+        ),
+        (
+            "c.jsonl",
+            '{"file_name": "a.jpg", "captions": ["A dog", "The dog again"]}\n\n'
+            '{"file_name": "sub/b.jpg", "captions": "A cat, asleep"}\n',
+        ),
+    ],
+)
+def test_folder_with_captions(
+    tmp_path: Path, images: Path, picture: Picture, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    report = import_folder(tmp_path / name, images, tmp_path / "out")
+    assert (report.shards, report.samples, report.captions, report.ok) == (1, 2, 3, True)
+    assert texts(tmp_path / "out") == {
+        "000000000": "a dog\nthe dog again",
+        "000000001": "a cat, asleep",
+    }
+    shards = ImageTextShards(tmp_path / "out")
+    assert [s.image for s in shards] == [picture(0), picture(1)]
+    assert meta(tmp_path / "out", shards.shards[0], "000000001") == {"source": "sub/b.jpg"}
+
+
+def test_columns_by_name_and_unknown_columns(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "c.csv").write_text("wo,was\na.jpg,Ein Hund\n")
+    with pytest.raises(ValueError, match=r"c\.csv: no column any of image, .*\['wo', 'was'\]"):
+        import_folder(tmp_path / "c.csv", images, tmp_path / "out")
+    import_folder(
+        tmp_path / "c.csv", images, tmp_path / "out", image_column="wo", caption_column="was"
+    )
+    assert texts(tmp_path / "out") == {"000000000": "ein hund"}
+
+
+def test_unusable_images_are_named_and_leave_a_gap(tmp_path: Path, images: Path) -> None:
+    names = ["a.jpg", "d.jpg", "e.jpg", "nowhere.jpg", "../c.csv", "c.jpg"]
+    rows = [f"{name},text of {name}\n" for name in names]
+    (tmp_path / "c.csv").write_text("image,caption\n" + "".join(rows) + "sub/b.jpg,  \n")
+    report = import_folder(tmp_path / "c.csv", images, tmp_path / "out", samples_per_shard=4)
+    assert texts(tmp_path / "out").keys() == {"000000000", "000000005"}
+    assert [line.partition(": ")[0] for line in report.problems] == [*names[1:5], "sub/b.jpg"]
+    for line, word in zip(
+        report.problems, ("truncated", "empty", "missing", "outside", "no caption"), strict=True
+    ):
+        assert word in line
+    assert not report.ok
+    assert "nowhere.jpg" in str(report)
+
+
+def test_one_line_in_another_encoding(tmp_path: Path, images: Path) -> None:
+    lines = [b"image,caption", "a.jpg,größe".encode(), "c.jpg,café".encode("latin-1")]
+    (tmp_path / "c.csv").write_bytes(b"\r\n".join(lines))
+    import_folder(tmp_path / "c.csv", images, tmp_path / "out")
+    assert list(texts(tmp_path / "out").values()) == ["größe", "café"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.csv", "", "no rows"),
+        ("c.jsonl", '{"image": "a.jpg"\n', "line 1 is not valid JSON"),
+        ("c.jsonl", "[1]\n", "line 1 is not a JSON object"),
+        ("c.xlsx", "x", "ends in"),
+        ("c.csv", "image,caption\n,x\n", "row 1 has no image name"),
+    ],
+)
+def test_bad_captions_files(
+    tmp_path: Path, images: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        import_folder(tmp_path / name, images, tmp_path / "out")
+
+
+def many(tmp_path: Path, picture: Picture, count: int = 7) -> tuple[Path, Path]:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(count):
+        (folder / f"{i}.jpg").write_bytes(picture(i) if i != 4 else b"junk")
+    rows = "".join(f"{i}.jpg,number {i}\n" for i in range(count))
+    (tmp_path / "many.csv").write_text("image,caption\n" + rows)
+    return tmp_path / "many.csv", folder
+
+
+def test_a_stopped_import_goes_on_to_the_same_bytes(
+    tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = many(tmp_path, picture)
+    whole = import_folder(*source, tmp_path / "whole", samples_per_shard=2)
+    read: list[str] = []
+    real = importers._read_image
+
+    def until_stopped(images: Path, name: str) -> tuple[bytes, str]:
+        if name == "5.jpg" and "stopped" not in read:
+            read.append("stopped")
+            raise KeyboardInterrupt
+        read.append(name)
+        return real(images, name)
+
+    monkeypatch.setattr(importers, "_read_image", until_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        import_folder(*source, tmp_path / "out", samples_per_shard=2)
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.tar"))
+    assert names == ["images-00000.tar", "images-00001.tar"]
+    again = import_folder(*source, tmp_path / "out", samples_per_shard=2)
+    assert read == [*(f"{i}.jpg" for i in range(5)), "stopped", "4.jpg", "5.jpg", "6.jpg"]
+    assert again == whole
+    assert again.problems[0].startswith("4.jpg: unknown-format")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_changed_source_is_imported_again(tmp_path: Path, picture: Picture) -> None:
+    captions, folder = many(tmp_path, picture)
+    import_folder(captions, folder, tmp_path / "out", samples_per_shard=2)
+    before = tree(tmp_path / "out")
+    captions.write_text(captions.read_text().replace("number 2", "number two"))
+    (folder / "4.jpg").write_bytes(picture(4))
+    report = import_folder(captions, folder, tmp_path / "out", samples_per_shard=2)
+    after = tree(tmp_path / "out")
+    assert report.ok and report.samples == 7
+    changed = {name for name in after if after[name] != before[name]}
+    assert {name for name in changed if name.endswith(".tar")} == {
+        "images-00001.tar",
+        "images-00002.tar",
+    }
+
+
+def test_shards_of_a_larger_import_are_not_mixed_in(tmp_path: Path, picture: Picture) -> None:
+    source = many(tmp_path, picture)
+    import_folder(*source, tmp_path / "out", samples_per_shard=2)
+    with pytest.raises(ValueError, match=r"images-00002\.tar is from another import"):
+        import_folder(*source, tmp_path / "out", samples_per_shard=4)
+
+
+def test_karpathy_splits(tmp_path: Path, picture: Picture) -> None:
+    splits = ("train", "restval", "val", "test")
+    (tmp_path / "images/val2014").mkdir(parents=True)
+    entries = []
+    for i, split in enumerate(splits):
+        place = tmp_path / "images" / ("val2014" if split == "restval" else "")
+        (place / f"{i}.jpg").write_bytes(picture(i))
+        sentences = [{"raw": f"The {split} ."}, {"raw": f"Again\n{split}"}]
+        entries.append({"filename": f"{i}.jpg", "split": split, "sentences": sentences})
+    entries[1]["filepath"] = "val2014"
+    (tmp_path / "d.json").write_text(json.dumps({"images": entries}))
+
+    report = import_karpathy(tmp_path / "d.json", tmp_path / "images", tmp_path / "train")
+    assert (report.samples, report.captions) == (2, 4)
+    assert list(texts(tmp_path / "train").values()) == [
+        "the train .\nagain train",
+        "the restval .\nagain restval",
+    ]
+    assert (tmp_path / "train/train-00000.tar").is_file()
+    import_karpathy(tmp_path / "d.json", tmp_path / "images", tmp_path / "t", split="test")
+    assert list(texts(tmp_path / "t").values()) == ["the test .\nagain test"]
+    with pytest.raises(ValueError, match="split must be one of"):
+        import_karpathy(tmp_path / "d.json", tmp_path / "images", tmp_path / "x", split="dev")
+    (tmp_path / "d.json").write_text(json.dumps({"images": entries[:1]}))
+    with pytest.raises(ValueError, match=r"no image of split 'val'; .*\['train'\]"):
+        import_karpathy(tmp_path / "d.json", tmp_path / "images", tmp_path / "x", split="val")
+
+
+def test_coco(tmp_path: Path, images: Path) -> None:
+    content = {
+        "images": [{"id": 9, "file_name": "c.jpg"}, {"id": 4, "file_name": "a.jpg"}],
+        "annotations": [
+            {"id": 3, "image_id": 9, "caption": "C second"},
+            {"id": 1, "image_id": 9, "caption": "C first"},
+            {"id": 2, "image_id": 4, "caption": "A"},
+        ],
+    }
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    report = import_coco(tmp_path / "captions.json", images, tmp_path / "out")
+    assert (report.samples, report.captions) == (2, 3)
+    assert texts(tmp_path / "out") == {"000000000": "a", "000000001": "c first\nc second"}
+    assert meta(tmp_path / "out", "coco-00000.tar", "000000001") == {
+        "source": "c.jpg",
+        "image_id": 9,
+    }
+    del content["annotations"][0]["caption"]
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="annotation 3 has no caption"):
+        import_coco(tmp_path / "instances.json", images, tmp_path / "x")
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"images": 1}'])
+def test_bad_json(tmp_path: Path, images: Path, content: str) -> None:
+    (tmp_path / "d.json").write_text(content)
+    for importer in (import_karpathy, import_coco):
+        with pytest.raises(ValueError, match=r"d\.json: not "):
+            importer(tmp_path / "d.json", images, tmp_path / "out")
+
+
+def test_img2dataset_tars_are_linked(tmp_path: Path, picture: Picture, make_tar: MakeTar) -> None:
+    source = tmp_path / "source"
+    for shard in range(2):
+        members = [
+            (f"0000{shard}000{i}.{e}", picture(i) if e == "jpg" else b"text")
+            for i in range(2)
+            for e in ("jpg", "txt")
+        ]
+        make_tar(source / f"0000{shard}.tar", members)
+        (source / f"0000{shard}_stats.json").write_text(json.dumps({"successes": 2 + shard}))
+    report = import_img2dataset(source, tmp_path / "out")
+    assert (report.shards, report.samples, report.captions) == (2, 4, 4)
+    assert report.problems == ("00001.tar: holds 2 images, its statistics 3",)
+    assert (tmp_path / "out/00000.tar").samefile(source / "00000.tar")
+    assert import_img2dataset(source, tmp_path / "out") == report
+
+
+def test_img2dataset_tars_are_copied_across_file_systems(
+    tmp_path: Path, make_tar: MakeTar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_tar(tmp_path / "source/00000.tar", [("0.jpg", b"x"), ("0.txt", b"y")])
+    path.write_bytes(path.read_bytes()[:-9000])
+
+    def refuse(*_: object) -> None:
+        raise OSError("cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    report = import_img2dataset(path.parent, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(path.parent)
+    assert report.problems[0].startswith("00000.tar: truncated: ")
+    assert import_img2dataset(path.parent, tmp_path / "out") == report
+    (tmp_path / "out/00000.tar").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="another file is there"):
+        import_img2dataset(path.parent, tmp_path / "out")
+
+
+def test_img2dataset_files(tmp_path: Path, picture: Picture) -> None:
+    for number in range(2):
+        folder = tmp_path / f"source/0000{number}"
+        folder.mkdir(parents=True)
+        for i in range(2):
+            stem = folder / f"0000{number}000{i}"
+            stem.with_suffix(".jpg").write_bytes(picture(i) if (number, i) != (1, 1) else b"")
+            stem.with_suffix(".txt").write_text(f"Caption {i}")
+            stem.with_suffix(".json").write_text(json.dumps({"url": f"http://x/{i}"}))
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert report.samples == 3
+    assert report.problems == ("000010001.jpg: empty: zero bytes",)
+    shards = ImageTextShards(tmp_path / "out")
+    assert shards.shards == ("00000.tar", "00001.tar")
+    assert shards.keys("00000.tar") == ("000000000", "000000001")
+    assert meta(tmp_path / "out", "00000.tar", "000000001") == {"url": "http://x/1"}
+    with pytest.raises(ValueError, match="not img2dataset's output"):
+        import_img2dataset(tmp_path / "source/00000", tmp_path / "x")
+
+
+@pytest.mark.data
+def test_flickr8k_mini(tmp_path: Path, data_root: Path) -> None:
+    folder = data_root / "flickr8k-mini"
+    source = (folder / "dataset_flickr8k.json", folder / "images")
+    report = import_karpathy(*source, tmp_path / "out", split="val", samples_per_shard=40)
+    assert (report.shards, report.samples, report.captions, report.ok) == (3, 100, 500, True)
+    shards = ImageTextShards(tmp_path / "out")
+    assert all(len(sample.captions) == 5 for sample in shards)
+    name = meta(tmp_path / "out", "val-00002.tar", "000000099")["source"]
+    assert shards[99].image == (folder / "images" / name).read_bytes()
+    assert check(shards).ok
+
+
+@pytest.mark.data
+def test_coco_mini(tmp_path: Path, data_root: Path) -> None:
+    annotations = data_root / "coco-mini/annotations/captions_val2017.json"
+    report = import_coco(annotations, data_root / "coco-mini/val2017", tmp_path / "out")
+    assert report.samples == 50
+    assert check(ImageTextShards(tmp_path / "out")).ok
