@@ -1,0 +1,135 @@
+"""The `web` domain as WebDataset tars of pictures and noisy alt-texts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cliptex.playroom.caption import caption_rng, web_caption
+from cliptex.playroom.export.stream import ordered_map
+from cliptex.playroom.render import Rendering, render
+from cliptex.playroom.scene import sample_scene
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shard:
+    path: Path
+    truth: Path | None
+    start: int
+    stop: int
+    size: int
+    seed: int
+    split: str
+
+
+def export_web(
+    out: Path,
+    *,
+    count: int,
+    size: int,
+    seed: int = 0,
+    split: str = "train",
+    samples_per_shard: int = 500,
+    workers: int = 2,
+    progress: Progress | None = None,
+    truth: Path | None = None,
+) -> None:
+    """Write `out/playroom-web-%04d.tar`; finished shards are kept, so a killed run goes on.
+
+    Args:
+        out: folder of the shards, made if absent.
+        count: number of samples; keys are their 9-digit indices.
+        size: height and width in pixels.
+        seed: seed of the world.
+        split: stream of scenes.
+        samples_per_shard: samples in a tar; part of what the bytes depend on.
+        workers: processes.
+        progress: called with (samples done, count) after each shard.
+        truth: if given, folder for the exact labels, one `.npz` per shard: keys (N,) int64,
+            semantic (N, H, W) uint8, instances (N, H, W) uint8, depth (N, H, W) float16 metres,
+            normals (N, H, W, 3) float16.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if truth is not None:
+        truth.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for number, start in enumerate(range(0, count, samples_per_shard)):
+        name = f"playroom-web-{number:04d}"
+        shards.append(
+            _Shard(
+                path=out / f"{name}.tar",
+                truth=None if truth is None else truth / f"{name}.npz",
+                start=start,
+                stop=min(start + samples_per_shard, count),
+                size=size,
+                seed=seed,
+                split=split,
+            )
+        )
+    missing = [shard for shard in shards if not _complete(shard)]
+    done = count - sum(shard.stop - shard.start for shard in missing)
+    for written in ordered_map(_write_shard, missing, min(workers, len(missing))):
+        done += written
+        if progress is not None:
+            progress(done, count)
+
+
+def _complete(shard: _Shard) -> bool:
+    return shard.path.exists() and (shard.truth is None or shard.truth.exists())
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as JPEG of quality 92."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=92)
+    return stream.getvalue()
+
+
+def _write_shard(shard: _Shard) -> int:
+    renderings: list[Rendering] = []
+    partial = shard.path.with_name(f"{shard.path.name}.{os.getpid()}.tmp")
+    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for index in range(shard.start, shard.stop):
+            scene = sample_scene("web", shard.split, index, seed=shard.seed)
+            rendering = render(scene, shard.size, shard.size)
+            text = web_caption(scene, rendering, caption_rng(scene))
+            about = {"index": index, "seed": shard.seed, "split": shard.split}
+            _add(tar, f"{index:09d}.jpg", jpeg(rendering.image))
+            _add(tar, f"{index:09d}.txt", text.encode())
+            _add(tar, f"{index:09d}.json", json.dumps(about, sort_keys=True).encode())
+            if shard.truth is not None:
+                renderings.append(rendering)
+    if shard.truth is not None:
+        _write_truth(shard.truth, shard.start, renderings)
+    partial.replace(shard.path)
+    return shard.stop - shard.start
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)  # mtime, uid and gid are 0: bytes depend on the content alone
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _write_truth(path: Path, start: int, renderings: list[Rendering]) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with partial.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            keys=np.arange(start, start + len(renderings)),
+            semantic=np.stack([r.semantic for r in renderings]),
+            instances=np.stack([r.instances for r in renderings]).astype(np.uint8),
+            depth=np.stack([r.depth for r in renderings]).astype(np.float16),
+            normals=np.stack([r.normals for r in renderings]).astype(np.float16),
+        )
+    partial.replace(path)
