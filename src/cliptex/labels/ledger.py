@@ -1,0 +1,199 @@
+"""The ledger of one shard's labels: a compact binary table, read without parsing.
+
+Layout (little-endian): a header of 96 bytes, one row of 37 bytes per sample in the order of the
+image shard, the keys as NUL-padded UTF-8 of one width, then the messages of failed samples as
+UTF-8 lines. The header holds the size and sha256 of the label tar, and a CRC of all that follows
+it, so that truncation and damage of either file are noticed.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from cliptex.labels.commit import write_committed
+
+MAGIC = b"CLIPTEXL"
+VERSION = 1
+# magic, version, rows, size of the tar, size of the messages, sha256 of the tar, width of a key,
+# CRC-32 of the body
+_HEADER = struct.Struct("<8sIIQQ32sII24x")
+
+ROW = np.dtype(
+    [
+        ("status", "<u1"),
+        ("offset", "<u8"),
+        ("size", "<u8"),
+        ("meta_offset", "<u8"),
+        ("meta_size", "<u8"),
+        ("message", "<u4"),
+    ]
+)
+NO_MESSAGE = 0xFFFFFFFF
+MAX_MESSAGE = 300  # characters kept of an error
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in an error: differs in each run
+
+
+class Status(IntEnum):
+    """What became of one sample."""
+
+    OK = 0
+    DECODE_ERROR = 1
+    """The image cannot be decoded; the message begins with the reason's class."""
+    EXPERT_ERROR = 2
+    """The expert raised an exception on this image alone."""
+    BAD_LABEL = 3
+    """The expert's output is not in its kind's form."""
+    NO_VALID_PIXEL = 4
+    """Not finite, or without a direction, everywhere."""
+    NO_LABEL = 5
+    """The source of labels has none for this image."""
+
+    @property
+    def label(self) -> str:
+        """The name in reports: `decode-error` and so on."""
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One sample's line; offsets and sizes are bytes of the label tar, 0 where nothing is kept."""
+
+    key: str
+    status: Status
+    offset: int = 0
+    size: int = 0
+    meta_offset: int = 0
+    meta_size: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ledger:
+    """An opened ledger: `keys` (n,) fixed-width bytes and `rows` (n,) of `ROW`, same order."""
+
+    path: Path
+    keys: np.ndarray
+    rows: np.ndarray
+    messages: tuple[str, ...]
+    tar_size: int
+    tar_sha256: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.keys, kind="stable")
+
+    def find(self, key: str) -> int | None:
+        """Row of a key, by binary search; None where the ledger does not know it."""
+        data = encode_key(key)
+        if len(data) > self.keys.itemsize or not len(self.keys):
+            return None
+        place = int(np.searchsorted(self.keys, np.array(data, self.keys.dtype), sorter=self._order))
+        if place == len(self.keys):
+            return None
+        row = int(self._order[place])
+        return row if self.keys[row] == data else None
+
+    def has_label(self, key: str) -> bool:
+        """Whether a key's label is stored."""
+        row = self.find(key)
+        return row is not None and self.rows["status"][row] == Status.OK
+
+    def ok_keys(self) -> np.ndarray:
+        """Keys that have a label; fixed-width bytes."""
+        return self.keys[self.rows["status"] == Status.OK]
+
+    def counts(self) -> Counter[Status]:
+        """Number of samples by status."""
+        found, numbers = np.unique(self.rows["status"], return_counts=True)
+        pairs = zip(found, numbers, strict=True)
+        return Counter({Status(int(status)): int(n) for status, n in pairs})
+
+    def message(self, row: int) -> str:
+        """The error of a failed sample, or an empty string."""
+        index = int(self.rows["message"][row])
+        return "" if index == NO_MESSAGE else self.messages[index]
+
+
+def encode_key(key: str) -> bytes:
+    """A key as the ledger keeps it."""
+    return key.encode("utf-8", "surrogateescape")
+
+
+def ledger_path(tar: Path) -> Path:
+    """`SHARD.ledger` beside `SHARD.tar`."""
+    return tar.with_suffix(".ledger")
+
+
+def write_ledger(path: Path, entries: Sequence[Entry], tar_size: int, tar_sha256: str) -> None:
+    """Write the ledger whole: the last step of a shard's commit."""
+    messages: dict[str, int] = {}
+    lines = [_line(entry, messages) for entry in entries]
+    rows = np.array(lines, dtype=ROW)
+    encoded = [encode_key(entry.key) for entry in entries]
+    width = max(map(len, encoded), default=1) or 1
+    keys = np.array(encoded, dtype=f"S{width}").tobytes()
+    text = "\n".join(messages).encode("utf-8", "surrogateescape")
+    body = rows.tobytes() + keys + text
+    header = _HEADER.pack(
+        MAGIC,
+        VERSION,
+        len(entries),
+        tar_size,
+        len(text),
+        bytes.fromhex(tar_sha256),
+        width,
+        zlib.crc32(body),
+    )
+    write_committed(path, header + body)
+
+
+def _line(entry: Entry, messages: dict[str, int]) -> tuple[int, ...]:
+    """An entry as a row of `ROW`; its message joins `messages`, each text once."""
+    text = _ADDRESS.sub("", " ".join(entry.message.split()))[:MAX_MESSAGE]
+    index = messages.setdefault(text, len(messages)) if text else NO_MESSAGE
+    places = (entry.offset, entry.size, entry.meta_offset, entry.meta_size)
+    return (int(entry.status), *places, index)
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Open a ledger; ValueError naming the file and the remedy where it is damaged."""
+    data = path.read_bytes()
+    if len(data) < _HEADER.size or data[:8] != MAGIC:
+        raise _damaged(path, "it is not a ledger or its beginning is missing")
+    _, version, count, tar_size, text_size, digest, width, crc = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise ValueError(f"{path} is of version {version}; this program reads {VERSION}")
+    body = memoryview(data)[_HEADER.size :]
+    keys_start = count * ROW.itemsize
+    text_start = keys_start + count * width
+    if len(body) != text_start + text_size or zlib.crc32(body) != crc:
+        raise _damaged(path, "its bytes are truncated or changed")
+    text = bytes(body[text_start:]).decode("utf-8", "surrogateescape")
+    return Ledger(
+        path=path,
+        keys=np.frombuffer(body[keys_start:text_start], dtype=f"S{width}"),
+        rows=np.frombuffer(body[:keys_start], dtype=ROW),
+        messages=tuple(text.split("\n")),
+        tar_size=tar_size,
+        tar_sha256=digest.hex(),
+    )
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: {why}. Remove it and run `cliptex label run` again: "
+        "only this shard is labelled anew"
+    )

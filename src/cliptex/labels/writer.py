@@ -1,0 +1,106 @@
+"""Writing one shard's labels: tar first, ledger last, bytes that depend on the labels alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+from cliptex.labels.codecs import EXTENSION, Encoded
+from cliptex.labels.commit import CommitFile
+from cliptex.labels.ledger import Entry, Status, ledger_path, write_ledger
+
+BLOCK = tarfile.BLOCKSIZE
+
+
+def label_tar(folder: Path, shard: str) -> Path:
+    """Where the labels of an image shard (relative path) lie; ValueError if it would leave."""
+    relative = PurePosixPath(shard)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(f"the shard's path {shard!r} leaves the label folder {folder}")
+    return folder / relative
+
+
+def is_committed(folder: Path, shard: str) -> bool:
+    """True where the shard has a ledger: only then its labels count."""
+    return ledger_path(label_tar(folder, shard)).exists()
+
+
+class ShardLabelWriter:
+    """Writes `FOLDER/SHARD.tar` and its ledger; nothing is visible before `commit`.
+
+    A context manager: leaving it without a commit removes what was written. Call `add` or `fail`
+    once per key, in the order of the image shard. Times, owners and modes in the tar are fixed.
+    """
+
+    def __init__(self, folder: Path, shard: str) -> None:
+        self._tar = label_tar(folder, shard)
+        self._file = CommitFile(self._tar)
+        self._hash = hashlib.sha256()
+        self._position = 0
+        self._entries: list[Entry] = []
+
+    def __enter__(self) -> ShardLabelWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.discard()
+
+    def add(self, key: str, label: Encoded) -> None:
+        """Store one label."""
+        offset = self._member(f"{key}.{EXTENSION}", label.png)
+        meta_offset = meta_size = 0
+        if label.meta is not None:
+            text = json.dumps(label.meta, sort_keys=True).encode()
+            meta_offset, meta_size = self._member(f"{key}.json", text), len(text)
+        self._entries.append(
+            Entry(
+                key=key,
+                status=Status.OK,
+                offset=offset,
+                size=len(label.png),
+                meta_offset=meta_offset,
+                meta_size=meta_size,
+            )
+        )
+
+    def fail(self, key: str, status: Status, message: str = "") -> None:
+        """Record that a sample has no label, and why."""
+        self._entries.append(Entry(key=key, status=status, message=message))
+
+    def commit(self, *, replace: bool = False) -> None:
+        """Bring tar, then ledger, to their places.
+
+        Where another run committed the shard meanwhile, its labels stay (`replace` overrides).
+        """
+        ledger = ledger_path(self._tar)
+        if ledger.exists():
+            if not replace:
+                return
+            ledger.unlink()
+        self._write(b"\0" * (2 * BLOCK))
+        self._write(b"\0" * (-self._position % tarfile.RECORDSIZE))
+        self._file.commit()
+        write_ledger(ledger, self._entries, self._position, self._hash.hexdigest())
+
+    def _member(self, name: str, data: bytes) -> int:
+        """Append one tar member; returns the offset of its data."""
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        self._write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+        offset = self._position
+        self._write(data)
+        self._write(b"\0" * (-len(data) % BLOCK))
+        return offset
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self._position += len(data)

@@ -1,0 +1,200 @@
+"""Golden numbers worked by hand, parity with numpy and scipy, and edge cases."""
+
+import numpy as np
+import pytest
+from scipy.optimize import lsq_linear
+
+from cliptex import metrics
+
+
+def test_miou__worked_by_hand():
+    matrix = metrics.ConfusionMatrix(3)
+    truth = np.array([[0, 0, 0, 1], [1, 1, 255, 0]])
+    guess = np.array([[0, 0, 1, 1], [1, 0, 2, 0]])
+    matrix.update(guess, truth)
+    # class 0: 3 right, 4 true, 4 predicted -> 3/5; class 1: 2 right, 3 true, 3 predicted -> 2/4
+    np.testing.assert_allclose(matrix.iou(), [60, 50, np.nan])
+    assert matrix.miou() == pytest.approx(55)
+    assert matrix.miou([1]) == pytest.approx(50)
+    assert np.isnan(matrix.miou([2]))
+    assert matrix.pixel_accuracy() == pytest.approx(100 * 5 / 7)
+
+
+def test_miou__absent_class_predicted_somewhere_stays_out_of_the_mean():
+    matrix = metrics.ConfusionMatrix(3)
+    matrix.update(np.array([0, 0, 2, 1]), np.array([0, 0, 0, 1]))
+    assert np.isnan(matrix.iou()[2])
+    assert matrix.miou() == pytest.approx((100 * 2 / 3 + 100) / 2)
+
+
+def test_miou__is_global_not_a_mean_over_images():
+    matrix = metrics.ConfusionMatrix(2)
+    first = matrix.update(np.array([0, 0]), np.array([0, 0]))
+    matrix.update(np.array([1, 1, 1, 1]), np.array([0, 0, 0, 1]))
+    np.testing.assert_array_equal(first, [[2, 0], [0, 0]])
+    np.testing.assert_allclose(matrix.iou(), [40, 25])
+
+
+def test_confusion__bad_input_is_named():
+    matrix = metrics.ConfusionMatrix(2)
+    with pytest.raises(ValueError, match="ground truth holds class ids 0..7"):
+        matrix.update(np.array([0, 0]), np.array([0, 7]))
+    with pytest.raises(ValueError, match="prediction holds"):
+        matrix.update(np.array([0, -1]), np.array([0, 0]))
+    with pytest.raises(ValueError, match=r"\(2,\)"):
+        matrix.update(np.array([0, 0]), np.array([0]))
+
+
+def test_confusion__ids_of_small_integer_types_do_not_overflow():
+    matrix = metrics.ConfusionMatrix(150)
+    matrix.update(np.array([149], np.uint8), np.array([149], np.uint8))
+    assert matrix.counts[149, 149] == 1
+
+
+def test_areas__sum_to_the_global_iou():
+    rng = np.random.default_rng(0)
+    matrix = metrics.ConfusionMatrix(4)
+    pairs = rng.integers(0, 4, (5, 2, 30))
+    areas = [metrics.counts_of(matrix.update(p, t)) for p, t in pairs]
+    totals = np.array(areas).sum(0)
+    np.testing.assert_allclose(metrics.iou_from_counts(*totals), matrix.iou())
+
+
+def test_align__least_squares_parity_with_scipy():
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        prediction, depth = rng.normal(size=(6, 7)), rng.uniform(0.5, 9, (6, 7))
+        valid = rng.random((6, 7)) > 0.3
+        design = np.stack([prediction[valid], np.ones(valid.sum())], axis=1)
+        expected = lsq_linear(design, 1 / depth[valid]).x
+        got = metrics.align_disparity(prediction, depth, valid)
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_absrel__any_affine_disparity_is_perfect():
+    depth = np.random.default_rng(2).uniform(0.5, 9.9, (8, 9)).astype(np.float32)
+    prediction = 40 - 3 / depth.astype(np.float64)  # a negative scale is aligned as well
+    assert metrics.absrel(prediction, depth) == pytest.approx(0, abs=1e-6)
+
+
+def test_absrel__constant_prediction_worked_by_hand():
+    depth = np.array([[1.0, 2.0]])
+    # disparities 1 and 0.5, mean 0.75 -> d' = 4/3: errors 1/3 and (2 - 4/3) / 2 = 1/3
+    assert metrics.absrel(np.full((1, 2), 7.0), depth) == pytest.approx(1 / 3)
+
+
+def test_absrel__mask_range_and_clamp():
+    depth = np.array([[1.0, 2.0, 0.0, np.nan, 10.0, 50.0]])
+    prediction = np.array([[1.0, 0.5, 99.0, 99.0, 99.0, 99.0]])
+    assert metrics.absrel(prediction, depth) == pytest.approx(0, abs=1e-12)
+    valid = np.array([[True, False, True, True, True, True]])
+    assert metrics.absrel(prediction * 3, depth, valid=valid) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(metrics.absrel(prediction, np.zeros((1, 6))))
+    # p = 1, 0, 0 against disparities 4, 0.25, 1/9: s*p+t = 0.1806 at p = 0; with an upper bound
+    # of 5 m only 1/4 remains beside 4, and at 5 m nothing is clamped
+    depth = np.array([[0.25, 4.0, 9.0]])
+    assert metrics.absrel(np.array([[1.0, 0, 0]]), depth, bounds=(0, 5)) == pytest.approx(0)
+
+
+def test_absrel__aligned_disparity_is_clamped_to_the_far_end():
+    depth = np.array([[1.0, 1.0, 9.0, 9.0]])
+    prediction = np.array([[1.0, 1.2, 0.3, -0.9]])
+    scale, shift = metrics.align_disparity(prediction, depth, np.ones((1, 4), bool))
+    disparity = scale * prediction + shift
+    assert disparity.min() < 0.1 < disparity.max()  # the case is what it claims to be
+    clamped = np.maximum(disparity, 0.1)
+    expected = np.mean(np.abs(1 / clamped - depth) / depth)
+    assert metrics.absrel(prediction, depth) == pytest.approx(expected)
+
+
+def _tilted(degrees: float) -> list[float]:
+    return [np.sin(np.radians(degrees)), 0.0, np.cos(np.radians(degrees))]
+
+
+def test_angles__worked_by_hand():
+    errors = metrics.AngularErrors()
+    tilts = [0.0, 6.0, 10.0, 20.0, 40.0]
+    truth = np.tile([0.0, 0.0, 1.0], (6, 1))
+    truth[5] = 0  # invalid
+    guess = np.array([_tilted(t) for t in tilts] + [[1.0, 0, 0]]) * 3  # length is of no account
+    angles = errors.update(guess[None], truth[None])
+    np.testing.assert_allclose(angles, tilts, atol=1e-6)
+    assert errors.count == 5
+    assert errors.mean() == pytest.approx(15.2)
+    assert errors.median() == pytest.approx(10, abs=1e-3)
+    assert errors.rmse() == pytest.approx(np.sqrt((36 + 100 + 400 + 1600) / 5))
+    shares = [errors.below(t) for t in (5, 7.5, 11.25, 22.5, 30)]
+    assert shares == [20, 40, 60, 80, 80]
+    with pytest.raises(ValueError, match="thresholds"):
+        errors.below(12)
+
+
+def test_angles__threshold_is_strict_and_pooling_is_over_pixels():
+    errors = metrics.AngularErrors(thresholds=(90.0,))
+    errors.update(np.array([[1.0, 0, 0]]), np.array([[0.0, 0, 1]]))
+    assert errors.below(90) == 0
+    errors.update(np.array([[0, 0, 1.0]] * 3), np.array([[0.0, 0, 1]] * 3))
+    assert errors.below(90) == 75
+
+
+def test_angles__median_matches_numpy_and_extremes_do_not_fail():
+    rng = np.random.default_rng(3)
+    guess, truth = rng.normal(size=(2, 1000, 3))
+    errors = metrics.AngularErrors()
+    angles = errors.update(guess, truth)
+    assert errors.median() == pytest.approx(np.median(angles), abs=1e-3)
+    errors.update(np.array([[0, 0, -1.0], [0, 0, 0]]), np.array([[0, 0, 1.0], [0, 0, 1]]))
+    assert errors.count == 1002
+    assert np.isnan(metrics.AngularErrors().median())
+
+
+def test_angles__valid_narrows():
+    errors = metrics.AngularErrors()
+    up = np.array([[0, 0, 1.0], [0, 1.0, 0]])
+    errors.update(up, np.array([[0, 0, 1.0], [0, 0, 1.0]]), np.array([True, False]))
+    assert errors.mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_topk__worked_by_hand_and_ties_earn_nothing():
+    scores = np.array([[3.0, 2, 1], [1, 2, 3], [1, 1, 1]])
+    labels = np.array([0, 1, 0])
+    assert metrics.topk(scores, labels, 1) == pytest.approx(100 / 3)
+    assert metrics.topk(scores, labels, 2) == pytest.approx(200 / 3)
+    assert metrics.topk(scores, labels, 3) == 100
+
+
+def test_retrieval__many_captions_worked_by_hand():
+    images = np.array([[1.0, 0], [0, 1.0]])
+    owners = np.array([0, 0, 1])
+    texts = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.95]])  # the second caption is misleading
+    of_texts, of_images = metrics.retrieval_ranks(images, texts, owners)
+    assert of_texts.tolist() == [0, 1, 0]
+    assert of_images.tolist() == [0, 0]  # an image is found by its best caption
+    assert metrics.recall_at(of_texts, 1) == pytest.approx(200 / 3)
+    assert metrics.recall_at(of_images, 1) == 100
+
+
+def test_retrieval__blocks_change_nothing_and_match_brute_force():
+    rng = np.random.default_rng(4)
+    images, texts = rng.normal(size=(13, 5)), rng.normal(size=(40, 5))
+    owners = np.concatenate([np.arange(13), rng.integers(0, 13, 27)])
+    whole = metrics.retrieval_ranks(images, texts, owners)
+    for got, expected in zip(
+        metrics.retrieval_ranks(images, texts, owners, block=7), whole, strict=True
+    ):
+        np.testing.assert_array_equal(got, expected)
+    similarity = images @ texts.T
+    for i, rank in enumerate(whole[1]):
+        order = np.argsort(-similarity[i])
+        assert rank == next(k for k, j in enumerate(order) if owners[j] == i)
+
+
+def test_retrieval__collapsed_embeddings_earn_nothing():
+    ones = np.ones((4, 3)) / np.sqrt(3)
+    of_texts, of_images = metrics.retrieval_ranks(ones, ones, np.arange(4))
+    assert metrics.recall_at(of_texts, 1) == metrics.recall_at(of_images, 1) == 0
+
+
+def test_retrieval__a_query_without_a_match_is_an_error():
+    with pytest.raises(ValueError, match="no matching item"):
+        metrics.best_ranks(np.ones((1, 1)), np.array([0]), np.array([1]))
