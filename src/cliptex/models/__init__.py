@@ -1,0 +1,1 @@
+"""CLIP towers at any resolution, the shared pyramid, task heads, and the CLIPTeX model itself."""

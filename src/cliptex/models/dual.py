@@ -1,0 +1,104 @@
+"""CLIP as two towers and a temperature, built from a ModelSpec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from open_clip.model import CustomTextCLIP
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cliptex.models.attention import use_plain_attention
+from cliptex.models.encoder import ImageEncoder
+from cliptex.models.spec import ClipConfig
+from cliptex.models.stem import ConvStem
+from cliptex.models.tokenizer import build_tokenizer
+from cliptex.models.towers import image_encoder
+
+MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5
+
+
+class Clip(nn.Module):
+    """Image encoder, text encoder and logit scale of one CLIP.
+
+    Attributes:
+        config: the full description, from which `save_clip` and `load_clip` rebuild the model.
+        image: dense-capable image encoder.
+        text: open_clip text tower.
+        logit_scale: () natural logarithm of the inverse temperature.
+    """
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.config = config = config.resolved()
+        parts = _towers(config)
+        self.image: ImageEncoder = image_encoder(parts.visual, config.mean, config.std)
+        self.text = parts.text
+        self.logit_scale: nn.Parameter = parts.logit_scale
+        self.logit_bias = parts.logit_bias
+        vocabulary = config.vocabulary if isinstance(config.vocabulary, tuple) else None
+        self.tokenizer = build_tokenizer(config.text_cfg, vocabulary)
+
+    @property
+    def scale(self) -> Tensor:
+        """() inverse temperature, at most 100."""
+        return self.logit_scale.exp().clamp(max=MAX_SCALE)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> (B, context length) int64."""
+        return self.tokenizer(texts)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> (B, D) float32 of unit length."""
+        return F.normalize(self.image(images).embedding.float(), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, L) int64 -> (B, D) float32 of unit length."""
+        return F.normalize(self.text(tokens).float(), dim=-1)
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit image embeddings (B, D), unit text embeddings (B, D), scale ()."""
+        return self.encode_image(images), self.encode_text(tokens), self.scale
+
+
+def _towers(config: ClipConfig) -> Any:
+    """open_clip's two-tower model for `config`, its stem replaced where asked."""
+    for key in ("timm_model_pretrained", "output_tokens"):
+        if config.vision_cfg.get(key):
+            raise ValueError(f"vision_cfg.{key} must be left out: weights and outputs are ours")
+    if config.vision_cfg.get("patch_dropout"):
+        raise ValueError("vision_cfg.patch_dropout must be 0: dense maps need every token")
+    text_cfg = {k: v for k, v in config.text_cfg.items() if k != "hf_model_pretrained"}
+    if "hf_model_name" in text_cfg:  # the tower's own weights would otherwise be downloaded here
+        text_cfg["hf_model_pretrained"] = False
+    try:
+        parts = CustomTextCLIP(
+            config.embed_dim,
+            config.vision_cfg,  # pyright: ignore[reportArgumentType]  (open_clip takes dicts)
+            text_cfg,  # pyright: ignore[reportArgumentType]
+            quick_gelu=config.quick_gelu,
+            init_logit_scale=config.init_logit_scale,
+            init_logit_bias=config.init_logit_bias,
+        )
+    except TypeError as error:
+        raise ValueError(f"vision_cfg or text_cfg: open_clip refuses it: {error}") from error
+    use_plain_attention(parts)
+    if config.conv_stem:
+        if not isinstance(parts.visual, VisionTransformer):
+            raise ValueError("conv_stem replaces the patchify convolution of a ViT: no other tower")
+        _put_stem(parts.visual)
+    return parts
+
+
+def _put_stem(visual: Any) -> None:
+    visual.conv1 = ConvStem(visual.transformer.width, visual.patch_size[0])
+
+
+def random_clip(config: ClipConfig, seed: int) -> Clip:
+    """A Clip with weights drawn from `seed` alone; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Clip(config)

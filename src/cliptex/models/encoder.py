@@ -1,0 +1,112 @@
+"""What every image encoder gives, and a proof that a probed one was left alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Features:
+    """Named intermediates of one batch of images.
+
+    Attributes:
+        embedding: (B, D) in the space shared with text, not normalised.
+        pooled: (B, C) before the projection; what linear classification reads.
+        maps: stride -> (B, C, H / stride, W / stride).
+    """
+
+    embedding: Tensor
+    pooled: Tensor
+    maps: dict[int, Tensor]
+
+
+class ImageEncoder(nn.Module):
+    """Base of the image encoders: checks sizes, normalises colours, calls `features`.
+
+    Images are (B, 3, H, W) float32 in [0, 1], RGB; the encoder applies its own mean and std.
+    H and W may be any multiples of `stride`.
+
+    Attributes:
+        stride: pixels per cell of the dense map, which is `Features.maps[stride]`.
+        channels: channels of that map.
+        pooled_channels: channels of `Features.pooled`.
+        embed_dim: length of `Features.embedding`.
+        image_size: side (pixels) that the weights were trained at.
+    """
+
+    mean: Tensor
+    std: Tensor
+    stride: int
+    channels: int
+    pooled_channels: int
+    embed_dim: int
+    image_size: int
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode `images` (B, 3, H, W) float in [0, 1]; ValueError if the stride does not fit."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}")
+        height, width = images.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise ValueError(
+                f"images of {height}x{width} do not divide into cells of {self.stride} pixels: "
+                f"resize both sides to multiples of {self.stride}"
+            )
+        return self.features((images - self.mean) / self.std)
+
+    def features(self, images: Tensor) -> Features:
+        """Features of colour-normalised images; each kind of tower has its own."""
+        raise NotImplementedError
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 over names, dtypes, shapes and bytes of all parameters and buffers, as hex."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FrozenEncoder:
+    """An encoder that a probe may read and cannot change: evaluation mode, no gradient.
+
+    Anything that maps images (B, 3, H, W) in [0, 1] to `Features` and has `stride` and `channels`
+    can be wrapped. `fingerprint` before and after a probe proves that nothing moved, batch
+    statistics included.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        for needed in ("stride", "channels"):
+            if not isinstance(getattr(encoder, needed, None), int):
+                raise ValueError(f"{type(encoder).__name__} has no integer attribute {needed!r}")
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.stride: int = encoder.stride  # pyright: ignore[reportAttributeAccessIssue]
+        self.channels: int = encoder.channels  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def image_size(self) -> int | None:
+        """Side that the weights were trained at, where the encoder says so."""
+        return getattr(self.encoder, "image_size", None)
+
+    def __call__(self, images: Tensor) -> Features:
+        """Features of (B, 3, H, W) float images in [0, 1], without gradient."""
+        self.encoder.eval()
+        call: Callable[[Tensor], Features] = self.encoder
+        with torch.no_grad():
+            return call(images)
+
+    def fingerprint(self) -> str:
+        """sha256 over names, dtypes, shapes and bytes of all parameters and buffers."""
+        return fingerprint(self.encoder)

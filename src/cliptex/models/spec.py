@@ -1,0 +1,122 @@
+"""Which CLIP to build: by name, or by an open_clip-style description; and its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from pydantic import BaseModel, ConfigDict, model_validator
+
+OPEN_CLIP, TIMM = "open_clip:", "timm:"
+
+
+class ClipConfig(BaseModel):
+    """An open_clip model description and what this package adds to it.
+
+    Attributes:
+        embed_dim: length of the joint embedding.
+        vision_cfg: open_clip's CLIPVisionCfg keys (layers, width, patch_size, image_size, ...;
+            timm_model_name for a timm tower).
+        text_cfg: open_clip's CLIPTextCfg keys (context_length, width, heads, layers, ...).
+        quick_gelu: sigmoid approximation of GELU, as OpenAI's weights want.
+        init_logit_scale: natural logarithm of the first temperature's inverse.
+        init_logit_bias: lets sigmoid-loss checkpoints load; the contrastive loss ignores it.
+        conv_stem: replace a ViT's patchify convolution by a convolutional stem.
+        mean, std: colour normalisation of images in [0, 1].
+        vocabulary: byte-pair ids kept by a compact tokenizer, or a JSON file with that list.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embed_dim: int
+    vision_cfg: dict[str, Any]
+    text_cfg: dict[str, Any]
+    quick_gelu: bool = False
+    init_logit_scale: float = 2.6592600369327783  # ln(1 / 0.07), Radford et al. 2021
+    init_logit_bias: float | None = None
+    conv_stem: bool = False
+    mean: tuple[float, float, float] = OPENAI_DATASET_MEAN
+    std: tuple[float, float, float] = OPENAI_DATASET_STD
+    vocabulary: tuple[int, ...] | Path | None = None
+
+    def resolved(self) -> ClipConfig:
+        """The same with the vocabulary read from its file and its size put into text_cfg."""
+        if self.vocabulary is None:
+            return self
+        vocabulary = self.vocabulary
+        if isinstance(vocabulary, Path):
+            vocabulary = tuple(json.loads(vocabulary.read_text()))
+        size = len(vocabulary) + 3  # padding, start, end
+        stated = self.text_cfg.get("vocab_size", size)
+        if stated != size:
+            raise ValueError(
+                f"text_cfg.vocab_size is {stated}, but a vocabulary of {len(vocabulary)} tokens "
+                f"needs {size}: leave vocab_size out"
+            )
+        text_cfg = {**self.text_cfg, "vocab_size": size}
+        return self.model_copy(update={"vocabulary": vocabulary, "text_cfg": text_cfg})
+
+
+class ModelSpec(BaseModel):
+    """A CLIP to start from: exactly one of `name` and `config`.
+
+    Attributes:
+        name: "open_clip:ViT-B-16", "timm:tf_efficientnet_lite0" (image tower; the text tower is
+            open_clip's default), "playroom", or a folder written by `save_clip`.
+        config: a full description, for small or unusual models.
+        weights: for open_clip names a pretraining tag or a local file; for timm names a timm tag
+            or a local file of the trunk; for `config` a local file. A tag may download; without
+            weights the model is random.
+        image_weights: local file with weights of the image tower alone (a timm trunk, say).
+        seed: seeds whatever is initialised at random.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None
+    config: ClipConfig | None = None
+    weights: str | None = None
+    image_weights: Path | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        if (self.name is None) == (self.config is None):
+            raise ValueError("give exactly one of `name` and `config`")
+        return self
+
+
+def named_config(name: str) -> ClipConfig:
+    """The description behind "open_clip:NAME" or "timm:NAME"; ValueError if there is none."""
+    if name.startswith(TIMM):
+        return _timm_config(name.removeprefix(TIMM))
+    short = name.removeprefix(OPEN_CLIP)
+    found = open_clip.get_model_config(short)
+    if found is None:
+        raise ValueError(
+            f"model name {name!r}: open_clip knows no {short!r}; see open_clip.list_models()"
+        )
+    # open_clip marks the class to instantiate in ways that do not matter here: every model is two
+    # towers, and the captioning decoder of CoCa takes no part in the contrast.
+    known = ("embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias")
+    fields = {key: found[key] for key in known if key in found}
+    vision = {**found["vision_cfg"], "output_tokens": False, "patch_dropout": 0.0}
+    text = {**found["text_cfg"], "output_tokens": False}
+    return ClipConfig(vision_cfg=vision, text_cfg=text, **fields)
+
+
+def _timm_config(name: str) -> ClipConfig:
+    import timm
+
+    if not timm.is_model(name.split(".")[0]):
+        raise ValueError(
+            f"model name 'timm:{name}': timm knows no such model; see timm.list_models()"
+        )
+    preset = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    size = preset.input_size[-1] if preset else 224
+    vision = {"timm_model_name": name, "image_size": size, "timm_pool": "", "timm_proj": "linear"}
+    colours: dict[str, Any] = {"mean": preset.mean, "std": preset.std} if preset else {}
+    return ClipConfig(embed_dim=512, vision_cfg=vision, text_cfg={}, **colours)

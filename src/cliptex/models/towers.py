@@ -1,0 +1,169 @@
+"""Image towers of open_clip and timm as encoders that work at any input size.
+
+At the native size an embedding equals the tower's own output bit for bit; at others the
+positional table is interpolated on its two-dimensional grid (bicubic, no antialiasing).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cliptex.models.encoder import Features, ImageEncoder
+
+
+def resize_positions(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolate a positional table (1 + n * n, C) to (1 + h * w, C) on the grid.
+
+    The first row (class or mean token) is kept. A table of the right grid is returned as it is.
+    """
+    side = round((table.shape[0] - 1) ** 0.5)
+    if size == (side, side):
+        return table
+    grid = table[1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, n, n)
+    grid = F.interpolate(grid, size=size, mode="bicubic", align_corners=False)  # (1, C, h, w)
+    rows = grid.permute(0, 2, 3, 1).reshape(size[0] * size[1], -1)  # (h * w, C)
+    return torch.cat([table[:1], rows.to(table.dtype)])
+
+
+def _one_side(size: Any, what: str) -> int:
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if sides[0] != sides[1]:
+        raise ValueError(f"vision_cfg.{what} must be square, not {sides}")
+    return sides[0]
+
+
+class VitEncoder(ImageEncoder):
+    """open_clip's VisionTransformer: the dense map is its tokens after the final norm."""
+
+    def __init__(self, tower: VisionTransformer, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__(mean, std)
+        self.tower = tower
+        self.stride = _one_side(tower.patch_size, "patch_size")
+        self.image_size = _one_side(tower.image_size, "image_size")
+        self.channels = tower.transformer.width
+        projection = tower.proj  # (P, D); None only in towers that were pruned
+        assert projection is not None
+        self.pooled_channels = projection.shape[0]
+        self.embed_dim = tower.output_dim
+
+    def features(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> tokens (B, 1 + h * w, C) -> features."""
+        tower = self.tower
+        x = tower.conv1(images)  # (B, C, h, w)
+        batch, channels, height, width = x.shape
+        x = x.flatten(2).transpose(1, 2)  # (B, h * w, C)
+        x = torch.cat([tower.class_embedding.to(x.dtype).expand(batch, 1, -1), x], dim=1)
+        table = resize_positions(tower.positional_embedding, (height, width))
+        x = tower.transformer(tower.ln_pre(x + table.to(x.dtype)))  # (B, 1 + h * w, C)
+        pooled, tokens = self._pool(x)
+        dense = tokens.transpose(1, 2).reshape(batch, channels, height, width)
+        assert tower.proj is not None
+        embedding = pooled @ tower.proj
+        return Features(embedding, pooled, {self.stride: dense})
+
+    def _pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled (B, P) and all patch tokens (B, h * w, C)."""
+        tower = self.tower
+        if tower.attn_pool is not None:  # its norm belongs to the pooled width: tokens stay raw
+            return tower._pool(x)[0], x[:, 1:]
+        normed = tower.ln_post(x)
+        if tower.final_ln_after_pool:
+            return tower._pool(x)[0], normed[:, 1:]
+        return tower._global_pool(normed)[0], normed[:, 1:]
+
+
+class ResNetEncoder(ImageEncoder):
+    """open_clip's ModifiedResNet: last feature map, attention-pooled embedding.
+
+    Attention pooling ends with its own projection, so `pooled` is the mean of the last map.
+    """
+
+    stride = 32
+
+    def __init__(self, tower: ModifiedResNet, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__(mean, std)
+        self.tower = tower
+        self.image_size = _one_side(tower.image_size, "image_size")
+        self.channels = self.pooled_channels = tower.attnpool.positional_embedding.shape[1]
+        self.embed_dim = tower.output_dim
+
+    def features(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> map (B, C, H / 32, W / 32) and features."""
+        tower = self.tower
+        x = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
+        pool = tower.attnpool
+        table = resize_positions(pool.positional_embedding, (x.shape[-2], x.shape[-1]))
+        embedding = torch.func.functional_call(pool, {"positional_embedding": table}, (x,))
+        return Features(embedding, x.mean((2, 3)), {self.stride: x})
+
+
+class TimmEncoder(ImageEncoder):
+    """A timm trunk under open_clip's adapter: CNNs, hierarchical and plain transformers."""
+
+    def __init__(self, tower: TimmModel, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__(mean, std)
+        self.tower = tower
+        self.image_size = _one_side(tower.image_size, "image_size")
+        _allow_any_size(tower.trunk)
+        self.prefix: int = getattr(tower.trunk, "num_prefix_tokens", 0)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Learn stride and widths from a blank image: timm has no one place that says them."""
+        training = self.tower.training
+        self.tower.eval()
+        self.stride = 1
+        side = self.image_size
+        with torch.no_grad():
+            features = self.features(torch.zeros(1, 3, side, side))
+        self.tower.train(training)
+        (dense,) = features.maps.values()
+        self.stride = side // dense.shape[-1]
+        self.channels = dense.shape[1]
+        self.pooled_channels = features.pooled.shape[1]
+        self.embed_dim = features.embedding.shape[1]
+
+    def features(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> trunk features -> map and pooled features."""
+        trunk: Any = self.tower.trunk
+        x = trunk.forward_features(images)
+        pooled = trunk.forward_head(x)
+        embedding = self.tower.head(pooled)
+        if x.ndim == 3:  # (B, prefix + h * w, C), rows first
+            height = round(((x.shape[1] - self.prefix) * images.shape[2] / images.shape[3]) ** 0.5)
+            x = x[:, self.prefix :].unflatten(1, (height, -1)).permute(0, 3, 1, 2)
+        elif str(getattr(trunk, "output_fmt", "NCHW")).endswith("NHWC"):
+            x = x.permute(0, 3, 1, 2)
+        if pooled.ndim == 4:  # the adapter pools by attention: see ResNetEncoder
+            pooled = pooled.mean((2, 3))
+        return Features(embedding, pooled, {self.stride: x})
+
+
+def _allow_any_size(trunk: Any) -> None:
+    """Let a timm ViT take other sizes than its own; CNNs do so anyway."""
+    if hasattr(trunk, "dynamic_img_size") and hasattr(trunk, "patch_embed"):
+        trunk.dynamic_img_size = True
+        embed = trunk.patch_embed
+        embed.strict_img_size = False
+        embed.flatten = False
+        embed.output_fmt = type(embed.output_fmt)("NHWC")
+
+
+def image_encoder(
+    tower: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+) -> ImageEncoder:
+    """Wrap an open_clip image tower; TypeError for a kind that is not known here."""
+    if isinstance(tower, VisionTransformer):
+        return VitEncoder(tower, mean, std)
+    if isinstance(tower, ModifiedResNet):
+        return ResNetEncoder(tower, mean, std)
+    if isinstance(tower, TimmModel):
+        return TimmEncoder(tower, mean, std)
+    raise TypeError(f"no dense maps are known for an image tower of type {type(tower).__name__}")
