@@ -1,0 +1,63 @@
+"""AdamW without decay where it does harm, and the cosine schedule of Table 7, per step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from cliptex.training.config import TrainConfig
+
+
+def lr_at(config: TrainConfig, step: int, steps: int) -> float:
+    """The learning rate of `step` (0 .. steps - 1).
+
+    Linear from warmup_init_lr at step 0 to lr at step `warmup_steps`, then half a cosine down
+    to min_lr at the last step. (The authors' library moves the cosine once per epoch.)
+    """
+    if step < config.warmup_steps:
+        share = step / config.warmup_steps
+        return config.warmup_init_lr + share * (config.lr - config.warmup_init_lr)
+    length = steps - 1 - config.warmup_steps
+    share = (step - config.warmup_steps) / length if length > 0 else 1.0
+    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * share)) / 2
+
+
+def build_optimizer(
+    clip: nn.Module, added: Iterable[nn.Module], config: TrainConfig
+) -> torch.optim.AdamW:
+    """AdamW over CLIP and the modules added to it (pyramid and heads).
+
+    Weight decay spares parameters of fewer than two dimensions: biases, gains of norms and the
+    logit scale. Every group carries `lr_scale`, its learning rate over the schedule's.
+    """
+    groups = [
+        *_groups(clip.named_parameters(), config, 1.0),
+        *(
+            group
+            for module in added
+            for group in _groups(module.named_parameters(), config, config.head_lr_multiplier)
+        ),
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def _groups(
+    named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig, lr_scale: float
+) -> list[dict[str, object]]:
+    parameters = [parameter for _, parameter in named if parameter.requires_grad]
+    decayed = [p for p in parameters if p.ndim >= 2]
+    spared = [p for p in parameters if p.ndim < 2]
+    return [
+        {"params": members, "weight_decay": decay, "lr_scale": lr_scale}
+        for members, decay in ((decayed, config.weight_decay), (spared, 0.0))
+        if members
+    ]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group the schedule's rate times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cliptex.training.config import TrainConfig, differences, dump_config, load_config
+
+
+def test_yaml_holds_every_key_and_comes_back_equal(configure, tmp_path: Path) -> None:
+    config = configure("depth", "segmentation", clip_grad=0.5)
+    dump_config(config, tmp_path / "config.yaml")
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert set(written) == set(TrainConfig.model_fields)
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_yaml_with_an_unknown_key_names_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {name: playroom}\ndata: web\nsteps: 3\nlearning_rate: 1\n")
+    with pytest.raises(ValueError, match="learning_rate") as error:
+        load_config(path)
+    assert str(path) in str(error.value)
+
+
+def test_only_what_moves_weights_counts_as_a_difference(configure) -> None:
+    one = configure("depth")
+    assert differences(one, configure("depth", workers=3, cache_bytes=0, log_every=7)) == []
+    assert differences(one, configure("depth", lr=1e-4, seed=1)) == ["lr", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None}, "exactly one of steps and epochs"),
+        ({"epochs": 2.0}, "exactly one of steps and epochs"),
+        ({"tasks": {"depth": "dpt"}}, "labels: name the folder"),
+        ({"loss_weights": {"depth": 1.0}}, r"no weight for \['clip'\]"),
+        ({"loss_weights": {"clip": float("nan")}}, "finite"),
+        ({"resolution": ()}, "resolution"),
+        ({"crop_scale": (0.0, 1.0)}, "crop_scale"),
+        ({"learning": 3}, "learning"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_refusals(configure, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        configure(**changes)
+
+
+def test_frozen(configure) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        configure().lr = 1.0

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cliptex.models.clip import load_clip
+from cliptex.training import loop
+from cliptex.training.config import dump_config, load_config
+from cliptex.training.loop import TrainingInterrupted, train
+from cliptex.training.setup import prepare
+
+ALL = ("segmentation", "depth", "normals")
+
+
+def rows(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    files = sorted(path.name for path in one.iterdir())
+    assert files == sorted(path.name for path in other.iterdir())
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Have SIGTERM arrive during that step."""
+    real, count = loop.train_step, iter(range(1, 10**6))
+
+    def step(*arguments):
+        if next(count) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", step)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(configure, tmp_path_factory) -> Path:
+    """A whole run with all tasks: dropout, crops, flips, bfloat16."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(configure(*ALL), out)
+    return out
+
+
+def test_run_folder(undisturbed: Path, configure) -> None:
+    assert load_config(undisturbed / "config.yaml") == configure(*ALL)
+    environment = json.loads((undisturbed / "environment.json").read_text())
+    assert torch.__version__.startswith(environment["packages"]["torch"])
+    log = rows(undisturbed)
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+    keys = {"loss", "loss_clip", *(f"loss_{task}" for task in ALL), "lr", "grad_norm"}
+    assert all(keys | {"logit_scale", "images_per_s", "data_wait"} <= row.keys() for row in log)
+    assert [log[0]["lr"], log[2]["lr"], log[5]["lr"]] == pytest.approx([1e-6, 3e-3, 1e-6])
+
+
+def test_final_checkpoint(undisturbed: Path) -> None:
+    final = undisturbed / "checkpoints" / "final"
+    model = load_clip(final)
+    assert model.encode_image(torch.zeros(1, 3, 32, 32)).shape == (1, 16)
+    heads = load_file(final / "heads.safetensors")
+    assert heads["heads.segmentation.weight"].shape == (5, 16, 1, 1)
+    assert all(name.startswith(("pyramid.", "heads.")) for name in heads)
+
+
+def test_training_learns(configure, tmp_path: Path) -> None:
+    weights = dict.fromkeys(("clip", *ALL), 1.0)
+    config = configure(*ALL, steps=80, lr=1e-2, flip=0.0, loss_weights=weights)
+    train(config, tmp_path)
+    log = rows(tmp_path)
+    for task in ALL:
+        first, last = (sum(r[f"loss_{task}"] for r in part) for part in (log[:4], log[-4:]))
+        assert last < 0.9 * first
+
+
+def test_an_interrupted_run_ends_like_an_undisturbed_one(
+    undisturbed: Path, configure, tmp_path: Path, monkeypatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(TrainingInterrupted) as stopped:
+            train(configure(*ALL), tmp_path)
+    assert stopped.value.checkpoint.name == "step-00000003"
+    assert stopped.value.code == 143
+    # Other workers, another cache: neither may matter.
+    final = train(configure(*ALL, workers=2, cache_bytes=0), tmp_path)
+    assert same_weights(final, undisturbed / "checkpoints" / "final")
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_killed_between_checkpoints_goes_on_from_the_last(
+    undisturbed: Path, configure, tmp_path: Path, monkeypatch
+) -> None:
+    config = configure(*ALL, checkpoint_every=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_Guard", Exploding)
+        with pytest.raises(ZeroDivisionError):
+            train(config, tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "lo')  # half a line
+    final = train(config, tmp_path)
+    assert same_weights(final, undisturbed / "checkpoints" / "final")
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+class Exploding(loop._Guard):
+    def check(self, report, batch, step: int) -> None:
+        if step == 4:
+            raise ZeroDivisionError
+
+
+def test_a_finished_run_is_left_alone(undisturbed: Path, configure) -> None:
+    final = undisturbed / "checkpoints" / "final"
+    before = (final / "model.safetensors").stat().st_mtime_ns
+    assert train(configure(*ALL), undisturbed) == final
+    assert (final / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused(undisturbed: Path, configure) -> None:
+    with pytest.raises(ValueError, match="tasks, lr") as error:
+        train(configure("depth", lr=1.0), undisturbed)
+    assert str(undisturbed / "config.yaml") in str(error.value)
+
+
+def test_the_process_ends_on_sigterm_and_goes_on(configure, tmp_path: Path) -> None:
+    config = configure(steps=100_000)
+    dump_config(config, tmp_path / "given.yaml")
+    program = (
+        "import sys; from pathlib import Path; from cliptex.training.config import load_config;"
+        "from cliptex.training.loop import train;"
+        "train(load_config(Path(sys.argv[1])), Path(sys.argv[2]))"
+    )
+    out = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", program, tmp_path / "given.yaml", out])
+    try:
+        deadline = time.monotonic() + 300
+        while not ((out / "log.jsonl").exists() and rows(out)):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+    (checkpoint,) = (out / "checkpoints").glob("step-*")
+    saved = json.loads((checkpoint / "state.json").read_text())["step"]
+    assert rows(out)[-1]["step"] == saved
+    assert not (out / "checkpoints" / "final").exists()
+
+
+def test_training_works_outside_the_main_thread(configure, tmp_path: Path) -> None:
+    done: list[Path] = []
+    thread = threading.Thread(target=lambda: done.append(train(configure(steps=3), tmp_path)))
+    thread.start()
+    thread.join(60)
+    assert done and done[0].exists()
+
+
+def test_the_global_random_state_is_left_alone(configure, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    train(configure(steps=3), tmp_path)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_clip_ft_sees_the_same_images_in_the_same_order(configure) -> None:
+    ft, cliptex = prepare(configure()), prepare(configure(*ALL))
+    for step in range(6):
+        one, other = (run.dataset.batch(run.sampler, step) for run in (ft, cliptex))
+        assert torch.equal(one.images, other.images)
+        assert (one.captions, one.names) == (other.captions, other.names)
+
+
+def test_hopeless_runs_stop_and_name_the_samples(configure, tmp_path: Path) -> None:
+    config = configure(lr=1e30, warmup_steps=0, bad_steps=2, steps=10)
+    with pytest.raises(ValueError, match="2 steps in a row") as error:
+        train(config, tmp_path)
+    assert "web-0000" in str(error.value)
+
+
+def test_tensorboard_events(configure, tmp_path: Path) -> None:
+    train(configure(steps=3, tensorboard=True), tmp_path)
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_variable_resolution(configure, tmp_path: Path) -> None:
+    final = train(configure(*ALL, resolution=((32, 32), (24, 40), (64, 48))), tmp_path)
+    assert final.exists()
+
+
+def test_half_a_label_store_trains(configure, write_labels, tmp_path: Path, capsys) -> None:
+    write_labels(tmp_path / "labels", missing=range(16, 32))
+    (tmp_path / "labels" / "exact-depth" / "web-00001.ledger").unlink()
+    config = configure("depth", labels=tmp_path / "labels")
+    coverage = prepare(config).dataset.labels["depth"].coverage(prepare(config).dataset.shards)
+    assert coverage == 0.5
+    assert train(config, tmp_path / "run").exists()
+
+
+def test_labels_of_other_data_are_refused(configure, write_labels, tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels", dataset_id="0123456789abcdef")
+    with pytest.raises(ValueError, match="0123456789abcdef") as error:
+        train(configure("depth", labels=tmp_path / "labels"), tmp_path / "run")
+    config = configure()
+    assert prepare(config).dataset.shards.dataset_id in str(error.value)
+    assert "cliptex label run" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"tasks": {"detection": "exact-depth"}}, ValueError, "detection.*unknown"),
+        ({"tasks": {"depth": "exact-normals"}}, ValueError, "ScalarField.*UnitVector"),
+        ({"tasks": {"depth": "nowhere"}}, FileNotFoundError, "nowhere"),
+        ({"batch_size": 33}, ValueError, "larger than the data set of 32"),
+        ({"warmup_steps": 6}, ValueError, "warm-up"),
+        ({"data": Path("/nowhere")}, FileNotFoundError, "/nowhere"),
+    ],
+)
+def test_bad_input(configure, tmp_path: Path, changes, error, message) -> None:
+    weights = {"clip": 1.0, "depth": 1.0, "detection": 1.0}
+    config = configure("depth", loss_weights=weights, **{k: v for k, v in changes.items()})
+    with pytest.raises(error, match=message):
+        train(config, tmp_path)
+
+
+def test_no_samples(configure, tmp_path: Path) -> None:
+    import tarfile
+
+    (tmp_path / "empty").mkdir()
+    tarfile.open(tmp_path / "empty" / "web-00000.tar", "w").close()
+    with pytest.raises(ValueError, match="no samples"):
+        train(configure(data=tmp_path / "empty"), tmp_path / "run")

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from cliptex.training.optimizer import build_optimizer, lr_at, set_lr
+
+
+def test_schedule_worked_by_hand(configure) -> None:
+    config = configure(lr=3e-5, min_lr=1e-6, warmup_init_lr=1e-6, warmup_steps=4)
+    steps = 13  # warm-up at 0..3, the top at 4, eight more steps of cosine
+    rates = [lr_at(config, step, steps) for step in range(steps)]
+    assert rates[:5] == pytest.approx([1e-6, 8.25e-6, 15.5e-6, 22.75e-6, 3e-5])
+    assert rates[8] == pytest.approx(15.5e-6)  # half way: the mean of both ends
+    assert rates[6] == pytest.approx(1e-6 + 29e-6 * (1 + 0.5**0.5) / 2)  # a quarter: cos 45°
+    assert rates[12] == pytest.approx(1e-6)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_schedule_without_warmup_starts_at_the_top(configure) -> None:
+    config = configure(lr=1.0, min_lr=0.0, warmup_steps=0)
+    assert [lr_at(config, step, 3) for step in range(3)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.norm = nn.LayerNorm(2)
+        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+
+
+def test_decay_spares_biases_norms_and_the_logit_scale(configure) -> None:
+    clip, head = Tiny(), nn.Conv2d(2, 3, 1)
+    optimizer = build_optimizer(clip, [head], configure(weight_decay=0.3))
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert len(decay) == len([*clip.parameters(), *head.parameters()])
+    assert decay[id(clip.linear.weight)] == decay[id(head.weight)] == 0.3
+    for spared in (clip.linear.bias, *clip.norm.parameters(), clip.logit_scale, head.bias):
+        assert decay[id(spared)] == 0.0
+
+
+def test_added_modules_have_their_own_rate(configure) -> None:
+    clip, head = Tiny(), nn.Conv2d(2, 3, 1)
+    optimizer = build_optimizer(clip, [head], configure(head_lr_multiplier=10.0))
+    set_lr(optimizer, 0.01)
+    rate = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert rate[id(clip.linear.weight)] == rate[id(clip.logit_scale)] == 0.01
+    assert rate[id(head.weight)] == rate[id(head.bias)] == pytest.approx(0.1)
