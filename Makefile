@@ -1,0 +1,30 @@
+# The same verbs locally and in CI. Everything runs from .venv, made by `make setup`.
+
+BIN := .venv/bin
+EXTRAS := --extra dev --extra experts
+
+.PHONY: setup demo test check bench
+
+setup: .venv/.up-to-date
+
+.venv/.up-to-date: pyproject.toml uv.lock
+	@uv --version >/dev/null 2>&1 || python3 -m pip install --quiet uv
+	@if uv --version >/dev/null 2>&1; then uv sync --frozen $(EXTRAS); \
+	else python3 -m uv sync --frozen $(EXTRAS); fi
+	@touch $@
+
+# The whole path in the embedded world, about a quarter of an hour on 2 cores.
+demo: setup
+	$(BIN)/cliptex demo
+
+test: setup
+	$(BIN)/pytest -q
+
+check: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/pytest -q tests/test_layers.py
+
+bench: setup
+	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -1,0 +1,85 @@
+"""The tree of commands, and what an error looks like to the one who typed the command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from tyro.extras import SubcommandApp
+
+from cliptex.cli import data, evaluate, label, runs, train
+
+Commands = dict[str, "Callable[..., None] | Commands"]
+
+COMMANDS: Commands = {
+    "shards": {"import": data.import_, "check": data.check},
+    "label": {
+        "run": label.run,
+        "status": label.status,
+        "stats": label.stats,
+        "view": label.view,
+    },
+    "train": train.train,
+    "probe": evaluate.probe,
+    "zeroshot": evaluate.zeroshot,
+    "report": runs.report,
+    "playroom": {"export": data.export, "zoo": runs.zoo},
+    "demo": runs.demo,
+    "photos": runs.photos,
+}
+HELP = {
+    "shards": "Image-text shards: import and check.",
+    "label": "Labels of experts: make, look at and count them.",
+    "playroom": "The embedded world: export its data sets, rebuild its shipped models.",
+}
+GO_ON = "what is done is kept: run the same command again to go on"
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    0 done; 2 for what the user can put right (one line on standard error); 130 after Ctrl-C.
+    CLIPTEX_DEBUG=1 shows the traceback as well. Anything else is a bug and keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["train"] and len(arguments) > 1:
+            train.run(arguments[1:])  # its options depend on the recipe, so it parses by itself
+        else:
+            _app(COMMANDS).cli(prog="cliptex", description=_description(), args=arguments)
+    except KeyboardInterrupt as error:
+        return _failed("interrupted", error, INTERRUPTED)
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return USER_ERROR
+    except (ValueError, OSError) as error:
+        return _failed("error", error, USER_ERROR)
+    return 0
+
+
+def _failed(word: str, error: BaseException, code: int) -> int:
+    if os.environ.get("CLIPTEX_DEBUG", "") not in ("", "0"):
+        traceback.print_exception(error)
+    parts = [str(error), *getattr(error, "__notes__", [])]
+    if isinstance(error, KeyboardInterrupt) and not any(parts):
+        parts = [GO_ON]
+    text = "; ".join(line.strip() for part in parts for line in part.splitlines() if line.strip())
+    print(f"{word}: {text or type(error).__name__}", file=sys.stderr)
+    return code
+
+
+def _app(commands: Commands) -> SubcommandApp:
+    app = SubcommandApp()
+    for name, target in commands.items():
+        if isinstance(target, dict):
+            app.command(_app(target), name=name, help=HELP[name])
+        else:
+            app.command(name=name)(target)
+    return app
+
+
+def _description() -> str:
+    return "Train CLIP with pseudo-labels of model-zoo experts, and measure what it gained."

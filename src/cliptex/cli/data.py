@@ -1,0 +1,75 @@
+"""`cliptex shards` and `cliptex playroom export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+
+def import_(
+    source: Positional[Literal["folder", "karpathy", "coco", "img2dataset"]],
+    path: Positional[Path],
+    /,
+    out: Path,
+    images: Path | None = None,
+    split: str = "train",
+) -> None:
+    """Write image-text shards from another layout.
+
+    Args:
+        source: layout: captions CSV, TSV or JSONL; Karpathy JSON; COCO captions; img2dataset.
+        path: the captions file, or the folder of img2dataset.
+        out: folder of the shards.
+        images: folder of the images; by default the folder of the captions file.
+        split: which split of a Karpathy JSON.
+    """
+    from cliptex.shards import importers
+
+    pictures = path.parent if images is None else images
+    report = {
+        "folder": lambda: importers.import_folder(path, pictures, out),
+        "karpathy": lambda: importers.import_karpathy(path, pictures, out, split=split),
+        "coco": lambda: importers.import_coco(path, pictures, out),
+        "img2dataset": lambda: importers.import_img2dataset(path, out),
+    }[source]()
+    print(report)
+    print(out)
+
+
+def check(shards: Positional[Path], /, decode: bool = True) -> None:
+    """Count samples and problems of image-text shards; fails where there are any.
+
+    Args:
+        shards: folder of tars, or one tar.
+        decode: decode every image, too.
+    """
+    from cliptex.shards.check import check as check_shards
+    from cliptex.shards.dataset import ImageTextShards
+
+    report = check_shards(ImageTextShards(shards), decode=decode)
+    print(report)
+    if not report.ok:
+        raise ValueError(f"{shards}: {len(report.problems)} problems, listed above")
+
+
+def export(
+    out: Path,
+    count: int = 4000,
+    size: int = 128,
+    seed: int = 0,
+    workers: Annotated[int, arg(help="processes")] = 2,
+) -> None:
+    """Render the playroom's image-text shards (domain `web`).
+
+    Args:
+        out: folder of the shards.
+        count: number of samples.
+        size: height and width in pixels.
+        seed: seed of the world.
+    """
+    from cliptex.playroom.export.web import export_web
+
+    export_web(out, count=count, size=size, seed=seed, workers=workers)
+    print(out)

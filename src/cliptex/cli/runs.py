@@ -1,0 +1,89 @@
+"""`cliptex report`, `demo`, `photos` and `playroom zoo`: whole runs and their pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+
+def report(
+    runs: Positional[tuple[Path, ...]],
+    /,
+    out: Path | None = None,
+    title: str = "CLIPTeX",
+    baseline: str = "clip-ft",
+    ours: str = "cliptex",
+    start: str = "clip",
+) -> None:
+    """Write one self-contained HTML page from the results of one run, or of several seeds.
+
+    Args:
+        runs: run folders, each with a results.jsonl.
+        out: the page; by default report.html in the first run.
+        title: heading of the page.
+        baseline: model that the others are compared with.
+        ours: model whose gain is shown.
+        start: model that both were trained from.
+    """
+    from cliptex.report import write_report
+
+    if not runs:
+        raise ValueError("name at least one run folder")
+    page = runs[0] / "report.html" if out is None else out
+    write_report(list(runs), page, title=title, baseline=baseline, ours=ours, start=start)
+    print(page)
+
+
+def demo(
+    out: Path = Path("runs/demo"),
+    preset: Literal["quick", "full"] = "full",
+    controls: Annotated[bool, arg(help="train with perfect and with placebo labels, too")] = False,
+    seed: tuple[int, ...] = (0,),
+) -> None:
+    """The whole path in the playroom: label, train, probe, report. Goes on where it was stopped.
+
+    Args:
+        out: folder of the run.
+        preset: quick is a smoke run of about three minutes.
+        seed: of trainings and probes; several (`--seed 0 1 2`) give intervals.
+    """
+    from cliptex.pipeline.demo import run_demo
+
+    if not seed:
+        raise ValueError("--seed needs at least one number")
+    run_demo(out, preset, controls, seed)
+    _show_run(out)
+
+
+def photos(data_root: Path, out: Path = Path("runs/photos"), seed: int = 0) -> None:
+    """The whole path on real photographs. Goes on where it was stopped.
+
+    Args:
+        data_root: folder with flickr8k-mini, VOCdevkit, nyu-mini, imagenette-mini and experts.
+        out: folder of the run.
+        seed: of both trainings and of the probes.
+    """
+    from cliptex.pipeline.photos import run_photos
+
+    run_photos(data_root, out, seed)
+    _show_run(out)
+
+
+def zoo(out: Path = Path("runs/zoo"), preset: Literal["short", "full"] = "full") -> None:
+    """Rebuild every model that the package ships, from nothing.
+
+    Args:
+        out: folder of the run; what is shipped lies in its folder `pack`.
+        preset: short is a smoke run of the same path.
+    """
+    from cliptex.pipeline.zoo import build_zoo
+
+    build_zoo(out, preset)
+    print(out / "pack")
+
+
+def _show_run(out: Path) -> None:
+    print(out / "results.jsonl")
+    print(out / "report.html")

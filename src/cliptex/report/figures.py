@@ -1,0 +1,202 @@
+"""Figures as inline SVG whose text and axes take the page's own colour and font."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot-like imports: no display is needed or touched
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cliptex.report.compare import Comparison, Interval
+
+INK = "#010203"  # stands for the page's text colour until the SVG is written
+BETTER, WORSE, UNSURE = "#1a9e8f", "#d1495b", "#8d99ae"
+LINES = ("#8d99ae", "#1a9e8f", "#e09f3e", "#5b6ee1", "#d1495b", "#7a9e3f", "#b56fd6")
+POINTS_PER_CURVE = 120
+WIDTH = 10.5  # inches: 11 pt text comes out at about the page's own size
+STYLE: dict = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+
+
+def gain_chart(comparisons: Sequence[Comparison]) -> str:
+    """Bars of relative improvement in %, like the paper's Fig. 1c, as an SVG element.
+
+    The sign is turned where lower is better, so right is always better. Whiskers are 95 % intervals
+    over seeds; grey bars have an interval that holds zero.
+    """
+    shown = [c for c in comparisons if math.isfinite(c.relative.mean)]
+    with matplotlib.rc_context(_style("gain")):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * max(len(shown), 1)))
+        axes = figure.subplots()
+        rows = np.arange(len(shown))[::-1]
+        axes.barh(rows, [c.relative.mean for c in shown], color=[_colour(c) for c in shown])
+        for row, comparison in zip(rows, shown, strict=True):
+            _annotate(axes, row, comparison)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(rows, [f"{c.measure.short} · {c.measure.dataset}" for c in shown])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("relative improvement, %  (right is better)")
+        axes.set_xlim(*_limits(shown))
+        return _svg(figure)
+
+
+def loss_curves(logs: Mapping[str, Path]) -> str:
+    """One panel per loss term, one line per run, from `log.jsonl` files; "" where none has any.
+
+    Runs whose names differ in `seedN` alone share a colour.
+    """
+    curves = {name: read_losses(path) for name, path in logs.items()}
+    terms = list(dict.fromkeys(term for terms in curves.values() for term in terms))
+    if not terms:
+        return ""
+    labels = list(dict.fromkeys(_without_seed(name) for name in curves))
+    colours = {label: LINES[i % len(LINES)] for i, label in enumerate(labels)}
+    columns = min(3, len(terms))
+    height = math.ceil(len(terms) / columns)
+    with matplotlib.rc_context(_style("losses")):
+        figure = Figure(figsize=(WIDTH / 3 * columns, 2.4 * height + 0.5))
+        panels = figure.subplots(height, columns, squeeze=False).ravel()
+        for panel, term in zip(panels, terms, strict=False):
+            for name, of_run in curves.items():
+                if term in of_run:
+                    label = _without_seed(name)
+                    panel.plot(*_thin(*of_run[term]), label=label, color=colours[label])
+            panel.set_title(term.removeprefix("loss_").replace("_", " "), fontsize=11)
+        for panel in panels[len(terms) :]:
+            panel.set_visible(False)
+        lines = {name: line for p in panels for line, name in zip(*_legend(p), strict=True)}
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
+        return _svg(figure)
+
+
+def class_gap_chart(ours: Mapping[str, float], baseline: Mapping[str, float]) -> str:
+    """Bars of IoU(ours) - IoU(baseline) in points per class, largest first; "" for no class."""
+    gaps = {name: ours[name] - baseline[name] for name in ours if name in baseline}
+    order = sorted((n for n in gaps if math.isfinite(gaps[n])), key=lambda n: -gaps[n])
+    if not order:
+        return ""
+    with matplotlib.rc_context(_style("classes")):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * len(order)))
+        axes = figure.subplots()
+        rows = np.arange(len(order))[::-1]
+        colours = [BETTER if gaps[name] >= 0 else WORSE for name in order]
+        axes.barh(rows, [gaps[name] for name in order], color=colours)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(rows, order)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("IoU gained, points")
+        return _svg(figure)
+
+
+def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """`loss…` terms of a training log: term -> (steps, values).
+
+    A resumed run repeats steps; the later line counts. A last line cut off by a kill is skipped.
+    """
+    values: dict[str, dict[float, float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        for name, value in row.items():
+            if name.startswith("loss") and isinstance(value, int | float) and "step" in row:
+                values.setdefault(name, {})[row["step"]] = value
+    ordered = {name: sorted(of_step.items()) for name, of_step in values.items()}
+    return {name: ([s for s, _ in p], [v for _, v in p]) for name, p in ordered.items()}
+
+
+def _style(salt: str) -> dict:
+    """STYLE with element ids of its own, so that several figures can stand in one page."""
+    return {**STYLE, "svg.hashsalt": salt}
+
+
+def _thin(steps: list[float], values: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Means of at most POINTS_PER_CURVE runs of neighbours: smoother, and a smaller page."""
+    size = math.ceil(len(steps) / POINTS_PER_CURVE)
+    starts = np.arange(0, len(steps), size)
+    counts = np.diff(np.append(starts, len(steps)))
+    s, v = (np.add.reduceat(np.asarray(a, dtype=np.float64), starts) for a in (steps, values))
+    return s / counts, v / counts
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    low = interval.mean if interval.low is None else interval.low
+    high = interval.mean if interval.high is None else interval.high
+    return low, high
+
+
+def _limits(shown: Sequence[Comparison]) -> tuple[float, float]:
+    """x limits with room for the numbers at the bars' ends."""
+    low = min([0.0, *(_ends(c.relative)[0] for c in shown)])
+    high = max([0.0, *(_ends(c.relative)[1] for c in shown)])
+    room = 0.12 * ((high - low) or 1.0)
+    return (low - room if low < 0 else low, high + room if high > 0 else high + room / 4)
+
+
+def _annotate(axes: Axes, row: float, comparison: Comparison) -> None:
+    relative = comparison.relative
+    low, high = _ends(relative)
+    axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
+    right = relative.mean >= 0
+    axes.annotate(
+        f"{relative.mean:+.1f} %".replace("-", "−"),
+        (max(high, 0) if right else min(low, 0), row),
+        xytext=(5 if right else -5, 0),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="center",
+    )
+
+
+def _colour(comparison: Comparison) -> str:
+    relative = comparison.relative
+    sure = relative.low is None or relative.above_zero or relative.below_zero
+    if not sure:
+        return UNSURE
+    return BETTER if relative.mean >= 0 else WORSE
+
+
+def _without_seed(name: str) -> str:
+    return re.sub(r"[-_/]?seed\d+", "", name) or name
+
+
+def _legend(panel: Axes) -> tuple[list, list]:
+    return panel.get_legend_handles_labels()
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element that scales with the page."""
+    figure.set_layout_engine("constrained")
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # every figure names its groups alike
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", text)
+    return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", text, count=1)

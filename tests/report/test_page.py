@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from cliptex.per_image import save_per_image
+from cliptex.report import write_report
+from cliptex.report.figures import class_gap_chart, loss_curves, read_losses
+from cliptex.report.page import protocol_rows
+from cliptex.results import append_results
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that closes what is not open, and collects addresses and ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+        self.ids += [v for k, v in attrs if k == "id" and v]
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parse(path: Path) -> tuple[str, Balanced]:
+    text = path.read_text(encoding="utf-8")
+    parser = Balanced()
+    parser.feed(text)
+    assert parser.open == []
+    return text, parser
+
+
+def test_page_is_whole_and_self_contained(run_folder):
+    out = run_folder / "report.html"
+    write_report(run_folder, out, title="A & B")
+    text, parser = parse(out)
+    assert all(a.startswith(("data:image/png;base64,", "#")) for a in parser.addresses)
+    assert len(parser.ids) == len(set(parser.ids)), "figures share element ids"
+    assert not re.search(r"<link|<script|@import|url\((?!#)", text)
+    for expected in (
+        "A &amp; B",
+        "Some &lt;samples&gt;",
+        "CLIPTeX improves on CLIP-FT in 2 of 2 dense measures.",
+        "27.0 ± 3.0",
+        "+5.0 [+2.5, +7.5]",
+        "expert-segmentation",
+        "61.2 %",
+        "share of the gain with perfect labels",
+        "Losses by step",
+        "12.5",
+        "&#34;steps&#34;: 77",
+        "resolution: 128",
+    ):
+        assert expected in text, expected
+    assert "Not on this page" not in text
+
+
+def test_page_without_the_other_parts_says_so(tmp_path, rows):
+    only = [row for row in rows if row.model == "clip"]
+    append_results(tmp_path / "results.jsonl", only)
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    for expected in (
+        "no rows of CLIP-FT",
+        "no rows of CLIPTeX",
+        "no sample pictures",
+        "no training logs",
+        "There are no results of CLIPTeX and CLIP-FT on the same measure and seed.",
+    ):
+        assert expected in text, expected
+
+
+def test_protocol_says_first_what_all_share(make_row):
+    rows = [
+        make_row("clip", 1.0, protocol={"crop": None, "lr": 0.1, "class_iou": {"a": 1.0}}),
+        make_row("cliptex", 1.0, protocol={"crop": None, "lr": 0.2}),
+    ]
+    assert protocol_rows(rows) == [
+        ("Depth · d", "all", "crop: null"),
+        ("Depth · d", "CLIP, 0", "lr: 0.1"),
+        ("Depth · d", "CLIPTeX, 0", "lr: 0.2"),
+    ]
+
+
+def test_differences_over_images_are_shown_where_values_lie(run_folder, rows):
+    pair = [r for r in rows if r.task == "depth" and r.model in ("cliptex", "clip-ft")]
+    for row in pair:
+        values = np.full(20, row.value)
+        values[3] = np.nan  # an image without a valid pixel
+        save_per_image(run_folder / "per_image", row, values)
+    write_report(run_folder, run_folder / "out.html", title="t")
+    text, _ = parse(run_folder / "out.html")
+    assert "Differences over test images" in text
+    assert "−0.100 [−0.100, −0.100]" in text
+
+
+def test_runs_of_several_seeds_make_one_page(tmp_path, rows):
+    folders = []
+    for seed in range(3):
+        folders.append(tmp_path / f"seed{seed}")
+        append_results(folders[-1] / "results.jsonl", [r for r in rows if r.seed == seed])
+    write_report(folders, tmp_path / "all.html", title="t")
+    text, _ = parse(tmp_path / "all.html")
+    assert "27.0 ± 3.0" in text and "seeds 0, 1, 2" in text
+
+
+def test_class_gaps_come_from_the_protocol(tmp_path, rows):
+    iou = {"clip-ft": {"chair": 10.0, "lamp": None}, "cliptex": {"chair": 15.5, "lamp": 3.0}}
+    changed = [
+        row.model_copy(update={"protocol": {"class_iou": iou[row.model]}})
+        for row in rows
+        if row.task == "segmentation" and row.model in iou
+    ]
+    append_results(tmp_path / "results.jsonl", changed)
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    assert "Per class" in text and ">chair<" in text and ">lamp<" not in text
+    assert class_gap_chart({"a": 1.0}, {"b": 1.0}) == ""
+
+
+@pytest.mark.parametrize(
+    ("panel", "message"),
+    [
+        ("{", "panel.json: a panel is"),
+        ('{"title": "t", "columns": ["a"]}', "panel.json: a panel is.*rows"),
+        ('{"title": "t", "columns": [], "rows": [["a.png"]]}', "needs 0 pictures"),
+        ('{"title": "t", "columns": ["a"], "rows": [["log.txt"]]}', "log.txt: pictures"),
+    ],
+)
+def test_bad_panels_name_their_file(run_folder, panel, message):
+    (run_folder / "panels/panel.json").write_text(panel)
+    with pytest.raises(ValueError, match=message):
+        write_report(run_folder, run_folder / "out.html", title="t")
+    assert not (run_folder / "out.html").exists()
+
+
+def test_missing_results_are_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"results\.jsonl"):
+        write_report(tmp_path, tmp_path / "out.html", title="t")
+
+
+def test_log_of_a_killed_run(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 2, "loss": 1}\n{"st')
+    assert read_losses(log) == {"loss": ([1, 2], [3, 1])}
+    log.write_text("")
+    assert loss_curves({"run": log}) == ""
+
+
+def test_figures_are_well_formed_and_repeatable(run_folder):
+    logs = {"train": run_folder / "train/log.jsonl"}
+    svg = loss_curves(logs)
+    assert svg == loss_curves(logs)
+    assert ElementTree.fromstring(svg).get("viewBox")
+    assert "currentColor" in svg and "#010203" not in svg
+
+
+def test_report_imports_no_torch():
+    code = "import sys, cliptex.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,132 @@
+"""The direction of imports (strictly downwards, none within a row), read from the sources."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "cliptex"
+
+# From top to bottom, as CONTRIBUTING.md shows it. A name is a folder or a module of the package.
+ROWS = (
+    ("__main__",),
+    ("cli",),
+    ("pipeline",),
+    ("recipes",),
+    ("labelling", "training", "probes", "zeroshot", "report"),
+    ("experts", "tasks", "playroom"),
+    ("models", "data", "datasets"),
+    ("labels",),
+    ("shards",),
+    ("losses", "metrics"),
+    ("per_image",),
+    ("results",),
+    ("console", "files"),
+)
+LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
+
+
+def imported_names(source: str, package: str) -> list[str]:
+    """All absolute names that a module imports, also inside functions; `package` is its own."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                base = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [base])])
+            found += [f"{base}.{alias.name}" for alias in node.names]
+    return found
+
+
+def room(name: str) -> str | None:
+    """The folder or module of the package that a full name lies in; None for other packages."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "cliptex" and len(parts) > 1 else None
+
+
+def modules() -> list[tuple[Path, str]]:
+    """(path, own package) of every module below src/cliptex."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        folder = path.parent.relative_to(PACKAGE).parts
+        found.append((path, ".".join(("cliptex", *folder))))
+    return found
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def breaches(path: Path, package: str, source: str) -> list[str]:
+    own = room_of(path)
+    found = []
+    for name in imported_names(source, package):
+        target = room(name)
+        if target is None or target == own:
+            continue
+        if target not in LEVEL:
+            found.append(f"{own} imports {name}, which has no row")
+        elif own != "__init__" and LEVEL[target] <= LEVEL[own]:
+            found.append(f"{own} imports {name}")
+    return found
+
+
+def test_every_module_has_a_row():
+    rooms = {room_of(path) for path, _ in modules()} - {"__init__"}
+    assert rooms <= LEVEL.keys(), f"add to ROWS: {sorted(rooms - LEVEL.keys())}"
+
+
+def test_imports_go_downwards():
+    found = []
+    for path, package in modules():
+        source = path.read_text(encoding="utf-8")
+        found += [f"{path.relative_to(PACKAGE)}: {b}" for b in breaches(path, package, source)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "count"),
+    [
+        ("labels/kinds.py", "from cliptex.tasks import depth", 1),
+        ("labels/kinds.py", "def f():\n    import cliptex.models.clip", 1),
+        ("labels/kinds.py", "from ..data import joined", 1),
+        ("labels/kinds.py", "from .codecs import x\nfrom cliptex.labels import y", 0),
+        ("labels/kinds.py", "from cliptex.shards import dataset\nimport numpy", 0),
+        ("probes/dense.py", "from cliptex.training import loop", 1),
+        ("probes/dense.py", "from cliptex import nowhere", 1),
+        ("probes/deep/dense.py", "from ... import recipes", 1),
+    ],
+)
+def test_the_test_sees_breaches(path, source, count):
+    own = PACKAGE / path
+    package = ".".join(("cliptex", *Path(path).parent.parts))
+    assert len(breaches(own, package, source)) == count
+
+
+def packages_of(folder: str) -> set[str]:
+    """Top-level packages that the modules of a folder import themselves."""
+    found: set[str] = set()
+    for path, package in modules():
+        if room_of(path) == folder:
+            names = imported_names(path.read_text(encoding="utf-8"), package)
+            found |= {name.split(".")[0] for name in names}
+    return found
+
+
+@pytest.mark.parametrize("folder", ["report", "cli"])
+def test_no_torch_in(folder):
+    assert not packages_of(folder) & {"torch", "torchvision", "timm", "open_clip"}
+
+
+@pytest.mark.parametrize("folder", ["training", "probes", "zeroshot", "report"])
+def test_offline_rooms_import_no_experts(folder):
+    for path, package in modules():
+        if room_of(path) == folder:
+            names = imported_names(path.read_text(encoding="utf-8"), package)
+            assert not [n for n in names if room(n) == "experts" or n.startswith("onnx")], path
