@@ -1,0 +1,1 @@
+"""Experts: networks of a model zoo that turn images into dense labels."""

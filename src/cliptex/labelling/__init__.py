@@ -1,0 +1,1 @@
+"""Labelling: image-text shards and an expert in, a label store out; and looking at the result."""
