@@ -1,0 +1,63 @@
+"""ADE20K in the layout of the scene-parsing challenge of 2016."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cliptex.datasets.protocol import (
+    DenseItem,
+    read_ids,
+    read_image,
+    read_lines,
+    require,
+    with_suffix_of,
+)
+from cliptex.labels.kinds import ClassMap
+
+IGNORE = 255
+NUM_CLASSES = 150
+LAYOUT = """  ADEChallengeData2016/images/SPLIT/KEY.jpg
+  ADEChallengeData2016/annotations/SPLIT/KEY.png   (0 = other, 1.. = classes)
+  ADEChallengeData2016/objectInfo150.txt or classes.txt   (optional: class names)"""
+
+
+class Ade20k:
+    """Pictures and class maps of one split (training, validation, and test where present).
+
+    Files hold 0 for "other" and 1..C for classes; `target` holds 255 (ignored) and 0..C-1. There
+    is no background class. Names come from `objectInfo150.txt` (the release) or `classes.txt`
+    (one a line); without either there are 150 numbered classes.
+    """
+
+    def __init__(self, root: str | Path, split: str, *, name: str = "ade20k") -> None:
+        self.name = name
+        folder = Path(root)
+        if (folder / "ADEChallengeData2016").is_dir():
+            folder = folder / "ADEChallengeData2016"
+        self._images = require(folder / "images" / split, LAYOUT)
+        masks = require(folder / "annotations" / split, LAYOUT)
+        self._masks = sorted(masks.glob("*.png"))
+        if not self._masks:
+            raise FileNotFoundError(f"{masks} holds no .png; expected:\n{LAYOUT}")
+        self.kind = ClassMap(classes=_classes(folder), ignore=IGNORE)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, index: int) -> DenseItem:
+        mask = self._masks[index]
+        image = read_image(with_suffix_of(self._images, mask.stem))
+        ids = read_ids(mask).astype(np.uint8)
+        return DenseItem(image=image, target=ids - np.uint8(1))  # wraps: 0 -> 255, k -> k - 1
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    table, names = folder / "objectInfo150.txt", folder / "classes.txt"
+    if table.exists():  # a header line, then "Idx Ratio Train Val [Stuff] Name", tabs between
+        rows = [line.split("\t") for line in read_lines(table)[1:]]
+        return tuple(row[-1].split(",")[0].strip() for row in rows)
+    if names.exists():
+        return tuple(read_lines(names))
+    return tuple(f"class {i}" for i in range(1, NUM_CLASSES + 1))

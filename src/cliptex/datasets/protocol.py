@@ -1,0 +1,110 @@
+"""What every benchmark reader offers, and the few helpers that readers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from cliptex.labels.kinds import Kind
+from cliptex.shards.images import decode_image
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class DenseItem:
+    """One picture with its dense ground truth.
+
+    `image` (H, W, 3) uint8 RGB; `target` in the array form of the dataset's kind, of the same
+    height and width.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+
+
+class DenseDataset(Protocol):
+    """Pictures with a dense ground truth of one kind, read one at a time."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> DenseItem: ...
+
+
+class LabelledImages(Protocol):
+    """Pictures with one class each; an item is ((H, W, 3) uint8 RGB, class index)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]: ...
+
+
+class CaptionedImages(Protocol):
+    """Pictures with any number of captions each; `captions[i]` belongs to `image(i)`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def captions(self) -> list[list[str]]: ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> np.ndarray: ...
+
+
+def read_image(path: Path) -> np.ndarray:
+    """The picture at `path`, (H, W, 3) uint8 RGB; ValueError names a file that does not decode."""
+    try:
+        return decode_image(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """Class ids (H, W) of a palette or grey PNG: the stored indices, not the palette's colours."""
+    with Image.open(path) as picture:
+        if picture.mode not in ("P", "L", "I", "I;16"):
+            raise ValueError(
+                f"{path}: a mask of mode {picture.mode!r}; expected a palette or grey PNG "
+                "whose pixel values are class ids (do not convert masks to RGB)"
+            )
+        ids = np.array(picture)
+    return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a UTF-8 file, stripped."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def require(path: Path, layout: str) -> Path:
+    """`path` itself; FileNotFoundError that shows the expected `layout` where it is absent."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected this layout:\n{layout}")
+    return path
+
+
+def with_suffix_of(folder: Path, stem: str) -> Path:
+    """The image file `folder/stem.*`; FileNotFoundError where no known suffix exists."""
+    for suffix in IMAGE_SUFFIXES:
+        if (path := folder / f"{stem}{suffix}").exists():
+            return path
+    raise FileNotFoundError(f"{folder / stem}: no file with a suffix of {IMAGE_SUFFIXES}")

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from cliptex.datasets import IMAGENETTE_NAMES, ImageFolder, Karpathy
+
+
+def test_folder__classes_are_sorted(folders):
+    train = ImageFolder(folders, "train")
+    assert train.folders == train.classes == ("n01", "n02", "n10")
+    assert len(train) == 6 and train.name == "classes"
+    assert [train[i][1] for i in range(6)] == [0, 0, 1, 1, 2, 2]
+    assert train[0][0].shape == (6, 8, 3)
+
+
+def test_folder__readable_names(folders):
+    given = ImageFolder(folders, "val", names={"n01": "tench"}, name="tiny")
+    assert given.classes == ("tench", "n02", "n10") and given.name == "tiny"
+    (folders / "LOC_synset_mapping.txt").write_text("n01 tench, Tinca tinca\nn10 cassette player")
+    assert ImageFolder(folders, "val").classes == ("tench", "n02", "cassette player")
+
+
+def test_folder__faults(folders):
+    with pytest.raises(FileNotFoundError, match="ROOT/SPLIT/CLASS"):
+        ImageFolder(folders, "test")
+    (folders / "test").mkdir()
+    with pytest.raises(FileNotFoundError, match="no class folder"):
+        ImageFolder(folders, "test")
+
+
+def test_karpathy__restval_is_train_and_uncaptioned_pictures_are_left_out(karpathy):
+    folder = karpathy.parent / "images"
+    train, test = Karpathy(karpathy, folder, "train"), Karpathy(karpathy, folder, "test")
+    assert train.files == ["0.jpg", "1.jpg"] and len(test) == 1 and train.name == "tiny"
+    assert train.captions[1] == ["picture 1, caption 0", "picture 1, caption 1"]
+    assert test.image(0).dtype == np.uint8
+
+
+def test_karpathy__faults(karpathy):
+    with pytest.raises(ValueError, match="no pictures of split 'dev'"):
+        Karpathy(karpathy, karpathy.parent / "images", "dev")
+    with pytest.raises(FileNotFoundError, match="images/FILENAME"):
+        Karpathy(karpathy, karpathy.parent / "pictures", "test")
+    karpathy.write_text("{}")
+    with pytest.raises(ValueError, match="no key 'images'"):
+        Karpathy(karpathy, karpathy.parent / "images", "test")
+
+
+def test_real(shared_data):
+    root = shared_data / "imagenette-mini"
+    train = ImageFolder(root, "train", names=IMAGENETTE_NAMES)
+    assert (len(train), len(ImageFolder(root, "val"))) == (600, 300)
+    assert train.classes[0] == "tench" and len(train.classes) == 10
+    folder = shared_data / "flickr8k-mini"
+    sets = [
+        Karpathy(folder / "dataset_flickr8k.json", folder / "images", split)
+        for split in ("train", "val", "test")
+    ]
+    assert [len(s) for s in sets] == [1300, 100, 200]
+    assert {len(captions) for captions in sets[2].captions} == {5}
+    assert sets[2].image(0).shape == (224, 224, 3)

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliptex.datasets import VOC_CLASSES, Ade20k, VocSegmentation
+
+
+def test_voc__palette_indices_are_ids(voc):
+    train = VocSegmentation(voc, "train_aug")
+    assert len(train) == 2 and len(VocSegmentation(voc, "val")) == 1
+    assert train.kind.classes == VOC_CLASSES and len(VOC_CLASSES) == 21
+    item = train[0]
+    assert item.image.shape == (2, 3, 3) and item.image.dtype == np.uint8
+    np.testing.assert_array_equal(item.target, [[0, 1, 20], [255, 15, 0]])
+    assert item.target.dtype == np.uint8
+
+
+def test_voc__root_may_be_the_inner_folder(voc):
+    assert len(VocSegmentation(voc / "VOC2012", "val")) == 1
+
+
+def test_voc__own_class_names(voc):
+    (voc / "VOC2012" / "labels.txt").write_text("chair\nlamp\n")
+    assert VocSegmentation(voc, "val").kind.classes == ("background", "chair", "lamp")
+    (voc / "VOC2012" / "labels.txt").write_text("background\nchair\n")
+    assert VocSegmentation(voc, "val").kind.classes == ("background", "chair")
+
+
+@pytest.mark.parametrize("place", ["list", "ImageSets/SegmentationAug"])
+def test_voc__other_lists(voc, place):
+    root = voc / "VOC2012"
+    (root / "ImageSets/Segmentation/train_aug.txt").unlink()
+    (root / place).mkdir(parents=True)
+    key = "2008_000003"
+    line = f"/JPEGImages/{key}.jpg /SegmentationClassAug/{key}.png"
+    (root / place / "train_aug.txt").write_text(line if place == "list" else key)
+    train = VocSegmentation(voc, "train_aug")
+    assert [image.stem for image, _ in train.files] == [key]
+    assert train[0].target[0, 2] == 20
+
+
+def test_voc__train_aug_from_two_lists(voc):
+    lists = voc / "VOC2012" / "ImageSets" / "Segmentation"
+    (lists / "train_aug.txt").unlink()
+    (lists / "train.txt").write_text("2007_000001\n2007_000002")
+    (lists / "aug.txt").write_text("2007_000002\n2008_000003")
+    assert len(VocSegmentation(voc, "train_aug")) == 3
+
+
+def test_voc__missing_parts_say_the_layout(voc, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no list of split 'test'"):
+        VocSegmentation(voc, "test")
+    with pytest.raises(FileNotFoundError, match="JPEGImages/KEY.jpg"):
+        VocSegmentation(tmp_path / "nowhere", "val")
+
+
+def test_voc__mask_saved_as_colours_is_refused(voc):
+    path = voc / "VOC2012" / "SegmentationClassAug" / "2008_000003.png"
+    Image.open(path).convert("RGB").save(path)
+    with pytest.raises(ValueError, match="2008_000003.png.*'RGB'"):
+        VocSegmentation(voc, "val")[0]
+
+
+def test_voc__broken_picture_is_named(voc):
+    (voc / "VOC2012" / "JPEGImages" / "2008_000003.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="2008_000003.jpg"):
+        VocSegmentation(voc, "val")[0]
+
+
+def test_ade__other_becomes_ignored_and_classes_start_at_zero(ade):
+    train = Ade20k(ade, "training")
+    assert (len(train), len(Ade20k(ade, "validation"))) == (3, 2)
+    np.testing.assert_array_equal(train[0].target, [[255, 0, 149], [1, 255, 2]])
+    assert len(train.kind.classes) == 150 and train.kind.ignore == 255
+    assert len(Ade20k(ade.parent, "training")) == 3
+
+
+def test_ade__names(ade):
+    (ade / "classes.txt").write_text("wall\nfloor\nchair\n")
+    assert Ade20k(ade, "training").kind.classes == ("wall", "floor", "chair")
+    (ade / "objectInfo150.txt").write_text(
+        "Idx\tRatio\tTrain\tVal\tName\n1\t0.15\t11664\t1172\twall\n2\t0.1\t6046\t612\tbed, cot\n"
+    )
+    assert Ade20k(ade, "training").kind.classes == ("wall", "bed")
+
+
+def test_ade__missing_split(ade):
+    with pytest.raises(FileNotFoundError, match="annotations/SPLIT"):
+        Ade20k(ade, "test")
+
+
+def test_voc__real(shared_data):
+    train = VocSegmentation(shared_data / "VOCdevkit", "train_aug")
+    val = VocSegmentation(shared_data / "VOCdevkit", "val")
+    assert (len(train), len(val)) == (220, 80)
+    item = val[0]
+    assert item.image.shape[:2] == item.target.shape
+    assert set(np.unique(item.target)) <= {*range(21), 255}
