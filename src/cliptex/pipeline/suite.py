@@ -1,0 +1,161 @@
+"""Evaluation of one CLIP on a suite of data sets: every probe, zero-shot, and sample pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from cliptex.datasets.protocol import CaptionedImages, DenseDataset, LabelledImages
+from cliptex.files import sha256_file
+from cliptex.labels.kinds import ScalarField
+from cliptex.models.clip import Clip, load_clip
+from cliptex.models.encoder import FrozenEncoder
+from cliptex.probes.classification import run_classification_probe
+from cliptex.probes.config import ProbeConfig
+from cliptex.probes.dense import predict_dense, run_dense_probe
+from cliptex.probes.features import FeatureMemory
+from cliptex.probes.outcome import ProbeOutcome
+from cliptex.results import append_results
+from cliptex.zeroshot.classify import run_zeroshot
+from cliptex.zeroshot.encode import ZeroShotConfig
+from cliptex.zeroshot.retrieve import run_retrieval
+
+RESULTS, PER_IMAGE, PICTURES = "results.jsonl", "per_image", "pictures"
+PICTURES_PER_DATASET = 6
+FEATURE_MEMORY_BYTES = 2 << 30
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits(Generic[D]):
+    """One benchmark: probes learn on `train`, choose on `val` (None: a part of train), and are
+    scored on `test`. `things` restricts `miou_things`; `leak` marks what an expert learnt from."""
+
+    train: D
+    val: D | None
+    test: D
+    things: tuple[str, ...] | None = None
+    leak: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What a model is measured on. `prompts` maps class names to the words for zero-shot."""
+
+    probe: ProbeConfig
+    dense: tuple[Splits[DenseDataset], ...] = ()
+    classes: Splits[LabelledImages] | None = None
+    captions: CaptionedImages | None = None
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    zero_shot: bool = True
+
+
+def evaluate(suite: Suite, checkpoint: Path, folder: Path, *, model: str, seed: int) -> None:
+    """Measure one model on the whole suite, into `folder`/results.jsonl.
+
+    Also writes per-image scores (`per_image/*.npz`) and pictures of the first test images with
+    the probes' predictions (`pictures/DATASET/`).
+    """
+    results = folder / RESULTS
+    results.unlink(missing_ok=True)  # of an attempt that was stopped
+    clip = load_clip(checkpoint)
+    sha256 = sha256_file(checkpoint / "model.safetensors")
+    encoder = FrozenEncoder(clip.image)
+    memory = FeatureMemory(FEATURE_MEMORY_BYTES)
+    config = suite.probe.model_copy(update={"seed": seed})
+    for splits in suite.dense:
+        outcome = run_dense_probe(
+            encoder,
+            splits.train,
+            splits.val,
+            splits.test,
+            config.model_copy(update={"things": splits.things}),
+            model=model,
+            checkpoint=sha256,
+            leak=splits.leak,
+            memory=memory,
+        )
+        _keep(outcome, folder)
+        draw_predictions(encoder, outcome, splits.test, folder / PICTURES / splits.test.name)
+    if suite.classes is not None:
+        outcome = run_classification_probe(
+            encoder,
+            suite.classes.train,
+            suite.classes.val,
+            suite.classes.test,
+            config,
+            model=model,
+            checkpoint=sha256,
+            leak=suite.classes.leak,
+            memory=memory,
+        )
+        _keep(outcome, folder)
+    _zero_shot(suite, clip, folder, model=model, checkpoint=sha256, seed=seed)
+
+
+def _keep(outcome: ProbeOutcome, folder: Path) -> None:
+    append_results(folder / RESULTS, outcome.results)
+    outcome.save_per_image(folder / PER_IMAGE)
+
+
+def _zero_shot(
+    suite: Suite, clip: Clip, folder: Path, *, model: str, checkpoint: str, seed: int
+) -> None:
+    config = ZeroShotConfig(resolution=suite.probe.resolution, templates=suite.templates, seed=seed)
+    outcomes = []
+    if suite.zero_shot and suite.classes is not None:
+        test = suite.classes.test
+        words = [suite.prompts.get(name, (name.replace("_", " "),)) for name in test.classes]
+        outcomes.append(
+            run_zeroshot(clip, test, config, model=model, checkpoint=checkpoint, classes=words)
+        )
+    if suite.captions is not None:
+        outcomes.append(
+            run_retrieval(clip, suite.captions, config, model=model, checkpoint=checkpoint)
+        )
+    for outcome in outcomes:
+        append_results(folder / RESULTS, outcome.results)
+        outcome.save_per_image(folder / PER_IMAGE)
+
+
+def draw_predictions(
+    encoder: FrozenEncoder, outcome: ProbeOutcome, dataset: DenseDataset, folder: Path
+) -> None:
+    """`folder`/INDEX-{image,truth,prediction}.png of evenly spaced test images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in picture_indices(len(dataset)):
+        item = dataset[index]
+        prediction = predict_dense(encoder, outcome, [item.image])[0]
+        pictures = {
+            "image": item.image,
+            "truth": draw_truth(dataset, item.target),
+            "prediction": draw_prediction(dataset, prediction),
+        }
+        for name, picture in pictures.items():
+            Image.fromarray(picture).save(folder / f"{index:05d}-{name}.png")
+
+
+def picture_indices(count: int) -> list[int]:
+    """Which test images are drawn."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, PICTURES_PER_DATASET)})
+
+
+def draw_truth(dataset: DenseDataset, target: np.ndarray) -> np.ndarray:
+    """Ground truth as (H, W, 3) uint8; depth is drawn as disparity, as the probes predict it."""
+    if isinstance(dataset.kind, ScalarField):
+        return ScalarField(unit="1/m").draw(1 / target)
+    return dataset.kind.draw(target)
+
+
+def draw_prediction(dataset: DenseDataset, prediction: np.ndarray) -> np.ndarray:
+    """A probe's label as (H, W, 3) uint8."""
+    if isinstance(dataset.kind, ScalarField):
+        return ScalarField(unit="1/m").draw(prediction)
+    return dataset.kind.draw(prediction)
