@@ -1,0 +1,138 @@
+"""The linear classifier on the encoder's pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliptex.console import track
+from cliptex.datasets.protocol import LabelledImages
+from cliptex.metrics import topk_hits
+from cliptex.models.encoder import FrozenEncoder
+from cliptex.probes.config import ProbeConfig
+from cliptex.probes.features import FeatureMemory, FeatureReader, proven_frozen
+from cliptex.probes.fit import Heads, TrainData
+from cliptex.probes.outcome import ProbeOutcome
+from cliptex.probes.scores import Score
+from cliptex.probes.select import chosen_head
+from cliptex.results import Result
+
+
+class AccuracyScorer:
+    """Top-1 accuracy of raw outputs (K, 1, 1) against class indices."""
+
+    def __init__(self) -> None:
+        self._hits: list[float] = []
+
+    def add(self, prediction: Tensor, target: np.ndarray) -> None:
+        hit = topk_hits(prediction.reshape(1, -1).numpy(), np.asarray(target).reshape(1))
+        self._hits.append(100.0 * float(hit[0]))
+
+    def metrics(self) -> dict[str, Score]:
+        return {"top1": Score(float(np.mean(self._hits)), "higher")}
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        return {"top1": np.array(self._hits)}
+
+    def protocol(self) -> dict[str, object]:
+        return {}
+
+
+def run_classification_probe(
+    encoder: FrozenEncoder,
+    train: LabelledImages,
+    val: LabelledImages | None,
+    test: LabelledImages,
+    config: ProbeConfig,
+    *,
+    model: str,
+    checkpoint: str = "",
+    leak: bool = False,
+    memory: FeatureMemory | None = None,
+) -> ProbeOutcome:
+    """Train a linear classifier on pooled features of `train`, score top-1 on `test`.
+
+    A vector is a map of one cell and a class a label of one pixel, so heads, rates and selection
+    are those of the dense probes. `val`, `memory` and errors as in `run_dense_probe`.
+    """
+    for other in (test,) if val is None else (val, test):
+        if other.classes != train.classes:
+            raise ValueError(f"{other.name} and {train.name} do not have the same classes")
+    label = f"{model}: classification probe on {test.name}"
+    with proven_frozen(encoder) as sha:
+        reader = FeatureReader(encoder, config, fingerprint=sha, memory=memory, dense=False)
+        data = read_pooled(reader, train, label=f"{label}, features")
+        held = None if val is None else read_pooled(reader, val, label=f"{label}, validation")
+
+        def validate(heads: Heads, rows: Tensor | None) -> Sequence[AccuracyScorer]:
+            if rows is None:
+                assert held is not None
+                return score(heads, held)
+            return score(heads, TrainData(data.maps[rows], data.targets[rows]))
+
+        head, selection = chosen_head(
+            data, _loss, len(train.classes), config, validate=validate, split=val is not None
+        )
+        scorer = score(head, read_pooled(reader, test, label=f"{label}, test"))[0]
+    protocol = {
+        **config.protocol(),
+        "head": "linear with bias on pooled features",
+        "loss": "cross-entropy",
+        "classes": len(train.classes),
+        "train_images": len(train),
+        **selection.protocol(),
+        "encoder_sha256": sha,
+    }
+    top1 = scorer.metrics()["top1"]
+    row = Result(
+        model=model,
+        checkpoint=checkpoint,
+        task="classification",
+        dataset=test.name,
+        probe="linear",
+        metric="top1",
+        value=top1.value,
+        better=top1.better,
+        n=len(test),
+        seed=config.seed,
+        protocol=protocol,
+        leak=leak,
+    )
+    return ProbeOutcome(
+        results=[row],
+        per_image=scorer.per_image(),
+        head=head,
+        config=config,
+        validation=selection.scores,
+    )
+
+
+def _loss(out: Tensor, y: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(out, y.long())
+
+
+def read_pooled(reader: FeatureReader, dataset: LabelledImages, *, label: str) -> TrainData:
+    """Pooled features (N, P, 1, 1) float32 and classes (N, 1, 1) int64 of a whole set."""
+    size = reader.config.extract_batch
+    pooled: list[Tensor] = []
+    labels: list[int] = []
+    for start in track(range(0, len(dataset), size), label=label):
+        items = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
+        pooled += [features.pooled for features in reader.read([image for image, _ in items])]
+        labels += [index for _, index in items]
+    if not pooled:
+        raise ValueError(f"{dataset.name} is empty")
+    return TrainData(torch.stack(pooled)[:, :, None, None], torch.tensor(labels)[:, None, None])
+
+
+def score(heads: Heads, data: TrainData) -> list[AccuracyScorer]:
+    """One scorer per head, filled with all rows of `data`."""
+    out = heads(data.maps)  # (N, R, K, 1, 1)
+    scorers = [AccuracyScorer() for _ in range(len(heads))]
+    for predictions, target in zip(out, data.targets.numpy(), strict=True):
+        for prediction, scorer in zip(predictions, scorers, strict=True):
+            scorer.add(prediction, target)
+    return scorers

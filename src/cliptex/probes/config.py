@@ -1,0 +1,80 @@
+"""Everything a linear probe's number depends on; it is written into every result row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ProbeConfig(BaseModel):
+    """How a linear probe is trained, selected and evaluated.
+
+    resolution: side in pixels of the square to which every whole picture is resized (squashed),
+        in training and evaluation; a multiple of the encoder's stride.
+    epochs, batch_size, weight_decay, warmup, min_factor: AdamW with a linear warm-up over the
+        share `warmup` of all steps and a cosine down to `min_factor` times the rate. Table 8 has
+        50 epochs (40 for classification); features are cached and standardised here, so that a
+        linear head converges in far fewer.
+    min_steps: small sets are gone through more often, until there are so many steps.
+    learning_rates: the grid, for standardised features. All rates are trained side by side on the
+        same batches and chosen per model: one fixed small rate would measure the scale of
+        features, not their content.
+    holdout: share of train on which the rate is chosen where no validation split is given.
+    refit: whether the chosen rate is then trained on the whole of train.
+    standardise: whether channels get mean 0 and variance 1 / C over train (vectors of about unit
+        norm, so that one grid of rates fits narrow and wide encoders). A fixed linear map, folded
+        into the head afterwards, so that the head still is one point-wise convolution.
+    pixels: side of the grid of label pixels drawn per picture and step. Rows and columns are
+        drawn at random within strata, and logits are interpolated to exactly these pixels; the
+        expected loss is that over all pixels (see `probes.fit`).
+    depth_range: metres; depth outside is ignored in training and evaluation.
+    evaluation_crop: (top, bottom, left, right) pixel bounds of the evaluated part, or None; the
+        crop of Eigen et al. 2014 for 480 x 640 is (45, 471, 41, 601).
+    things: class names averaged in `miou_things`; None takes all classes but `background` where
+        there is one, and gives no such row where there is none.
+    feature_dtype: how features are cached; float16 keeps 11 bits.
+    memory_budget: bytes of cached features and labels in memory; what exceeds it goes to memory-
+        mapped files in `scratch` (default: the system's temporary folder).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resolution: int = Field(default=512, gt=0)
+    epochs: int = Field(default=12, gt=0)
+    min_steps: int = Field(default=200, ge=0)
+    batch_size: int = Field(default=32, gt=0)
+    learning_rates: tuple[float, ...] = Field(
+        default=(3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0), min_length=1
+    )
+    weight_decay: float = 0.01
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    min_factor: float = Field(default=0.01, ge=0, le=1)
+    holdout: float = Field(default=0.2, gt=0, lt=1)
+    refit: bool = True
+    standardise: bool = True
+    pixels: int = Field(default=8, gt=0)
+    depth_range: tuple[float, float] = (0.0, 10.0)
+    evaluation_crop: tuple[int, int, int, int] | None = None
+    things: tuple[str, ...] | None = None
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    extract_batch: int = Field(default=64, gt=0)
+    feature_dtype: Literal["float16", "float32"] = "float16"
+    memory_budget: int = 4 << 30
+    scratch: Path | None = None
+
+    def protocol(self) -> dict[str, object]:
+        """What belongs into a row of every task, JSON-able."""
+        keys = (
+            "resolution",
+            "epochs",
+            "min_steps",
+            "batch_size",
+            "weight_decay",
+            "warmup",
+            "min_factor",
+        )
+        keys += ("refit", "standardise", "precision", "feature_dtype")
+        return {key: getattr(self, key) for key in keys}

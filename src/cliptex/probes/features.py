@@ -1,0 +1,141 @@
+"""Reading a frozen encoder once per picture, and keeping what was read."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliptex.data.cache import ByteBudgetCache
+from cliptex.data.transforms import View, view_image
+from cliptex.labels.kinds import Box
+from cliptex.models.encoder import FrozenEncoder
+from cliptex.probes.config import ProbeConfig
+
+WHOLE = View(Box(), False)
+# Features by (encoder's fingerprint, how they were read, picture's digest). Sharing one among
+# the probes of a model spends each picture's forward pass once, however many sets it is in.
+FeatureMemory = ByteBudgetCache
+
+
+class FrozenEncoderChanged(RuntimeError):
+    """A probed encoder's parameters or buffers differ from what they were before the probe."""
+
+
+@contextmanager
+def proven_frozen(encoder: FrozenEncoder) -> Iterator[str]:
+    """Yield the encoder's fingerprint; FrozenEncoderChanged if it is another one at the end."""
+    before = encoder.fingerprint()
+    yield before
+    after = encoder.fingerprint()
+    if after != before:
+        raise FrozenEncoderChanged(
+            f"the encoder changed while it was probed: sha256 {before} before, {after} after; "
+            "its result would be worthless (is a layer updating buffers in its forward pass?)"
+        )
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    """`dense` (C, h, w) and `pooled` (P,) of one picture; `dense` is None where not asked for."""
+
+    dense: Tensor | None
+    pooled: Tensor
+
+
+class FeatureReader:
+    """Features of pictures of any size, squashed to one square resolution."""
+
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        config: ProbeConfig,
+        *,
+        fingerprint: str,
+        memory: FeatureMemory | None = None,
+        dense: bool = True,
+    ) -> None:
+        self.encoder = encoder
+        self.config = config
+        self.dense = dense
+        self.dtype = getattr(torch, config.feature_dtype)
+        self._memory = memory
+        how = (config.resolution, config.precision, config.feature_dtype, dense)
+        self._key = (fingerprint, *how)
+
+    def read(self, images: Sequence[np.ndarray]) -> list[PictureFeatures]:
+        """Features of (H_i, W_i, 3) uint8 pictures, in their order."""
+        side = self.config.resolution
+        resized = [view_image(image, WHOLE, (side, side)) for image in images]
+        if self._memory is None:
+            return self._forward(resized)
+        keys = [(*self._key, hashlib.blake2b(image.tobytes()).digest()) for image in resized]
+        found: list[PictureFeatures | None] = [self._memory.get(key) for key in keys]
+        missing = [i for i, features in enumerate(found) if features is None]
+        for i, features in zip(missing, self._forward([resized[i] for i in missing]), strict=True):
+            found[i] = features
+            self._memory.put(keys[i], features, _bytes_of(features))
+        return [features for features in found if features is not None]
+
+    def _forward(self, resized: list[np.ndarray]) -> list[PictureFeatures]:
+        read: list[PictureFeatures] = []
+        for start in range(0, len(resized), self.config.extract_batch):
+            batch = np.stack(resized[start : start + self.config.extract_batch])
+            images = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255  # (B, 3, r, r)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+                features = self.encoder(images)
+            pooled = features.pooled.float()
+            maps = self._cast(features.maps[max(features.maps)]) if self.dense else None
+            for i in range(len(batch)):
+                read.append(PictureFeatures(None if maps is None else maps[i], pooled[i]))
+        return read
+
+    def _cast(self, maps: Tensor) -> Tensor:
+        cast = maps.to(self.dtype)
+        if not torch.isfinite(cast).all():
+            raise ValueError(
+                f"features reach {maps.float().abs().max():.3g}, which {self.dtype} cannot hold; "
+                "set feature_dtype to float32"
+            )
+        return cast
+
+
+def _bytes_of(features: PictureFeatures) -> int:
+    tensors = [t for t in (features.dense, features.pooled) if t is not None]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class Space:
+    """Empty arrays: in memory up to a budget, in memory-mapped files beyond it."""
+
+    def __init__(self, folder: Path, budget: int) -> None:
+        self._folder = folder
+        self._left = budget
+        self.files = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """An uninitialised tensor of `shape`."""
+        count = int(np.prod(shape))
+        size = count * torch.empty(0, dtype=dtype).element_size()
+        if size <= self._left:
+            self._left -= size
+            return torch.empty(shape, dtype=dtype)
+        self.files += 1
+        path = self._folder / f"{self.files}.bin"
+        return torch.from_file(str(path), shared=True, size=count, dtype=dtype).view(shape)
+
+
+@contextmanager
+def space_for(config: ProbeConfig) -> Iterator[Space]:
+    """A `Space` whose files vanish at the end."""
+    if config.scratch is not None:
+        config.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cliptex-probe-", dir=config.scratch) as folder:
+        yield Space(Path(folder), config.memory_budget)

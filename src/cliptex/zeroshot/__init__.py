@@ -1,0 +1,16 @@
+"""What a CLIP does without training on the task: classification by prompts, and retrieval."""
+
+from cliptex.zeroshot.classify import classifier_weights, run_zeroshot
+from cliptex.zeroshot.encode import ZeroShotOutcome
+from cliptex.zeroshot.prompts import IMAGENET_TEMPLATES, PLAYROOM_TEMPLATES, SHORT_TEMPLATES
+from cliptex.zeroshot.retrieve import run_retrieval
+
+__all__ = [
+    "IMAGENET_TEMPLATES",
+    "PLAYROOM_TEMPLATES",
+    "SHORT_TEMPLATES",
+    "ZeroShotOutcome",
+    "classifier_weights",
+    "run_retrieval",
+    "run_zeroshot",
+]

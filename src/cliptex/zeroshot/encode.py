@@ -1,0 +1,103 @@
+"""Embeddings of pictures and texts by any CLIP, and what zero-shot runs hand back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from cliptex.console import track
+from cliptex.data.transforms import View, view_image
+from cliptex.labels.kinds import Box
+from cliptex.per_image import save_per_image
+from cliptex.results import Result
+
+WHOLE = View(Box(), False)
+
+
+class TwoTowers(Protocol):
+    """What is asked of a CLIP."""
+
+    def tokenize(self, texts: list[str]) -> Tensor: ...
+
+    def encode_text(self, tokens: Tensor) -> Tensor: ...
+
+    def encode_image(self, images: Tensor) -> Tensor: ...
+
+
+class ZeroShotConfig(BaseModel):
+    """How pictures and texts are encoded.
+
+    resolution: side in pixels of the square to which every whole picture is resized (squashed),
+        as in the probes.
+    templates: prompts whose embeddings are averaged per class; `{}` stands for the name.
+    seed: written into the rows; nothing here is random.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resolution: int = Field(default=224, gt=0)
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    batch_size: int = Field(default=64, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ZeroShotOutcome:
+    """Rows, and per metric the hits (N,) of 0 or 100 in the order of the queries."""
+
+    results: list[Result]
+    per_image: dict[str, np.ndarray]
+
+    def value(self, metric: str) -> float:
+        """The value of the row with `metric`."""
+        return next(row.value for row in self.results if row.metric == metric)
+
+    def save_per_image(self, folder: Path) -> list[Path]:
+        """One .npz per row."""
+        return [save_per_image(folder, row, self.per_image[row.metric]) for row in self.results]
+
+
+@torch.no_grad()
+def image_embeddings(
+    clip: TwoTowers,
+    read: Callable[[int], np.ndarray],
+    count: int,
+    config: ZeroShotConfig,
+    *,
+    label: str,
+) -> Tensor:
+    """L2-normalised embeddings (count, D) float32 of pictures `read(0)`, `read(1)`, ..."""
+    side = config.resolution
+    parts = []
+    for start in track(range(0, count, config.batch_size), label=label):
+        indices = range(start, min(start + config.batch_size, count))
+        batch = np.stack([view_image(read(i), WHOLE, (side, side)) for i in indices])
+        images = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255  # (B, 3, r, r)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+            parts.append(clip.encode_image(images))
+    return F.normalize(torch.cat(parts).float(), dim=-1)
+
+
+@torch.no_grad()
+def text_embeddings(clip: TwoTowers, texts: Sequence[str], config: ZeroShotConfig) -> Tensor:
+    """L2-normalised embeddings (len(texts), D) float32."""
+    parts = []
+    for start in range(0, len(texts), config.batch_size):
+        tokens = clip.tokenize(list(texts[start : start + config.batch_size]))
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+            parts.append(clip.encode_text(tokens))
+    return F.normalize(torch.cat(parts).float(), dim=-1)
+
+
+def evaluating(clip: TwoTowers) -> TwoTowers:
+    """`clip` in evaluation mode where it is a module: dropout would make rows irreproducible."""
+    return clip.eval() if isinstance(clip, torch.nn.Module) else clip

@@ -1,0 +1,66 @@
+"""Image-text retrieval with any number of captions per picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cliptex.datasets.protocol import CaptionedImages
+from cliptex.metrics import retrieval_ranks
+from cliptex.results import Result
+from cliptex.zeroshot.encode import (
+    TwoTowers,
+    ZeroShotConfig,
+    ZeroShotOutcome,
+    evaluating,
+    image_embeddings,
+    text_embeddings,
+)
+
+KS = (1, 5, 10)
+
+
+def run_retrieval(
+    clip: TwoTowers,
+    test: CaptionedImages,
+    config: ZeroShotConfig,
+    *,
+    model: str,
+    checkpoint: str = "",
+    leak: bool = False,
+) -> ZeroShotOutcome:
+    """Recall at 1, 5 and 10 both ways.
+
+    `image_r*`: a caption finds its picture (one query per caption); `text_r*`: a picture finds
+    any of its captions (one query per picture). Ties count against.
+    """
+    clip = evaluating(clip)
+    label = f"{model}: retrieval on {test.name}"
+    images = image_embeddings(clip, test.image, len(test), config, label=label)
+    texts = text_embeddings(clip, [c for captions in test.captions for c in captions], config)
+    owners = np.repeat(np.arange(len(test)), [len(captions) for captions in test.captions])
+    by_text, by_image = retrieval_ranks(images.numpy(), texts.numpy(), owners)
+    hits = {f"image_r{k}": 100.0 * (by_text < k) for k in KS}
+    hits |= {f"text_r{k}": 100.0 * (by_image < k) for k in KS}
+    protocol: dict[str, object] = {
+        "resolution": config.resolution,
+        "captions": len(texts),
+        "precision": config.precision,
+        "ties": "count against",
+    }
+    rows = [
+        Result(
+            model=model,
+            checkpoint=checkpoint,
+            task="retrieval",
+            dataset=test.name,
+            metric=name,
+            value=float(values.mean()),
+            better="higher",
+            n=len(test),
+            seed=config.seed,
+            protocol=protocol,
+            leak=leak,
+        )
+        for name, values in hits.items()
+    ]
+    return ZeroShotOutcome(rows, hits)
