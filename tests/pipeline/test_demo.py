@@ -19,7 +19,7 @@ TINY = DemoConfig(
     home=HomeSizes(train=10, val=4, test=6, classes_train=24, classes_val=12, classes_test=12),
     steps=8,
     batch_size=8,
-    probe=ProbeConfig(resolution=128, epochs=1, learning_rates=(1e-2,)),
+    probe=ProbeConfig(resolution=128, epochs=1, min_steps=0, learning_rates=(0.1,)),
 )
 EXPECTED = {
     ("segmentation", "miou", "linear", "playroom-voc"),

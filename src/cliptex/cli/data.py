@@ -55,21 +55,27 @@ def check(shards: Positional[Path], /, decode: bool = True) -> None:
 
 
 def export(
+    domain: Positional[Literal["web", "home"]],
+    /,
     out: Path,
     count: int = 4000,
     size: int = 128,
     seed: int = 0,
     workers: Annotated[int, arg(help="processes")] = 2,
 ) -> None:
-    """Render the playroom's image-text shards (domain `web`).
+    """Render the playroom: image-text shards (web), or downstream sets in real layouts (home).
 
     Args:
-        out: folder of the shards.
-        count: number of samples.
+        domain: web, or home for VOC, ADE20K, COCO, NYU, class folders and captions.
+        out: folder to write to; a stopped export goes on.
+        count: number of image-text pairs; the downstream sets have fixed sizes.
         size: height and width in pixels.
         seed: seed of the world.
     """
-    from cliptex.playroom.export.web import export_web
+    from cliptex.playroom.export import HomeSizes, export_home, export_web
 
-    export_web(out, count=count, size=size, seed=seed, workers=workers)
+    if domain == "web":
+        export_web(out, count=count, size=size, seed=seed, workers=workers)
+    else:
+        export_home(out, sizes=HomeSizes(), size=size, seed=seed, workers=workers)
     print(out)

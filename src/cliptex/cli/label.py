@@ -8,15 +8,24 @@ from tyro.conf import Positional
 
 
 def run(
-    data: Path, expert: str, out: Path, batch_size: int = 8, retry_failed: bool = False
+    data: Path,
+    expert: str,
+    out: Path,
+    weights: Path | None = None,
+    batch_size: int = 8,
+    max_side: int = 512,
+    retry_failed: bool = False,
 ) -> None:
     """Label image-text shards with an expert; a run that was stopped goes on.
 
     Args:
         data: folder of image-text shards, or one tar.
-        expert: playroom:segmentation, playroom:depth, playroom:normals, or a YAML card.
+        expert: playroom:segmentation, playroom:depth, playroom:normals, a YAML card, or the name
+            of a shipped card (deeplab_voc21, nyu_depth, nyu_normals) with --weights.
         out: folder of label stores; the expert's own is made in it.
+        weights: model file of a card, or the folder it lies in; by default beside the card.
         batch_size: images per call of the expert.
+        max_side: longest side in pixels of what is stored.
         retry_failed: label shards anew in which the expert failed on some image.
     """
     from cliptex.experts.load import load_expert
@@ -25,9 +34,10 @@ def run(
 
     report = label_shards(
         ImageTextShards(data),
-        load_expert(expert),
+        load_expert(expert, weights),
         out,
         batch_size=batch_size,
+        max_side=max_side,
         retry_failed=retry_failed,
     )
     counts = ", ".join(f"{count} {status}" for status, count in report.statuses.items())

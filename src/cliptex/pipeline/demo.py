@@ -51,7 +51,7 @@ class DemoConfig(BaseModel):
     home: HomeSizes = HomeSizes()
     steps: int = 400
     batch_size: int = 48
-    probe: ProbeConfig = ProbeConfig(resolution=IMAGE_SIZE)
+    probe: ProbeConfig = ProbeConfig(resolution=IMAGE_SIZE, precision="bf16")
 
 
 PRESETS: Mapping[str, DemoConfig] = {
@@ -62,7 +62,13 @@ PRESETS: Mapping[str, DemoConfig] = {
             train=120, val=40, test=120, classes_train=120, classes_val=48, classes_test=120
         ),
         steps=30,
-        probe=ProbeConfig(resolution=IMAGE_SIZE, epochs=4, learning_rates=(1e-3, 1e-2)),
+        probe=ProbeConfig(
+            resolution=IMAGE_SIZE,
+            precision="bf16",
+            epochs=4,
+            min_steps=0,
+            learning_rates=(0.03, 0.3),
+        ),
     ),
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from cliptex.datasets.folders import ImageFolder
+from cliptex.datasets.folders import IMAGENETTE_NAMES, ImageFolder
 from cliptex.datasets.karpathy import Karpathy
 from cliptex.datasets.normals import NormalsFolder
 from cliptex.datasets.nyu import NyuDepth
@@ -37,19 +37,6 @@ LAYOUT = """  flickr8k-mini/{dataset_flickr8k.json,images/}
   VOCdevkit/VOC2012/   nyu-mini/   imagenette-mini/
   experts/{deeplab_voc21,nyu_depth,nyu_normals}.onnx
   experts/efficientnet_lite0.safetensors"""
-# Imagenette's folders are WordNet ids; these are the names that people call its classes by.
-IMAGENETTE = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
 
 
 class PhotosConfig(BaseModel):
@@ -58,7 +45,7 @@ class PhotosConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = 120
-    probe: ProbeConfig = ProbeConfig(resolution=IMAGE_SIZE)
+    probe: ProbeConfig = ProbeConfig(resolution=IMAGE_SIZE, precision="bf16")
 
 
 def run_photos(
@@ -161,7 +148,9 @@ def photo_suite(data_root: Path, probe: ProbeConfig) -> Suite:
     """VOC, NYU, Imagenette and Flickr8k as they lie below `data_root`."""
     voc, nyu = data_root / "VOCdevkit", data_root / "nyu-mini"
     nette, flickr = data_root / "imagenette-mini", data_root / "flickr8k-mini"
-    classes = [ImageFolder(nette, s, names=IMAGENETTE, name="imagenette") for s in ("train", "val")]
+    classes = [
+        ImageFolder(nette, s, names=IMAGENETTE_NAMES, name="imagenette") for s in ("train", "val")
+    ]
     return Suite(
         probe=probe,
         dense=(

@@ -114,7 +114,15 @@ def _zero_shot(
         test = suite.classes.test
         words = [suite.prompts.get(name, (name.replace("_", " "),)) for name in test.classes]
         outcomes.append(
-            run_zeroshot(clip, test, config, model=model, checkpoint=checkpoint, classes=words)
+            run_zeroshot(
+                clip,
+                test,
+                config,
+                model=model,
+                checkpoint=checkpoint,
+                classes=words,
+                leak=suite.classes.leak,
+            )
         )
     if suite.captions is not None:
         outcomes.append(

@@ -46,7 +46,7 @@ class ProbeConfig(BaseModel):
     min_steps: int = Field(default=200, ge=0)
     batch_size: int = Field(default=32, gt=0)
     learning_rates: tuple[float, ...] = Field(
-        default=(3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0), min_length=1
+        default=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), min_length=1
     )
     weight_decay: float = 0.01
     warmup: float = Field(default=0.05, ge=0, lt=1)

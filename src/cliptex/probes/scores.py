@@ -71,6 +71,7 @@ class SegmentationScorer:
     def protocol(self) -> dict[str, object]:
         truth = self._confusion.counts.sum(1)
         absent = [name for name, n in zip(self._kind.classes, truth, strict=True) if n == 0]
+        iou = zip(self._kind.classes, self._confusion.iou().tolist(), strict=True)
         return {
             "ignore_index": self._kind.ignore,
             "crop": self._crop,
@@ -78,6 +79,7 @@ class SegmentationScorer:
             "classes": len(self._kind.classes),
             "absent_classes": absent,
             "things": len(self._things),
+            "class_iou": {name: round(v, 2) if v == v else None for name, v in iou},  # NaN: absent
         }
 
 
