@@ -54,7 +54,7 @@ def playroom_pretrain(
         model=ModelSpec(config=config, seed=seed),
         data=data,
         seed=seed,
-        steps=2500,
+        steps=1500,
         batch_size=256,
         resolution=((64, 64),),
         lr=1e-3,
