@@ -22,7 +22,7 @@ AROUND_512 = tuple((side, side) for side in (512, 352, 448, 544, 640, 736))
 
 TASK_NAMES = ("segmentation", "depth", "normals")
 PLAYROOM_EXPERTS: Mapping[str, str] = {task: f"playroom-{task}" for task in TASK_NAMES}
-# Chosen on the validation split of `home` among three: Table 7, Table 7 with tasks times ten, this.
+# Chosen on the validation split of `home`; docs/decisions.md tells against what.
 PLAYROOM_WEIGHTS = {"clip": 1.0, "segmentation": 10.0, "depth": 10.0, "normals": 10.0}
 
 
