@@ -46,7 +46,9 @@ def test_clip_ft_differs_in_tasks_and_labels_alone() -> None:
     cliptex = cliptex_vit_b16(DATA, LABELS, tasks=TASKS).model_dump()
     assert {key for key in ft if ft[key] != cliptex[key]} == {"labels", "tasks"}
     ft, cliptex = playroom(DATA).model_dump(), playroom(DATA, LABELS).model_dump()
-    assert {key for key in ft if ft[key] != cliptex[key]} == {"labels", "tasks"}
+    differing = {key for key in ft if ft[key] != cliptex[key]}
+    assert differing == {"labels", "tasks", "loss_weights"}  # weights of tasks alone:
+    assert ft["loss_weights"]["clip"] == cliptex["loss_weights"]["clip"] == 1.0
 
 
 def test_playroom_learns_from_its_own_experts() -> None:
