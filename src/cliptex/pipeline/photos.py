@@ -44,7 +44,7 @@ class PhotosConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = 120
+    steps: int = 80
     probe: ProbeConfig = ProbeConfig(resolution=IMAGE_SIZE, precision="bf16")
 
 
