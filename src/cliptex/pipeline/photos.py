@@ -31,7 +31,9 @@ from cliptex.training.loop import train
 
 IMAGE_SIZE = 224
 TITLE = "CLIPTeX on photographs"
-EXPERTS = {"segmentation": "deeplab_voc21", "depth": "nyu_depth", "normals": "nyu_normals"}
+CARDS = ("deeplab_voc21", "nyu_depth", "nyu_normals")
+EXPERTS = {"segmentation": "deeplab-voc21", "depth": "nyu-depth", "normals": "nyu-normals"}
+"""Task -> name of the expert as its card gives it, which is its folder among the labels."""
 MODELS = ("init", "clip-ft", "cliptex")
 LAYOUT = """  flickr8k-mini/{dataset_flickr8k.json,images/}
   VOCdevkit/VOC2012/   nyu-mini/   imagenette-mini/
@@ -72,15 +74,15 @@ def photos_stages(data_root: Path, out: Path, config: PhotosConfig, seed: int) -
 
     def label(folder: Path) -> None:
         shards = ImageTextShards(web, cache=out / "index")
-        for expert in EXPERTS.values():
-            label_shards(shards, load_expert(expert, weights=weights), folder)
+        for card in CARDS:
+            label_shards(shards, load_expert(card, weights=weights), folder)
 
     def start(folder: Path) -> None:
         spec = photos(web, tower, vocabulary=words, seed=seed).model
         assert isinstance(spec, ModelSpec)
         save_clip(build_clip(spec), folder / "checkpoints" / "final")
 
-    hashes = {name: sha256_file(weights / f"{name}.onnx") for name in EXPERTS.values()}
+    hashes = {name: sha256_file(weights / f"{name}.onnx") for name in CARDS}
     stages = [
         Stage(
             "web",
