@@ -52,14 +52,15 @@ def gain_chart(comparisons: Sequence[Comparison]) -> str:
         axes = figure.subplots()
         rows = np.arange(len(shown))[::-1]
         axes.barh(rows, [c.relative.mean for c in shown], color=[_colour(c) for c in shown])
+        reach = _reach(shown)
         for row, comparison in zip(rows, shown, strict=True):
-            _annotate(axes, row, comparison)
+            _annotate(axes, row, comparison, reach)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(rows, [f"{c.measure.short} · {c.measure.dataset}" for c in shown])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("relative improvement, %  (right is better)")
-        axes.set_xlim(*_limits(shown))
+        axes.set_xlim(*_limits(shown, reach))
         return _svg(figure)
 
 
@@ -144,23 +145,28 @@ def _thin(steps: list[float], values: list[float]) -> tuple[np.ndarray, np.ndarr
     return s / counts, v / counts
 
 
-def _ends(interval: Interval) -> tuple[float, float]:
-    low = interval.mean if interval.low is None else interval.low
-    high = interval.mean if interval.high is None else interval.high
+def _reach(shown: Sequence[Comparison]) -> float:
+    """Where whiskers are cut: two seeds of a noisy measure would else squeeze all bars to lines."""
+    return 2 * max((abs(c.relative.mean) for c in shown), default=1.0)
+
+
+def _ends(interval: Interval, reach: float) -> tuple[float, float]:
+    low = interval.mean if interval.low is None else max(interval.low, -reach)
+    high = interval.mean if interval.high is None else min(interval.high, reach)
     return low, high
 
 
-def _limits(shown: Sequence[Comparison]) -> tuple[float, float]:
+def _limits(shown: Sequence[Comparison], reach: float) -> tuple[float, float]:
     """x limits with room for the numbers at the bars' ends."""
-    low = min([0.0, *(_ends(c.relative)[0] for c in shown)])
-    high = max([0.0, *(_ends(c.relative)[1] for c in shown)])
+    low = min([0.0, *(_ends(c.relative, reach)[0] for c in shown)])
+    high = max([0.0, *(_ends(c.relative, reach)[1] for c in shown)])
     room = 0.12 * ((high - low) or 1.0)
     return (low - room if low < 0 else low, high + room if high > 0 else high + room / 4)
 
 
-def _annotate(axes: Axes, row: float, comparison: Comparison) -> None:
+def _annotate(axes: Axes, row: float, comparison: Comparison, reach: float) -> None:
     relative = comparison.relative
-    low, high = _ends(relative)
+    low, high = _ends(relative, reach)
     axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
     right = relative.mean >= 0
     axes.annotate(
