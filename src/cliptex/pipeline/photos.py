@@ -59,6 +59,7 @@ def run_photos(
     point has an untrained text tower and is called `init`. Resumable like every run of stages.
     Raises FileNotFoundError where `data_root` lacks a part.
     """
+    data_root = data_root.resolve()  # stages are keyed by paths, too
     for part in ("flickr8k-mini", "VOCdevkit", "nyu-mini", "imagenette-mini", "experts"):
         require(data_root / part, LAYOUT)
     stages = photos_stages(data_root, out, config or PhotosConfig(), seed)
