@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ class ZooConfig(BaseModel):
 
     web_images: int = 20_000
     clip_steps: int = 1500
+    clip_batch: int = 256
     studio_train: int = 6000
     studio_val: int = 300
     detector_steps: int = 1200
@@ -60,6 +62,7 @@ PRESETS: Mapping[str, ZooConfig] = {
     "short": ZooConfig(
         web_images=200,
         clip_steps=4,
+        clip_batch=16,
         studio_train=40,
         studio_val=6,
         detector_steps=3,
@@ -86,17 +89,21 @@ def zoo_stages(out: Path, config: ZooConfig) -> list[Stage]:
     def web(folder: Path) -> None:
         export_web(folder, count=config.web_images, size=WEB_SIZE, seed=seed, split="pretrain")
 
+    schedule: dict[str, Any] = {
+        "steps": config.clip_steps,
+        "warmup_steps": config.clip_steps // 10,
+        "batch_size": config.clip_batch,
+    }
+
     def clip(folder: Path) -> None:
         captions = captions_of(ImageTextShards(out / "web", cache=folder / "index"))
-        recipe = playroom_pretrain(
-            out / "web", vocabulary=compact_vocabulary(captions), steps=config.clip_steps, seed=seed
-        )
-        train(recipe, folder)
+        words = compact_vocabulary(captions)
+        train(playroom_pretrain(out / "web", vocabulary=words, seed=seed, **schedule), folder)
 
     def clip_again(folder: Path) -> None:
-        start = out / "clip" / "checkpoints" / "final"
-        recipe = playroom_pretrain(out / "web", steps=config.clip_steps, seed=seed + 1)
-        train(recipe.model_copy(update={"model": ModelSpec(name=str(start))}), folder)
+        start = ModelSpec(name=str(out / "clip" / "checkpoints" / "final"))
+        recipe = playroom_pretrain(out / "web", seed=seed + 1, **schedule)
+        train(recipe.model_copy(update={"model": start}), folder)
 
     def studio(split: str, count: int) -> Stage:
         return Stage(
@@ -107,9 +114,9 @@ def zoo_stages(out: Path, config: ZooConfig) -> list[Stage]:
 
     stages = [
         Stage("web", {"count": config.web_images, "size": WEB_SIZE, "seed": seed}, web),
-        Stage("clip", {"steps": config.clip_steps, "seed": seed}, clip, ("web",)),
+        Stage("clip", {**schedule, "seed": seed}, clip, ("web",)),
         # A warm restart (Loshchilov and Hutter 2017): the same recipe once more, in another order.
-        Stage("clip-again", {"steps": config.clip_steps, "seed": seed + 1}, clip_again, ("clip",)),
+        Stage("clip-again", {**schedule, "seed": seed + 1}, clip_again, ("clip",)),
         studio("train", config.studio_train),
         studio("val", config.studio_val),
     ]
