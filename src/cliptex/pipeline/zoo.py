@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cliptex.console import say
 from cliptex.experts.playroom import TASKS, load_playroom_expert
 from cliptex.files import sha256_file, write_atomic
 from cliptex.metrics import AngularErrors, ConfusionMatrix, absrel
-from cliptex.models.clip import load_clip, save_clip
+from cliptex.models.clip import Clip, load_clip, save_clip
 from cliptex.models.spec import ModelSpec
 from cliptex.models.tokenizer import compact_vocabulary
 from cliptex.pipeline.stages import Stage, StageReport, run_stages
@@ -31,10 +32,14 @@ from cliptex.pipeline.zoo_experts import (
     train_expert,
 )
 from cliptex.playroom.export import export_web
-from cliptex.playroom.scene import EXPERT_THINGS
+from cliptex.playroom.render import render
+from cliptex.playroom.scene import EXPERT_THINGS, THINGS, sample_scene
 from cliptex.recipes import playroom_pretrain
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.training.loop import train
+from cliptex.zeroshot.classify import run_zeroshot
+from cliptex.zeroshot.encode import ZeroShotConfig
+from cliptex.zeroshot.prompts import PLAYROOM_TEMPLATES
 
 WEB_SIZE = 64
 """Pixels of the pretraining images: the low resolution that the paper's baseline suffers from."""
@@ -198,7 +203,8 @@ def pack(out: Path, folder: Path, config: ZooConfig) -> None:
         "steps": 2 * config.clip_steps,
         "seed": config.seed,
         "sha256": sha256_file(folder / "clip" / "model.safetensors"),
-        "held_out": {"train_loss_last": _last_loss(out / "clip-again" / "log.jsonl")},
+        "last_training_loss": _last_loss(out / "clip-again" / "log.jsonl"),
+        "held_out": score_clip(load_clip(folder / "clip"), seed=config.seed),
     }
     _write_json(folder / "clip" / "card.json", card)
     total = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
@@ -223,6 +229,31 @@ def score_expert(task: str, weights: Path, studio: StudioArrays) -> dict[str, fl
     for prediction, normals in zip(predictions, studio.normals, strict=True):
         errors.update(prediction, normals.astype(np.float32))
     return {"a30": errors.below(30.0)}
+
+
+@dataclass(frozen=True)
+class RenderedClasses:
+    """Object-centred pictures of the `web` domain's validation split, rendered when asked for."""
+
+    count: int
+    seed: int
+    name: str = "playroom-web-classes"
+    classes: tuple[str, ...] = THINGS
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        label = index % len(THINGS)
+        scene = sample_scene("web", "val", index, focus=THINGS[label], seed=self.seed)
+        return render(scene, WEB_SIZE, WEB_SIZE).image, label
+
+
+def score_clip(clip: Clip, *, seed: int, count: int = 240) -> dict[str, float]:
+    """Zero-shot top-1 (%, chance 8.3) on pictures of its own domain that it has not seen."""
+    config = ZeroShotConfig(resolution=WEB_SIZE, templates=PLAYROOM_TEMPLATES)
+    outcome = run_zeroshot(clip, RenderedClasses(count, seed), config, model="clip")
+    return {"zeroshot_top1": outcome.value("top1")}
 
 
 def _last_loss(log: Path) -> float:
