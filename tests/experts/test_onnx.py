@@ -15,6 +15,7 @@ from cliptex.experts.load import CARDS, load_expert, shipped_cards
 from cliptex.experts.onnx import OnnxExpert
 from cliptex.experts.postprocess import FRAME_SIGNS
 from cliptex.experts.preprocess import network_size, prepare
+from cliptex.experts.protocol import Expert
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
 
 onnx = pytest.importorskip("onnx", reason="the dev extra's onnx builds the tiny models")
@@ -24,6 +25,10 @@ pytest.importorskip("onnxruntime", reason="the experts extra is not installed")
 FLOAT_NCHW = (onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])
 BYTES_NHWC_ONE = (onnx.TensorProto.UINT8, [1, 8, 8, 3])
 Nodes = list[tuple[str, list[str], list[str], dict[str, Any]]]
+
+
+def predict(expert: Expert, images: list[np.ndarray]) -> list[np.ndarray]:
+    return [found.label for found in expert.predict(images)]
 
 
 def save_model(path: Path, nodes: Nodes, source: tuple[int, list], target: int) -> None:
@@ -74,7 +79,7 @@ def test_scalar__at_the_images_aspect(tmp_path: Path) -> None:
     save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
     expert = OnnxExpert(write_card(tmp_path), threads=1)
     assert expert.spec.kind == ScalarField("1/m") and len(expert.spec.weights_sha256) == 64
-    labels = expert.predict([gradient((4, 4)), gradient((16, 32)), gradient((8, 8))])
+    labels = predict(expert, [gradient((4, 4)), gradient((16, 32)), gradient((8, 8))])
     assert [label.shape for label in labels] == [(4, 4), (4, 8), (8, 8)]
     assert np.allclose(labels[2], gradient((8, 8))[:, :, 0])
     # left to right over the whole picture, wherever its pixels were
@@ -86,9 +91,9 @@ def test_batches__do_not_change_results(tmp_path: Path) -> None:
     resize = {"rule": "multiple", "side": 8, "multiple": 4}
     expert = OnnxExpert(write_card(tmp_path, input={"resize": resize}), threads=1)
     images = [gradient(size) for size in ((8, 8), (5, 20), (20, 5), (9, 9), (8, 8))]
-    together = expert.predict(images)
+    together = predict(expert, images)
     for image, label in zip(images, together, strict=True):
-        assert np.array_equal(expert.predict([image])[0], label)
+        assert np.array_equal(predict(expert, [image])[0], label)
 
 
 def test_normalisation_layout_and_channel_order(tmp_path: Path) -> None:
@@ -130,11 +135,11 @@ def test_fixed_batch_of_one__bytes_nhwc_padded_classes(tmp_path: Path) -> None:
     )
     expert = OnnxExpert(path, threads=1)
     images = [gradient((4, 8)), gradient((8, 2)), gradient((3, 3))]
-    flat, tall, small = expert.predict(images)
+    flat, tall, small = predict(expert, images)
     assert np.array_equal(flat, images[0][:, :, 0])
     assert np.array_equal(tall, images[1][:, :, 0])
     assert small.shape == (3, 3) and small.max() <= 2
-    large = expert.predict([np.full((40, 70, 3), 7, np.uint8)])[0]
+    large = predict(expert, [np.full((40, 70, 3), 7, np.uint8)])[0]
     assert large.shape == (5, 8) and (large == 7).all()
 
 
@@ -142,7 +147,7 @@ def test_fixed_batch__forgotten_in_the_card(tmp_path: Path) -> None:
     nodes: Nodes = [("ReduceMax", ["x"], ["y"], {"axes": [0], "keepdims": 1})]
     save_model(tmp_path / "tiny.onnx", nodes, FLOAT_NCHW, onnx.TensorProto.FLOAT)
     with pytest.raises(ValueError, match="fixed_batch"):
-        OnnxExpert(write_card(tmp_path), threads=1).predict([gradient((8, 8))] * 2)
+        predict(OnnxExpert(write_card(tmp_path), threads=1), [gradient((8, 8))] * 2)
 
 
 def test_padding__does_not_bleed_into_floats(tmp_path: Path) -> None:
@@ -150,7 +155,7 @@ def test_padding__does_not_bleed_into_floats(tmp_path: Path) -> None:
     resize = {"rule": "pad", "height": 8, "width": 8, "value": 255}
     expert = OnnxExpert(write_card(tmp_path, input={"resize": resize}), threads=1)
     for size in ((5, 16), (16, 5), (30, 40), (7, 8)):
-        assert expert.predict([np.full((*size, 3), 3, np.uint8)])[0].max() == 3, size
+        assert predict(expert, [np.full((*size, 3), 3, np.uint8)])[0].max() == 3, size
 
 
 def test_logits__are_enlarged_before_the_best_wins(tmp_path: Path) -> None:
@@ -163,7 +168,7 @@ def test_logits__are_enlarged_before_the_best_wins(tmp_path: Path) -> None:
     assert expert.spec.kind == ClassMap(("red", "green", "blue"))
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, :4, 0], image[:, 4:, 2] = 200, 200
-    (label,) = expert.predict([image])
+    (label,) = predict(expert, [image])
     assert label.shape == (8, 8) and label.dtype == np.uint8
     assert (label[:, :4] == 0).all() and (label[:, 4:] == 2).all()
 
@@ -173,7 +178,7 @@ def test_metres__become_disparity(tmp_path: Path) -> None:
     path = write_card(tmp_path, output={"type": "scalar", "unit": "m"})
     expert = OnnxExpert(path, threads=1)
     assert expert.spec.kind == ScalarField("1/m")
-    (label,) = expert.predict([gradient((8, 8))])
+    (label,) = predict(expert, [gradient((8, 8))])
     assert np.isnan(label[:, 0]).all(), "a depth of 0 m is no depth"
     assert np.allclose(label[:, 1:], 1 / np.arange(1, 8))
 
@@ -211,7 +216,7 @@ def test_normals__of_every_frame_become_the_frame_of_labels(tmp_path: Path, fram
     expert = OnnxExpert(path, threads=1)
     assert expert.spec.kind == UnitVector()
     answers = np.array(IN_FRAME[frame]).reshape(2, 2, 3)
-    (label,) = expert.predict([(128 + 20 * answers).astype(np.uint8)])
+    (label,) = predict(expert, [(128 + 20 * answers).astype(np.uint8)])
     assert np.allclose(label.reshape(4, 3), np.array(list(SURFACES.values())))
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cliptex.experts.load import load_expert
+from cliptex.experts.protocol import Expert
 from cliptex.labels.kinds import ScalarField
 
 pytest.importorskip("onnxruntime", reason="the experts extra is not installed")
@@ -18,6 +19,10 @@ DATA = Path(os.environ.get("CLIPTEX_DATA", Path(__file__).parents[2] / "../share
 pytestmark = pytest.mark.skipif(
     not (DATA / "experts").is_dir(), reason=f"no real experts in {DATA}"
 )
+
+
+def predict(expert: Expert, images: list[np.ndarray]) -> list[np.ndarray]:
+    return [found.label for found in expert.predict(images)]
 
 
 def voc(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -39,7 +44,7 @@ def test_real_segmentation__of_voc() -> None:
     expert = load_expert("deeplab_voc21", DATA / "experts")
     right = total = 0
     for image, truth in voc(8):
-        (label,) = expert.predict([image])
+        (label,) = predict(expert, [image])
         assert label.shape == truth.shape
         things = (truth != 255) & (truth != 0)
         right += int((label[things] == truth[things]).sum())
@@ -55,11 +60,11 @@ def test_real_depth_and_normals__of_nyu() -> None:
         image = np.array(file["images"][-1]).transpose(2, 1, 0)
         depth = np.array(file["depths"][-1]).T
     disparity_expert = load_expert("nyu_depth", DATA / "experts")
-    (disparity,) = disparity_expert.predict([image])
+    (disparity,) = predict(disparity_expert, [image])
     assert disparity.shape == (240, 320)
     full = ScalarField("1/m").resize(disparity, depth.shape)
     assert np.mean(np.abs(1 / full - depth) / depth) < 0.4
-    (normals,) = load_expert("nyu_normals", DATA / "experts").predict([image])
+    (normals,) = predict(load_expert("nyu_normals", DATA / "experts"), [image])
     assert np.allclose(np.linalg.norm(normals, axis=2), 1, atol=1e-5)
     assert normals[200:, :, 1].mean() > 0.3, "the floor's normal points down, away from the camera"
     assert normals[:, :, 2].mean() > 0.3, "surfaces that are seen point away from the camera"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptex.experts.protocol import ExpertSpec
+from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.labels.kinds import Kind, ScalarField
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
@@ -41,9 +41,9 @@ class NumpyExpert:
             licence="none",
         )
 
-    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         self.batches.append([image.shape for image in images])
-        return [self.label(image) for image in images]
+        return [Prediction(self.label(image)) for image in images]
 
 
 def picture(number: int, size: tuple[int, int], encoding: str = "PNG") -> bytes:

@@ -21,7 +21,7 @@ SERVER = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from cliptex.experts.protocol import ExpertSpec
+from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.labelling.engine import label_shards
 from cliptex.labels.kinds import ScalarField
 from cliptex.shards.dataset import ImageTextShards
@@ -34,7 +34,7 @@ class Slow:
 
     def predict(self, images):
         time.sleep(pause)
-        return [image.mean(axis=2, dtype=np.float32) for image in images]
+        return [Prediction(image.mean(axis=2, dtype=np.float32)) for image in images]
 
 for line in sys.stdin:
     data, out, pause = line.split()

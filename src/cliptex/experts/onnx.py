@@ -12,7 +12,7 @@ import numpy as np
 from cliptex.experts.card import Card, read_card
 from cliptex.experts.postprocess import label_from_output
 from cliptex.experts.preprocess import Prepared, prepare
-from cliptex.experts.protocol import ExpertSpec
+from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.files import sha256_file
 
 
@@ -46,14 +46,15 @@ class OnnxExpert:
         self._input: str = self._session.get_inputs()[0].name
         self._output = self._choose_output(card_path)
 
-    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Labels of images (H_i, W_i, 3) uint8; images of one network size share a batch."""
         prepared = [prepare(image, self.card.input) for image in images]
-        labels: dict[int, np.ndarray] = {}
+        labels: dict[int, Prediction] = {}
         for batch in self._batches(prepared):
             outputs = self._run(np.stack([prepared[i].tensor for i in batch]))
             for i, output in zip(batch, outputs, strict=True):
-                labels[i] = label_from_output(output, self.card.output, prepared[i])
+                label = label_from_output(output, self.card.output, prepared[i])
+                labels[i] = Prediction(label)
         return [labels[i] for i in range(len(images))]
 
     def _batches(self, prepared: list[Prepared]) -> list[list[int]]:

@@ -7,7 +7,7 @@ world: trained on another domain than the one they label, and wrong as often as 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from cliptex.experts.composite import composite_instances
 from cliptex.experts.playroom_nets import DenseRegressor, build_detector
-from cliptex.experts.protocol import ExpertSpec
+from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.files import sha256_file
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 
@@ -29,7 +30,6 @@ IMAGE_SIZE = 128
 MULTIPLE = 16
 """Both sides are rounded to a multiple of the dense networks' coarsest stride."""
 THRESHOLDS = {"score": 0.5, "mask": 0.5}
-BATCH = 16
 
 
 def to_network_input(image: np.ndarray) -> Tensor:
@@ -41,65 +41,45 @@ def to_network_input(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
 
 
-class PlayroomExpert:
-    """An `Expert` made of a network and a function from its batch output to labels."""
-
-    def __init__(
-        self, spec: ExpertSpec, network: nn.Module, read_output: Callable[..., list[np.ndarray]]
-    ) -> None:
-        self.spec = spec
-        self.network = network.eval()
-        self.read_output = read_output
-
-    @torch.inference_mode()
-    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Labels of (H, W, 3) uint8 images, each covering the whole image at long side 128."""
-        inputs = [to_network_input(image) for image in images]
-        labels: list[np.ndarray] = [np.empty(0)] * len(inputs)
-        by_shape: dict[torch.Size, list[int]] = {}
-        for i, x in enumerate(inputs):
-            by_shape.setdefault(x.shape, []).append(i)
-        for positions in by_shape.values():
-            for start in range(0, len(positions), BATCH):
-                chunk = positions[start : start + BATCH]
-                outputs = self.read_output(self.network, torch.stack([inputs[i] for i in chunk]))
-                for i, label in zip(chunk, outputs, strict=True):
-                    labels[i] = label
-        return labels
+def _each(network: nn.Module, images: Tensor) -> list[Outputs]:
+    """A dense network's output, image by image."""
+    return [{"output": output} for output in network(images)]  # (C, H, W) each
 
 
-def detect_class_maps(network: nn.Module, images: Tensor) -> list[np.ndarray]:
-    """(B, 3, H, W) -> one (H, W) uint8 class map an image, composited from instances."""
-    maps = []
-    for found in network(list(images)):
-        maps.append(
-            composite_instances(
-                found["masks"][:, 0].numpy(),  # (N, H, W) soft, in [0, 1]
-                found["labels"].numpy(),
-                found["scores"].numpy(),
-                size=(images.shape[-2], images.shape[-1]),
-                score_threshold=THRESHOLDS["score"],
-                mask_threshold=THRESHOLDS["mask"],
-            )
-        )
-    return maps
+def _detect(network: nn.Module, images: Tensor) -> list[Outputs]:
+    """Mask R-CNN's instances: masks (n, 1, H, W), labels (n,), scores (n,), boxes (n, 4)."""
+    return network(list(images))
 
 
-def regress_disparity(network: nn.Module, images: Tensor) -> list[np.ndarray]:
-    """(B, 3, H, W) -> one (H, W) float32 disparity in 1/m an image, at least 0.02 (50 m)."""
-    return list(network(images)[:, 0].clamp(min=0.02).numpy())
+def _read_instances(found: Outputs, size: tuple[int, int]) -> Prediction:
+    """A class map of the network's size, composited from instances."""
+    masks = found["masks"][:, 0].numpy()  # (n, H, W) soft, in [0, 1]
+    class_map = composite_instances(
+        masks,
+        found["labels"].numpy(),
+        found["scores"].numpy(),
+        size=masks.shape[1:],
+        score_threshold=THRESHOLDS["score"],
+        mask_threshold=THRESHOLDS["mask"],
+    )
+    return Prediction(class_map)
 
 
-def regress_normals(network: nn.Module, images: Tensor) -> list[np.ndarray]:
-    """(B, 3, H, W) -> one (H, W, 3) float32 unit normal map an image."""
-    normals = nn.functional.normalize(network(images), dim=1)  # (B, 3, H, W)
-    return list(normals.permute(0, 2, 3, 1).contiguous().numpy())
+def _read_disparity(found: Outputs, size: tuple[int, int]) -> Prediction:
+    """(H, W) float32 disparity in 1/m, at least 0.02 (50 m)."""
+    return Prediction(found["output"][0].clamp(min=0.02).numpy())
 
 
-_READERS: dict[str, Callable[..., list[np.ndarray]]] = {
-    "segmentation": detect_class_maps,
-    "depth": regress_disparity,
-    "normals": regress_normals,
+def _read_normals(found: Outputs, size: tuple[int, int]) -> Prediction:
+    """(H, W, 3) float32 unit normals."""
+    normals = nn.functional.normalize(found["output"], dim=0)  # (3, H, W)
+    return Prediction(normals.permute(1, 2, 0).contiguous().numpy())
+
+
+_ADAPTERS = {
+    "segmentation": Adapter(to_network_input, _detect, _read_instances),
+    "depth": Adapter(to_network_input, _each, _read_disparity),
+    "normals": Adapter(to_network_input, _each, _read_normals),
 }
 
 
@@ -116,7 +96,11 @@ def _kind(task: str, classes: Sequence[str]) -> Kind:
     return ScalarField(unit="1/m") if task == "depth" else UnitVector()
 
 
-def load_playroom_expert(task: str, folder: Path = WEIGHTS) -> PlayroomExpert:
+def load_playroom_expert(
+    task: str,
+    folder: Path = WEIGHTS,
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
+) -> TorchExpert:
     """The expert of `task` ("segmentation", "depth" or "normals") from `folder/TASK/`.
 
     Raises ValueError for another task, FileNotFoundError where the weights are absent.
@@ -141,4 +125,4 @@ def load_playroom_expert(task: str, folder: Path = WEIGHTS) -> PlayroomExpert:
         thresholds=THRESHOLDS if task == "segmentation" else {},
         learnt_from=(),
     )
-    return PlayroomExpert(spec, network, _READERS[task])
+    return TorchExpert(spec, network, _ADAPTERS[task], placement)

@@ -17,10 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from cliptex.console import say, track
-from cliptex.experts.protocol import Expert, ExpertSpec
+from cliptex.experts.protocol import Expert, ExpertSpec, Prediction
 from cliptex.labelling.loading import Decoded, decoded_images, windows
 from cliptex.labels.commit import remove_abandoned
 from cliptex.labels.ledger import Status, ledger_path, read_ledger
@@ -141,7 +139,7 @@ class _Run:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _label_window(self, window: list[Decoded], writer: ShardLabelWriter) -> Iterator[Status]:
-        labels: dict[str, np.ndarray | Exception] = {}
+        labels: dict[str, Prediction | Exception] = {}
         for batch in _batches_of_one_size(window, self.batch_size):
             labels.update(self._predict(batch))
         for item in window:
@@ -155,9 +153,9 @@ class _Run:
                 yield Status.EXPERT_ERROR
             else:
                 kind = self.expert.spec.kind
-                yield add_label(writer, kind, item.key, label, self.max_side)
+                yield add_label(writer, kind, item.key, label.label, self.max_side)
 
-    def _predict(self, batch: list[Decoded]) -> dict[str, np.ndarray | Exception]:
+    def _predict(self, batch: list[Decoded]) -> dict[str, Prediction | Exception]:
         """Labels of a batch; where the batch fails, each image alone, with its own error."""
         images = [item.image for item in batch if item.image is not None]
         try:
@@ -168,7 +166,7 @@ class _Run:
         except Exception as error:  # an expert is foreign code: whatever it raises is its answer
             if len(batch) == 1:
                 return {batch[0].key: error}
-        results: dict[str, np.ndarray | Exception] = {}
+        results: dict[str, Prediction | Exception] = {}
         for item in batch:
             results.update(self._predict([item]))
         return results

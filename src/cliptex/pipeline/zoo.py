@@ -42,6 +42,7 @@ from cliptex.zeroshot.encode import ZeroShotConfig
 from cliptex.zeroshot.prompts import PLAYROOM_TEMPLATES
 
 WEB_SIZE = 64
+SCORE_BATCH = 16
 """Pixels of the pretraining images: the low resolution that the paper's baseline suffers from."""
 
 
@@ -214,7 +215,9 @@ def pack(out: Path, folder: Path, config: ZooConfig) -> None:
 def score_expert(task: str, weights: Path, studio: StudioArrays) -> dict[str, float]:
     """Held-out metrics of a packed expert on rendered rooms: mIoU (%), AbsRel or a<30 (%)."""
     expert = load_playroom_expert(task, weights)
-    predictions = expert.predict(list(studio.image))
+    images = list(studio.image)
+    batches = (images[i : i + SCORE_BATCH] for i in range(0, len(images), SCORE_BATCH))
+    predictions = [found.label for batch in batches for found in expert.predict(batch)]
     if task == "segmentation":
         confusion = ConfusionMatrix(1 + len(EXPERT_THINGS))
         table = expert_class_ids()

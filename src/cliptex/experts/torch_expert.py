@@ -1,0 +1,96 @@
+"""Any PyTorch network as an expert: batches by shape, precision, and the retry in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cliptex.experts.protocol import ExpertSpec, Prediction
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Outputs = dict[str, Tensor]
+"""What the network says about one image: named tensors without a batch axis."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a network runs. `device` is PyTorch's name: "cpu", "cuda:1"."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What one family of networks needs besides its weights.
+
+    prepare: image (H, W, 3) uint8 -> (3, h, w) float32, the network's input.
+    forward: (network, batch (B, 3, h, w)) -> B outputs; runs under autocast.
+    read: (outputs in float32 on the CPU, image size (H, W)) -> the prediction.
+    """
+
+    prepare: Callable[[np.ndarray], Tensor]
+    forward: Callable[[Any, Tensor], list[Outputs]]
+    read: Callable[[Outputs, tuple[int, int]], Prediction]
+
+
+class TorchExpert:
+    """An `Expert` made of a network and its `Adapter`.
+
+    Images of one input shape share a batch. Where an image's output in half precision is not
+    finite, it is computed once more, alone, in float32.
+    """
+
+    def __init__(
+        self,
+        spec: ExpertSpec,
+        network: nn.Module,
+        adapter: Adapter,
+        placement: Placement = Placement(),
+    ) -> None:
+        self.spec = spec
+        self.adapter = adapter
+        self.placement = placement
+        self.network = network.eval().requires_grad_(False).to(placement.device)
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """One prediction per image (H_i, W_i, 3) uint8."""
+        inputs = [self.adapter.prepare(image) for image in images]
+        by_shape: dict[torch.Size, list[int]] = {}
+        for i, x in enumerate(inputs):
+            by_shape.setdefault(x.shape, []).append(i)
+        outputs: dict[int, Outputs] = {}
+        for positions in by_shape.values():
+            batch = torch.stack([inputs[i] for i in positions])  # (B, 3, h, w)
+            outputs.update(zip(positions, self._forward(batch), strict=True))
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        return [self.adapter.read(outputs[i], size) for i, size in enumerate(sizes)]
+
+    def _forward(self, batch: Tensor) -> list[Outputs]:
+        """One dict of float32 CPU tensors per image of a batch (B, 3, h, w)."""
+        results = self._run(batch, self.placement.precision)
+        if self.placement.precision != "float32":
+            for i, result in enumerate(results):
+                if not _is_finite(result):
+                    (results[i],) = self._run(batch[i : i + 1], "float32")
+        return results
+
+    def _run(self, batch: Tensor, precision: Precision) -> list[Outputs]:
+        device = torch.device(self.placement.device)
+        half = precision != "float32"
+        with torch.autocast(device.type, getattr(torch, precision), enabled=half):
+            results = self.adapter.forward(self.network, batch.to(device))
+        return [
+            {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in r.items()}
+            for r in results
+        ]
+
+
+def _is_finite(outputs: Outputs) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in outputs.values() if x.is_floating_point())
