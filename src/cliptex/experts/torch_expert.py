@@ -56,7 +56,9 @@ class TorchExpert:
         self.spec = spec
         self.adapter = adapter
         self.placement = placement
-        self.network = network.eval().requires_grad_(False).to(placement.device)
+        network = network.eval().requires_grad_(False).to(placement.device)
+        # Convolutions are up to 1.7 times as fast on a CPU with channels last.
+        self.network = network.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:

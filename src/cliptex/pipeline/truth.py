@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,25 +67,25 @@ def write_perfect_labels(shards: ImageTextShards, truth: Path, labels: Path) -> 
 
 def score_labels(shards: ImageTextShards, truth: Path, labels: Path, seed: int) -> list[Result]:
     """How good the experts' stored labels are: mIoU, AbsRel and a<30 against the truth."""
-    rows = []
-    for task, score in _SCORES.items():
+
+    def row(task: str) -> Result:
         reader = LabelReader(labels / f"playroom-{task}")
-        metric, value, n = score(shards, truth, reader)
-        rows.append(
-            Result(
-                model=f"expert-{task}",
-                checkpoint=reader.manifest.weights_sha256,
-                task=task,
-                dataset=WEB,
-                metric=metric,
-                value=value,
-                better="lower" if metric == "absrel" else "higher",
-                n=n,
-                seed=seed,
-                protocol={"truth": "renderer", "labels": "as stored"},
-            )
+        metric, value, n = _SCORES[task](shards, truth, reader)
+        return Result(
+            model=f"expert-{task}",
+            checkpoint=reader.manifest.weights_sha256,
+            task=task,
+            dataset=WEB,
+            metric=metric,
+            value=value,
+            better="lower" if metric == "absrel" else "higher",
+            n=n,
+            seed=seed,
+            protocol={"truth": "renderer", "labels": "as stored"},
         )
-    return rows
+
+    with ThreadPoolExecutor(len(_SCORES)) as pool:
+        return list(pool.map(row, _SCORES))
 
 
 Score = Callable[[ImageTextShards, Path, LabelReader], tuple[str, float, int]]
