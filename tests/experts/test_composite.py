@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cliptex.experts.composite import composite_instances
+from cliptex.experts.composite import composite_instances, count_instances, predict_instances
 
 
 def masks(*rows: list[float]) -> np.ndarray:
@@ -57,3 +57,23 @@ def test_what_does_not_fit_is_refused() -> None:
     for number in (0, 255):
         with pytest.raises(ValueError, match="lie in"):
             paint([[1]], [number], [1.0])
+
+
+def test_a_prediction_carries_scores_and_counts() -> None:
+    found = predict_instances(
+        masks([1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [1, 1, 1, 1]),
+        np.array([2, 5, 5, 9]),
+        np.array([0.6, 0.75, 0.5, 0.4], np.float32),
+        size=(1, 4),
+    )
+    assert found.label.tolist() == [[2, 5, 5, 0]]
+    assert found.confidence is not None
+    np.testing.assert_allclose(found.confidence, [[0.6, 0.75, 0.75, 1.0]], rtol=1e-6)
+    assert found.instances == {2: 1, 5: 2}  # the hidden third counts, the fourth is too low
+
+
+def test_counting_leaves_out_low_scores_and_nan() -> None:
+    classes, scores = np.array([3, 3, 1, 3]), np.array([0.5, np.nan, 0.49, 0.9])
+    assert count_instances(classes, scores) == {3: 2}
+    assert count_instances(classes, scores, 0.4) == {1: 1, 3: 2}
+    assert count_instances(classes[:0], scores[:0]) == {}

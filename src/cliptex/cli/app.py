@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tyro.extras import SubcommandApp
 
-from cliptex.cli import data, evaluate, label, runs, train
+from cliptex.cli import data, evaluate, experts, label, label_tools, runs, train
 
 Commands = dict[str, "Callable[..., None] | Commands"]
 
@@ -20,7 +20,12 @@ COMMANDS: Commands = {
         "status": label.status,
         "stats": label.stats,
         "view": label.view,
+        "plan": label_tools.plan,
+        "verify": label_tools.verify,
+        "score": label_tools.score,
+        "adopt": label_tools.adopt,
     },
+    "experts": {"list": experts.list_, "check": experts.check},
     "train": train.train,
     "probe": evaluate.probe,
     "zeroshot": evaluate.zeroshot,
@@ -31,7 +36,8 @@ COMMANDS: Commands = {
 }
 HELP = {
     "shards": "Image-text shards: import and check.",
-    "label": "Labels of experts: make, look at and count them.",
+    "label": "Labels of experts: plan, make, look at, verify, score and adopt them.",
+    "experts": "The labelling models: list them, check one.",
     "playroom": "The embedded world: export its data sets, rebuild its shipped models.",
 }
 GO_ON = "what is done is kept: run the same command again to go on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -9,40 +10,56 @@ from tyro.conf import Positional
 
 def run(
     data: Path,
-    expert: str,
+    expert: tuple[str, ...],
     out: Path,
     weights: Path | None = None,
     batch_size: int = 8,
     max_side: int = 512,
     retry_failed: bool = False,
+    rank: int | None = None,
+    world_size: int | None = None,
 ) -> None:
-    """Label image-text shards with an expert; a run that was stopped goes on.
+    """Label image-text shards with experts, in one pass; a run that was stopped goes on.
 
     Args:
         data: folder of image-text shards, or one tar.
-        expert: playroom:segmentation, playroom:depth, playroom:normals, a YAML card, or the name
-            of a shipped card (deeplab_voc21, nyu_depth, nyu_normals) with --weights.
-        out: folder of label stores; the expert's own is made in it.
-        weights: model file of a card, or the folder it lies in; by default beside the card.
-        batch_size: images per call of the expert.
+        expert: one or more of playroom:segmentation, playroom:depth, playroom:normals, a YAML
+            card, or the name of a shipped card (deeplab_voc21, nyu_depth, nyu_normals) with
+            --weights.
+        out: folder of label stores; each expert's own is made in it.
+        weights: model file of a card, or the folder that holds those of all cards; by default
+            beside the card.
+        batch_size: images per call of an expert.
         max_side: longest side in pixels of what is stored.
         retry_failed: label shards anew in which the expert failed on some image.
+        rank: number of this job, from 0, among --world-size; by default as the variables of a
+            Slurm job array, of torchrun or of srun say.
+        world_size: number of jobs that share the shards.
     """
+    from cliptex.console import say
     from cliptex.experts.load import load_expert
     from cliptex.labelling.engine import label_shards
+    from cliptex.labelling.jobs import rank_and_world
     from cliptex.shards.dataset import ImageTextShards
 
-    report = label_shards(
+    rank, world_size = rank_and_world(rank, world_size, os.environ)
+    if world_size > 1:
+        say(f"job {rank} of {world_size}, counted from 0: shards {rank}, {rank + world_size}, ...")
+    reports = label_shards(
         ImageTextShards(data),
-        load_expert(expert, weights),
+        [load_expert(name, weights) for name in expert],
         out,
         batch_size=batch_size,
         max_side=max_side,
         retry_failed=retry_failed,
+        rank=rank,
+        world_size=world_size,
     )
-    counts = ", ".join(f"{count} {status}" for status, count in report.statuses.items())
-    print(f"{report.shards_done} shards done, {report.shards_skipped} done before: {counts or '-'}")
-    print(report.folder)
+    for report in reports:
+        counts = ", ".join(f"{count} {status}" for status, count in report.statuses.items())
+        done, before = report.shards_done, report.shards_skipped
+        print(f"{done} shards done, {before} done before: {counts or '-'}")
+        print(report.folder)
 
 
 def status(labels: Positional[Path], /, data: Path) -> None:

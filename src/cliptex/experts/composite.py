@@ -12,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from cliptex.experts.protocol import Prediction
+
 Unlabelled = Literal["background", "ignore"]
 
 
@@ -44,6 +46,51 @@ def composite_instances(
     Raises:
         ValueError: shapes disagree, or a class is below 1 or not below `ignore`.
     """
+    _check(masks, classes, scores, size, ignore)
+    winners = _winners(masks, scores, score_threshold, mask_threshold)
+    return _class_map(winners, classes, unlabelled, ignore)
+
+
+def predict_instances(
+    masks: np.ndarray,
+    classes: np.ndarray,
+    scores: np.ndarray,
+    *,
+    size: tuple[int, int],
+    score_threshold: float = 0.5,
+    mask_threshold: float = 0.5,
+    unlabelled: Unlabelled = "background",
+    ignore: int = 255,
+) -> Prediction:
+    """`composite_instances` with its confidence and the number of boxes of each class.
+
+    Arguments and errors are `composite_instances`'. The confidence is the score of the instance
+    that painted the pixel; 1 where none did: a detector's scores say nothing about background,
+    and as a weight of the loss 1 leaves those pixels as they were.
+    """
+    _check(masks, classes, scores, size, ignore)
+    winners = _winners(masks, scores, score_threshold, mask_threshold)
+    confidence = np.ones(size, dtype=np.float32)
+    painted = winners >= 0
+    confidence[painted] = scores[winners[painted]]
+    return Prediction(
+        _class_map(winners, classes, unlabelled, ignore),
+        confidence=confidence,
+        instances=count_instances(classes, scores, score_threshold),
+    )
+
+
+def count_instances(
+    classes: np.ndarray, scores: np.ndarray, score_threshold: float = 0.5
+) -> dict[int, int]:
+    """Boxes per class id (n,) whose score (n,) reaches the threshold, hidden ones among them."""
+    ids, counts = np.unique(classes[scores >= score_threshold], return_counts=True)
+    return {int(number): int(count) for number, count in zip(ids, counts, strict=True)}
+
+
+def _check(
+    masks: np.ndarray, classes: np.ndarray, scores: np.ndarray, size: tuple[int, int], ignore: int
+) -> None:
     count = len(scores)
     if classes.shape != (count,) or masks.shape != (count, *size):
         raise ValueError(
@@ -52,16 +99,29 @@ def composite_instances(
         )
     if count and not (classes.min() >= 1 and classes.max() < ignore):
         raise ValueError(f"instance classes must lie in [1, {ignore}), got {np.unique(classes)}")
-    labels = np.full(
-        size,
-        ignore if unlabelled == "ignore" else 0,
-        dtype=np.uint8 if ignore == 255 else np.uint16,
-    )
-    empty = np.ones(size, dtype=bool)
+
+
+def _winners(
+    masks: np.ndarray, scores: np.ndarray, score_threshold: float, mask_threshold: float
+) -> np.ndarray:
+    """Index of the instance that owns each pixel, -1 without one; (H, W) intp."""
+    winners = np.full(masks.shape[1:], -1, dtype=np.intp)
     for index in np.argsort(-scores, kind="stable"):
         if not scores[index] >= score_threshold:
             break  # sorted: all that follow are lower, or NaN, which sorts last
-        painted = (masks[index] >= mask_threshold) & empty
-        labels[painted] = classes[index]
-        empty &= ~painted
+        winners[(masks[index] >= mask_threshold) & (winners < 0)] = index
+    return winners
+
+
+def _class_map(
+    winners: np.ndarray, classes: np.ndarray, unlabelled: Unlabelled, ignore: int
+) -> np.ndarray:
+    """Winners (H, W) -> class ids (H, W) uint8 or uint16."""
+    labels = np.full(
+        winners.shape,
+        ignore if unlabelled == "ignore" else 0,
+        dtype=np.uint8 if ignore == 255 else np.uint16,
+    )
+    painted = winners >= 0
+    labels[painted] = classes[winners[painted]]
     return labels

@@ -1,0 +1,284 @@
+"""The labelling engine: what overlaps, what it costs beside bare library calls, and a plain loop.
+
+    python benchmarks/bench_label_engine.py [--check] [--only a b c] [--images N] [--rounds N]
+
+a. Engine time over the slowest stage's, with an expert that sleeps without the interpreter lock.
+b. CPU time per image beside the experts' own (decode, encode, write, bookkeeping), three experts
+   in one pass, over that of the library calls alone: decode once, encode and append to a tar each.
+c. The three ONNX experts on photographs, in one pass, against a plain loop that decodes, predicts
+   and saves (PNG for class maps, .npy for the others) per expert, at the same batch size.
+
+The last lines are `NAME: MEASURED (goal GOAL) ok|short`; with `--check` one that is short makes
+the exit code 1. c needs `../shared/data` (see --data) and is left out without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cliptex.experts.load import CARDS
+from cliptex.experts.protocol import Expert, ExpertSpec, Prediction
+from cliptex.labelling.engine import label_shards
+from cliptex.labels.codecs import encode
+from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
+from cliptex.shards.dataset import ImageTextShards
+from cliptex.shards.images import decode_image
+from cliptex.shards.write import ShardWriter
+
+BATCH = 8
+SIZE = (240, 320)  # of made images and labels
+PER_SHARD = 64
+SLEEP = 0.04  # seconds per image that the sleeping expert takes
+ONNX = ("deeplab_voc21", "nyu_depth", "nyu_normals")
+ROOT = Path(__file__).resolve().parents[1]
+LOOP_SUFFIX = {ClassMap: ".png", ScalarField: ".npy", UnitVector: ".npy"}
+
+
+class StandIn:
+    """Answers one label for every image, after sleeping; keeps what that cost.
+
+    `seconds` of the clock, `cpu` seconds of the thread.
+    """
+
+    def __init__(self, name: str, kind: Kind, label: np.ndarray, sleep: float = 0) -> None:
+        self.spec = ExpertSpec(
+            name=name,
+            kind=kind,
+            source="a benchmark",
+            revision="1",
+            weights_sha256="0" * 64,
+            licence="none",
+        )
+        self.label = label
+        self.sleep = sleep
+        self.seconds = self.cpu = 0.0
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        start, cpu = time.perf_counter(), time.thread_time()
+        time.sleep(self.sleep * len(images))
+        answers = [Prediction(self.label) for _ in images]
+        self.seconds += time.perf_counter() - start
+        self.cpu += time.thread_time() - cpu
+        return answers
+
+
+def smooth(generator: np.random.Generator, channels: int, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, channels) float32 in 0..1, smooth with a little grain, as photographs and depth."""
+    coarse = generator.integers(0, 256, (6, 8, channels), np.uint8)
+    shape = (size[1], size[0])
+    bands = [Image.fromarray(coarse[:, :, i]).resize(shape) for i in range(channels)]
+    values = np.stack([np.asarray(band, np.float32) for band in bands], axis=2) / 255
+    return np.clip(values + generator.normal(0, 0.01, values.shape), 0, 1).astype(np.float32)
+
+
+def stand_ins() -> list[StandIn]:
+    """An expert of each kind, with a label that compresses somewhat as real ones do."""
+    generator = np.random.default_rng(0)
+    height, width = SIZE
+    classes = np.kron(generator.integers(0, 21, (6, 8)), np.ones((height // 6, width // 8)))
+    normals = smooth(generator, 3, SIZE) - 0.5
+    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+    names = tuple(f"class {i}" for i in range(21))
+    return [
+        StandIn("classes", ClassMap(names), classes.astype(np.uint8)),
+        StandIn("depth", ScalarField("1/m"), smooth(generator, 1, SIZE)[:, :, 0]),
+        StandIn("normals", UnitVector(), normals),
+    ]
+
+
+def write_shards(folder: Path, images: Iterator[bytes]) -> ImageTextShards:
+    """Image-text shards of JPEG files."""
+    with ShardWriter(folder, prefix="bench", samples_per_shard=PER_SHARD) as writer:
+        for number, data in enumerate(images):
+            writer.add(f"{number:06d}", data, "jpg", "a picture")
+    return ImageTextShards(folder, cache=folder / "index")
+
+
+def made_images(count: int) -> Iterator[bytes]:
+    """JPEGs of one size, each of its own content."""
+    for number in range(count):
+        pixels = smooth(np.random.default_rng(number), 3, SIZE)
+        buffer = io.BytesIO()
+        Image.fromarray((255 * pixels).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+        yield buffer.getvalue()
+
+
+def overlap(shards: ImageTextShards, out: Path) -> float:
+    """a: engine seconds over the sleeping expert's."""
+    label = smooth(np.random.default_rng(0), 1, SIZE)[:, :, 0]
+    expert = StandIn("sleeping", ScalarField("1/m"), label, SLEEP)
+    start, cpu = time.perf_counter(), time.process_time()
+    label_shards(shards, expert, out, batch_size=BATCH)
+    elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu
+    print(f"  engine {elapsed:.3f} s, the expert {expert.seconds:.3f} s, processors {cpu:.3f} s")
+    return elapsed / expert.seconds
+
+
+def engine_cpu(shards: ImageTextShards, out: Path) -> float:
+    """CPU milliseconds per image of labelling with the three stand-ins, without theirs."""
+    experts = stand_ins()
+    start = time.process_time()
+    label_shards(shards, experts, out, batch_size=BATCH)
+    used = time.process_time() - start - sum(expert.cpu for expert in experts)
+    return 1e3 * used / len(shards)
+
+
+def bare_cpu(shards: ImageTextShards, out: Path) -> tuple[float, float, float]:
+    """CPU milliseconds per image of decoding, encoding, and appending to a tar, calls alone."""
+    experts = stand_ins()
+    decoding = encoding = writing = 0.0
+    out.mkdir(parents=True)
+    with ExitStack() as stack:
+        names = [out / f"{expert.spec.name}.tar" for expert in experts]
+        tars = [stack.enter_context(tarfile.open(name, "w")) for name in names]
+        for sample in shards:
+            start = time.thread_time()
+            decode_image(sample.image)
+            decoding += time.thread_time() - start
+            for expert, tar in zip(experts, tars, strict=True):
+                start = time.thread_time()
+                data = encode(expert.spec.kind, expert.label).png
+                middle = time.thread_time()
+                info = tarfile.TarInfo(f"{sample.key}.png")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+                encoding += middle - start
+                writing += time.thread_time() - middle
+    decoding, encoding, writing = (1e3 * s / len(shards) for s in (decoding, encoding, writing))
+    return decoding, encoding, writing
+
+
+def overhead(shards: ImageTextShards, out: Path, rounds: int) -> float:
+    """b: median over interleaved rounds of engine CPU over bare calls' CPU."""
+    ratios = []
+    for number in range(rounds + 1):
+        parts = bare_cpu(shards, out / f"bare-{number}")
+        engine = engine_cpu(shards, out / f"engine-{number}")
+        ratios.append(engine / sum(parts))
+        text = "decode {:.2f} + encode {:.2f} + write {:.2f}".format(*parts)
+        print(f"  engine {engine:.2f} CPU-ms an image; bare calls {text} = {sum(parts):.2f}")
+    return statistics.median(ratios[1:])  # the first round warms up
+
+
+def plain_loop(shards: ImageTextShards, expert: Expert, out: Path) -> None:
+    """What people write: decode, predict, save, expert by expert."""
+    out.mkdir(parents=True)
+    suffix = LOOP_SUFFIX[type(expert.spec.kind)]
+    for first in range(0, len(shards), BATCH):
+        samples = [shards[i] for i in range(first, min(first + BATCH, len(shards)))]
+        images = [np.asarray(Image.open(io.BytesIO(s.image)).convert("RGB")) for s in samples]
+        for sample, prediction in zip(samples, expert.predict(images), strict=True):
+            if suffix == ".png":
+                Image.fromarray(prediction.label).save(out / f"{sample.key}.png")
+            else:
+                np.save(out / f"{sample.key}.npy", prediction.label)
+
+
+def photographs(data: Path, count: int) -> Iterator[bytes]:
+    """The first photographs of flickr8k-mini by name."""
+    for path in sorted((data / "flickr8k-mini" / "images").glob("*.jpg"))[:count]:
+        yield path.read_bytes()
+
+
+def against_loop(shards: ImageTextShards, weights: Path, out: Path, rounds: int) -> float:
+    """c: median over rounds of the loop's seconds over the engine's, models loaded before.
+
+    The loop's experts run one after another, each with all processors; the engine's run at the
+    same time and share them.
+    """
+    from cliptex.experts.onnx import OnnxExpert
+
+    cores = len(os.sched_getaffinity(0))
+
+    def load(threads: int) -> list[OnnxExpert]:
+        cards = [CARDS / f"{name}.yaml" for name in ONNX]
+        return [OnnxExpert(card, weights, threads=threads) for card in cards]
+
+    alone, together = load(cores), load(max(1, cores // len(ONNX)))
+
+    def loop(folder: Path) -> None:
+        for expert in alone:
+            plain_loop(shards, expert, folder / expert.spec.name)
+
+    def engine(folder: Path) -> None:
+        label_shards(shards, together, folder, batch_size=BATCH)
+
+    ratios = []
+    for number in range(rounds):
+        slow, fast = (seconds(run, out / f"{run.__name__}-{number}") for run in (loop, engine))
+        ratios.append(slow / fast)
+        rates = f"loop {len(shards) / slow:.2f}, engine {len(shards) / fast:.2f}"
+        print(f"  images/s with three experts: {rates}")
+    return statistics.median(ratios)
+
+
+def seconds(run: Callable[[Path], None], folder: Path) -> float:
+    """Seconds that one run takes."""
+    start = time.perf_counter()
+    run(folder)
+    return time.perf_counter() - start
+
+
+def report(name: str, measured: float, goal: float, *, at_least: bool) -> bool:
+    """Print one claim's line; whether it holds."""
+    good = measured >= goal if at_least else measured <= goal
+    sign = ">=" if at_least else "<="
+    print(f"{name}: {measured:.3g} (goal {sign} {goal:g}) {'ok' if good else 'short'}")
+    return good
+
+
+def measure(options: argparse.Namespace, folder: Path) -> list[tuple[str, float, float, bool]]:
+    """(name, measured, goal, whether more is better) of each part asked for."""
+    claims: list[tuple[str, float, float, bool]] = []
+    made = write_shards(folder / "made", made_images(options.images))
+    if "a" in options.only:
+        print(f"a. overlap, {len(made)} images, {1e3 * SLEEP:g} ms an image:")
+        claims.append(("engine over slowest stage", overlap(made, folder / "a"), 1.05, False))
+    if "b" in options.only:
+        print(f"b. CPU time, {len(made)} images, three experts:")
+        ratio = overhead(made, folder / "b", options.rounds)
+        claims.append(("engine CPU over bare calls", ratio, 1.15, False))
+    if "c" in options.only:
+        weights = options.data / "experts"
+        if not all((weights / f"{name}.onnx").is_file() for name in ONNX):
+            print(f"c. left out: {weights} does not hold the three ONNX models")
+            return claims
+        photos = write_shards(folder / "photos", photographs(options.data, options.photos))
+        print(f"c. plain loop, {len(photos)} photographs, batches of {BATCH}:")
+        ratio = against_loop(photos, weights, folder / "c", options.loop_rounds)
+        claims.append(("engine over plain loop", ratio, 1.2, True))
+    return claims
+
+
+def main() -> None:
+    """Measure what was asked for and print the claims."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a claim is short")
+    parser.add_argument("--only", nargs="+", choices="abc", default=list("abc"))
+    parser.add_argument("--images", type=int, default=256, help="made images, in a and b")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds of b")
+    parser.add_argument("--photos", type=int, default=200, help="photographs in c")
+    parser.add_argument("--loop-rounds", type=int, default=1, help="rounds of c")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        claims = measure(options, Path(folder))
+    holds = [report(name, got, goal, at_least=more) for name, got, goal, more in claims]
+    sys.exit(options.check and not all(holds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""`cliptex experts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ROOMS, ROOM_SIZE = 8, (192, 256)
+
+
+def list_() -> None:
+    """Name every expert that can be loaded; a card's model may have to be fetched first."""
+    from cliptex.experts.load import known_experts
+
+    print("\n".join(known_experts()))
+
+
+def check(
+    name: Positional[str], /, images: Path, weights: Path | None = None, count: int = 8
+) -> None:
+    """Check that an expert keeps its promises; fails where it does not.
+
+    Shape, range, finiteness, determinism, independence of the batch, axes of normals on rendered
+    rooms, and images per second.
+
+    Args:
+        name: the expert, as `cliptex label run` takes it.
+        images: folder of pictures.
+        weights: model file of a card, or the folder it lies in.
+        count: number of pictures, the first by name.
+    """
+    from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_image
+    from cliptex.experts.check import check_expert
+    from cliptex.experts.load import load_expert
+    from cliptex.labels.kinds import UnitVector
+
+    found = (p for p in sorted(images.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path for path, _ in zip(found, range(count), strict=False)]
+    if len(files) < 2:
+        raise ValueError(f"{images}: {len(files)} pictures, a check needs at least two")
+    expert = load_expert(name, weights)
+    rooms = _rooms() if isinstance(expert.spec.kind, UnitVector) else []
+    lines = check_expert(expert, [read_image(path) for path in files], rooms=rooms)
+    print("\n".join(map(str, lines)))
+    failed = [line.name for line in lines if not line.ok]
+    if failed:
+        raise ValueError(f"{name} fails: {', '.join(failed)}")
+
+
+def _rooms() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pictures of rendered rooms and their true normals."""
+    from cliptex.playroom.render import render
+    from cliptex.playroom.scene import sample_scene
+
+    scenes = (sample_scene("home", "axes", index) for index in range(ROOMS))
+    rendered = [render(scene, *ROOM_SIZE) for scene in scenes]
+    return [(room.image, room.normals) for room in rendered]

@@ -1,0 +1,247 @@
+"""Segmentation networks of the Hugging Face Hub as experts.
+
+Networks that answer with queries (Mask2Former, MaskFormer, OneFormer, EoMT, RF-DETR) give class
+and mask logits per query; the libraries' post-processing, which lets worse masks paint over better
+ones, is not used. A query's score is
+
+- RF-DETR: the sigmoid of its best class logit;
+- the others: the softmax probability of its best class (of all classes and "no object") times the
+  mean mask probability over the label's pixels where that is at least 0.5, which is what these
+  libraries rank instances by.
+
+Masks are interpolated as logits, bilinearly, at the label's size, after the queries whose class
+score misses the threshold are dropped; `composite.predict_instances` does the rest. Instance and
+panoptic checkpoints differ only in their classes: background, class 0, is put before them.
+SegFormer's logits are a class map already and get no background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from cliptex.experts.composite import predict_instances
+from cliptex.experts.hub import (
+    Checkpoint,
+    import_transformers,
+    load_config,
+    load_network,
+    open_checkpoint,
+)
+from cliptex.experts.hub_view import View, load_view
+from cliptex.experts.postprocess import MAX_SIDE
+from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
+from cliptex.labels.codecs import fitted_size
+from cliptex.labels.kinds import ClassMap
+from cliptex.labels.sampling import WHOLE, sample_bilinear
+
+THRESHOLDS = {"score": 0.5, "mask": 0.5}
+TASK = "panoptic"  # what OneFormer is asked for: its instance answer knows no walls and no sky
+UNNAMED = frozenset({"N/A", "background", "__background__"})
+# Classes by which the data a checkpoint was trained on is recognised.
+_COCO = frozenset({"person", "zebra", "giraffe", "toothbrush"})
+_ADE20K = frozenset({"wall", "building", "sky", "chandelier", "sconce"})
+
+Scores = Literal["softmax", "sigmoid", "semantic"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one architecture needs.
+
+    network: the name of its class in transformers.
+    scores: how class logits become scores; see the module's text.
+    """
+
+    network: str
+    scores: Scores
+
+
+FAMILIES = {
+    "mask2former": Family("Mask2FormerForUniversalSegmentation", "softmax"),
+    "maskformer": Family("MaskFormerForInstanceSegmentation", "softmax"),
+    "oneformer": Family("OneFormerForUniversalSegmentation", "softmax"),
+    "eomt": Family("EomtForUniversalSegmentation", "softmax"),
+    "rf_detr": Family("RfDetrForInstanceSegmentation", "sigmoid"),
+    "segformer": Family("SegformerForSemanticSegmentation", "semantic"),
+}
+
+
+def load_hub_segmentation(
+    source: str | Path,
+    *,
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
+    revision: str | None = None,
+) -> TorchExpert:
+    """The checkpoint `source`, a hub repository or a folder, as an expert for class maps.
+
+    Raises ValueError where its architecture is none of `FAMILIES` or its files do not fit, and
+    what `open_checkpoint` raises.
+    """
+    checkpoint = open_checkpoint(source, revision)
+    config = load_config(checkpoint)
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise ValueError(
+            f"{source} is a checkpoint of {config.model_type}; segmentation experts are made of "
+            f"{', '.join(FAMILIES)}"
+        )
+    columns, kind = class_columns(config, family.scores == "semantic")
+    network = load_network(checkpoint, getattr(import_transformers(), family.network), config)
+    view = load_view(checkpoint, config)
+    prompt = _task_tokens(checkpoint, config) if config.model_type == "oneformer" else None
+    if family.scores == "semantic":
+        adapter = Adapter(view.prepare, _semantic_forward, _read_semantic)
+    else:
+        forward = _query_forward(family.scores, columns, prompt)
+        adapter = Adapter(view.prepare, forward, _query_reader(view, family.scores, kind.ignore))
+    spec = _spec(checkpoint, kind, view, family, prompt is not None)
+    return TorchExpert(spec, network, adapter, placement)
+
+
+def class_columns(config: Any, semantic: bool) -> tuple[list[int], ClassMap]:
+    """Columns of the class logits that have a name, and the class map made of them.
+
+    Checkpoints on COCO's raw ids call the ids without a class "N/A"; those columns are dropped.
+    Other than for `semantic` logits, column i of the result is class i + 1, 0 is background.
+    """
+    names = {int(number): str(name) for number, name in config.id2label.items()}
+    columns = [i for i in sorted(names) if semantic or names[i] not in UNNAMED]
+    if not columns or columns[-1] >= config.num_labels or columns[0] < 0:
+        raise ValueError(
+            f"id2label of a {config.model_type} with {config.num_labels} classes names the ids "
+            f"{columns[:1]} to {columns[-1:]}: it must name columns of the class logits"
+        )
+    classes = [names[i] for i in columns]
+    if not semantic:
+        classes.insert(0, "background")
+    return columns, ClassMap(tuple(classes), ignore=255 if len(classes) <= 255 else 65535)
+
+
+def _task_tokens(checkpoint: Checkpoint, config: Any) -> Tensor:
+    """OneFormer's request, token ids (1, task_seq_len) with zeros for padding."""
+    tokenizer = import_transformers().AutoTokenizer.from_pretrained(
+        checkpoint.folder, trust_remote_code=False
+    )
+    tokens = tokenizer(
+        [f"the task is {TASK}"],
+        padding="max_length",
+        max_length=config.task_seq_len,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return tokens["input_ids"] * tokens["attention_mask"]
+
+
+def _query_forward(
+    scores: Scores, columns: list[int], prompt: Tensor | None
+) -> Callable[[Any, Tensor], list[Outputs]]:
+    def forward(network: Any, batch: Tensor) -> list[Outputs]:
+        if prompt is None:
+            found = network(pixel_values=batch)
+        else:
+            tasks = prompt.to(batch.device).expand(len(batch), -1)
+            found = network(pixel_values=batch, task_inputs=tasks)
+        if scores == "sigmoid":
+            probabilities = found.logits.float().sigmoid()  # (B, Q, classes)
+            masks = found.pred_masks
+        else:
+            probabilities = found.class_queries_logits.float().softmax(dim=-1)[..., :-1]
+            masks = found.masks_queries_logits  # (B, Q, h, w)
+        best, classes = probabilities[..., columns].max(dim=-1)  # (B, Q) each
+        return [select_queries(*one) for one in zip(best, classes, masks, strict=True)]
+
+    return forward
+
+
+def select_queries(scores: Tensor, classes: Tensor, masks: Tensor) -> Outputs:
+    """The queries of one image that reach the score threshold.
+
+    scores (Q,), classes (Q,) from 0, mask logits (Q, h, w) -> `scores` (n,), `classes` (n,) from
+    1, `masks` (n, h, w). `all_scores` shows NaN, which the threshold would hide.
+    """
+    kept = scores >= THRESHOLDS["score"]
+    return {
+        "scores": scores[kept],
+        "classes": classes[kept] + 1,
+        "masks": masks[kept],
+        "all_scores": scores,
+    }
+
+
+def _query_reader(
+    view: View, scores: Scores, ignore: int
+) -> Callable[[Outputs, tuple[int, int]], Prediction]:
+    def read(outputs: Outputs, image_size: tuple[int, int]) -> Prediction:
+        size = fitted_size(image_size, MAX_SIDE)
+        logits = outputs["masks"].numpy()  # (n, h, w)
+        box = view.box(image_size, (logits.shape[1], logits.shape[2]))
+        masks = np.empty((len(logits), *size), dtype=np.float32)
+        for mask, plane in zip(masks, logits, strict=True):
+            mask[:] = 1 / (1 + np.exp(-sample_bilinear(plane, box, size).clip(-80, 80)))
+        found = outputs["scores"].numpy()
+        if scores == "softmax":
+            found = found * mask_quality(masks)
+        return predict_instances(
+            masks,
+            outputs["classes"].numpy(),
+            found,
+            size=size,
+            score_threshold=THRESHOLDS["score"],
+            mask_threshold=THRESHOLDS["mask"],
+            ignore=ignore,
+        )
+
+    return read
+
+
+def mask_quality(masks: np.ndarray) -> np.ndarray:
+    """Mean probability over a mask's own pixels, (n, H, W) -> (n,); 0 for an empty mask."""
+    inside = masks >= THRESHOLDS["mask"]
+    total = np.where(inside, masks, 0).sum(axis=(1, 2))
+    return total / np.maximum(inside.sum(axis=(1, 2)), 1)
+
+
+def _semantic_forward(network: Any, batch: Tensor) -> list[Outputs]:
+    """Class logits (classes, h, w) and the best class's probability (h, w) of each image."""
+    logits = network(pixel_values=batch).logits.float()  # (B, classes, h, w)
+    confidence = logits.softmax(dim=1).amax(dim=1)  # (B, h, w)
+    return [{"logits": x, "confidence": c} for x, c in zip(logits, confidence, strict=True)]
+
+
+def _read_semantic(outputs: Outputs, image_size: tuple[int, int]) -> Prediction:
+    size = fitted_size(image_size, MAX_SIDE)
+    logits = outputs["logits"].numpy()  # (classes, h, w)
+    best = np.full(size, -np.inf, dtype=np.float32)
+    label = np.zeros(size, dtype=np.uint8 if len(logits) <= 255 else np.uint16)
+    for number, plane in enumerate(logits):  # one class at a time: 150 would fill 150 MB
+        score = sample_bilinear(plane, WHOLE, size)
+        better = score > best
+        best[better] = score[better]
+        label[better] = number
+    return Prediction(label, confidence=outputs["confidence"].numpy())
+
+
+def _spec(
+    checkpoint: Checkpoint, kind: ClassMap, view: View, family: Family, prompted: bool
+) -> ExpertSpec:
+    names = frozenset(kind.classes)
+    learnt_from = ("coco",) if names >= _COCO else ("ade20k",) if names >= _ADE20K else ()
+    task: dict[str, object] = {"task": TASK} if prompted else {}
+    return ExpertSpec(
+        name=checkpoint.name,
+        kind=kind,
+        source=checkpoint.source,
+        revision=checkpoint.revision,
+        weights_sha256=checkpoint.weights_sha256,
+        licence=f"see {checkpoint.source}",
+        preprocessing={**view.description, "scores": family.scores, **task},
+        thresholds={} if family.scores == "semantic" else THRESHOLDS,
+        learnt_from=learnt_from,
+    )

@@ -1,0 +1,293 @@
+"""Labels made elsewhere, brought into a label store: folders of PNG, or aligned tars.
+
+A folder holds `KEY.png`, or `SHARD/KEY.png` where keys repeat between shards. Aligned tars, as 4M
+keeps its modalities, have the image shards' relative paths and hold a member `KEY.png` per sample.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from cliptex.console import say
+from cliptex.experts.postprocess import FRAME_SIGNS
+from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
+from cliptex.labels.manifest import Manifest
+from cliptex.labels.store import labels_from_arrays
+from cliptex.shards.dataset import ImageTextShards
+from cliptex.shards.index import split_name
+
+SUFFIX = ".png"
+GREY_MODES = ("P", "L", "I", "I;16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPng:
+    """Grey or palette PNG whose pixel values are class ids."""
+
+    classes: tuple[str, ...]
+    ignore: int = 255
+
+    @property
+    def kind(self) -> Kind:
+        return ClassMap(self.classes, self.ignore)
+
+    def read(self, data: bytes) -> np.ndarray:
+        """(H, W) ids; ValueError for a picture of colours."""
+        return _pixels(data, GREY_MODES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthPng:
+    """Grey PNG of 8 or 16 bits: value times `scale` is depth in metres ("m") or disparity.
+
+    `invalid` is the value of pixels without a depth. Metres become disparity in 1/m, the form of
+    all depth labels.
+    """
+
+    scale: float
+    unit: Literal["m", "1/m", "relative disparity"]
+    invalid: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        return ScalarField("1/m" if self.unit == "m" else self.unit)
+
+    def read(self, data: bytes) -> np.ndarray:
+        """(H, W) float32, NaN where invalid."""
+        codes = _pixels(data, ("L", "I", "I;16"))
+        values = codes.astype(np.float64) * self.scale
+        valid = codes != self.invalid
+        if self.unit == "m":
+            valid &= values > 0
+            values = np.divide(1, values, out=np.zeros_like(values), where=valid)
+        return np.where(valid, values, np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalsPng:
+    """RGB PNG of 8 bits, RGB = (n + 1) * 127.5, in one of `FRAME_SIGNS`' frames; black invalid."""
+
+    frame: str
+
+    def __post_init__(self) -> None:
+        if self.frame not in FRAME_SIGNS:
+            raise ValueError(f"unknown frame {self.frame!r}: one of {', '.join(FRAME_SIGNS)}")
+
+    @property
+    def kind(self) -> Kind:
+        return UnitVector()
+
+    def read(self, data: bytes) -> np.ndarray:
+        """(H, W, 3) float32 of any length, right, down, forward, away; (0, 0, 0) invalid."""
+        rgb = _pixels(data, ("RGB",))
+        signs = np.array(FRAME_SIGNS[self.frame], np.float32)
+        normals = (rgb.astype(np.float32) / 127.5 - 1) * signs
+        return np.where(rgb.any(axis=2, keepdims=True), normals, np.float32(0))
+
+
+Form = ClassPng | DepthPng | NormalsPng
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdoptReport:
+    """What became of the images and of the files found.
+
+    `found` counts images with a readable file, `unused` label files whose key no image has.
+    `unreadable` lists those that are no PNG, among the shards that this call has written.
+    """
+
+    folder: Path
+    images: int
+    found: int
+    unused: int
+    unreadable: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{self.found} of {self.images} images have a label; {self.unused} files unused"
+        if self.unreadable:
+            text += f"; {len(self.unreadable)} unreadable, such as {self.unreadable[0]}"
+        return text
+
+
+def adopt_labels(
+    shards: ImageTextShards,
+    source: Path,
+    labels: Path,
+    form: Form,
+    *,
+    name: str,
+    origin: str,
+    licence: str = "",
+    learnt_from: tuple[str, ...] = (),
+    max_side: int = 512,
+) -> AdoptReport:
+    """Write `labels/NAME` from `source`: a folder of PNG, or of tars aligned with the shards.
+
+    `origin` says who made the labels and goes to the manifest. Files that cannot be read are
+    listed and their images stay without a label. Stopped, it goes on from the last whole shard.
+
+    Raises FileNotFoundError where `source` holds nothing of either kind, ValueError where no file
+    belongs to an image, or a file is of another mode than `form` says.
+    """
+    adopting: _Folder | _Tars = _source(shards, source)
+    manifest = Manifest.of(
+        form.kind,
+        expert=name,
+        dataset_id=shards.dataset_id,
+        source=origin,
+        licence=licence,
+        learnt_from=learnt_from,
+        preprocessing={"adopted": type(form).__name__, **_parameters(form)},
+        max_side=max_side,
+    )
+    unreadable: list[str] = []
+
+    def arrays(shard: str) -> Iterator[tuple[str, np.ndarray | None]]:
+        for key, place, data in adopting.labels(shard):
+            try:
+                yield key, form.read(data)
+            except _Unreadable as error:
+                unreadable.append(f"{place} ({error})")
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
+
+    folder = labels_from_arrays(labels, manifest, shards, arrays)
+    if unreadable:
+        say(f"{len(unreadable)} files are unreadable, such as {unreadable[0]}")
+    return AdoptReport(
+        folder=folder,
+        images=len(shards),
+        found=adopting.matched - len(unreadable),
+        unused=adopting.files - adopting.matched,
+        unreadable=tuple(unreadable),
+    )
+
+
+class _Unreadable(Exception):
+    """A file that is not a whole PNG."""
+
+
+class _Folder:
+    """`KEY.png` or `SHARD/KEY.png` (SHARD without .tar) below a folder."""
+
+    def __init__(self, shards: ImageTextShards, root: Path) -> None:
+        self._shards, self._root = shards, root
+        self._names = set(_png_names(root))
+        self.files = len(self._names)
+        used = [
+            sum(self._name(s, key) is not None for key in shards.keys(s)) for s in shards.shards
+        ]
+        self.matched = sum(used)
+        self._refuse_shared_keys()
+
+    def labels(self, shard: str) -> Iterator[tuple[str, Path, bytes]]:
+        for key in self._shards.keys(shard):
+            name = self._name(shard, key)
+            if name is not None:
+                path = self._root / f"{name}{SUFFIX}"
+                yield key, path, path.read_bytes()
+
+    def _name(self, shard: str, key: str) -> str | None:
+        exact = f"{shard.removesuffix('.tar')}/{key}"
+        return exact if exact in self._names else key if key in self._names else None
+
+    def _refuse_shared_keys(self) -> None:
+        shards = self._shards
+        names = Counter(self._name(s, key) for s in shards.shards for key in shards.keys(s))
+        names.pop(None, None)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"{self._root}/{twice[0]}{SUFFIX} fits images of several shards: "
+                f"name the files SHARD/KEY{SUFFIX}"
+            )
+
+
+class _Tars:
+    """Tars with the shards' relative paths, one `KEY.png` per sample."""
+
+    def __init__(self, shards: ImageTextShards, root: Path) -> None:
+        self._shards, self._root = shards, root
+        self.files = self.matched = 0
+        for shard in shards.shards:
+            if (root / shard).is_file():
+                with tarfile.open(root / shard, "r:") as tar:
+                    keys = [key for key, _ in _png_members(tar)]
+                self.files += len(keys)
+                self.matched += len(set(keys) & set(shards.keys(shard)))
+
+    def labels(self, shard: str) -> Iterator[tuple[str, Path, bytes]]:
+        path = self._root / shard
+        if not path.is_file():
+            return
+        wanted = set(self._shards.keys(shard))
+        with tarfile.open(path, "r:") as tar:
+            for key, member in _png_members(tar):
+                file = tar.extractfile(member) if key in wanted else None
+                if file is not None:
+                    yield key, path / member.name, file.read()
+
+
+def _source(shards: ImageTextShards, source: Path) -> _Folder | _Tars:
+    if any((source / shard).is_file() for shard in shards.shards):
+        found: _Folder | _Tars = _Tars(shards, source)
+    else:
+        found = _Folder(shards, source)
+    if not found.files:
+        raise FileNotFoundError(
+            f"{source} holds neither PNG nor tars with the shards' names, such as "
+            f"{source / shards.shards[0]}"
+        )
+    if not found.matched:
+        shard = shards.shards[0]
+        key = shards.keys(shard)[0]
+        raise ValueError(
+            f"none of the {found.files} labels in {source} belongs to an image: expected names "
+            f"such as {key}{SUFFIX} or {shard.removesuffix('.tar')}/{key}{SUFFIX}"
+        )
+    return found
+
+
+def _png_names(root: Path) -> Iterator[str]:
+    """Relative names without the suffix."""
+    for folder, _, files in os.walk(root):
+        relative = Path(folder).relative_to(root)
+        for file in files:
+            if file.lower().endswith(SUFFIX):
+                yield (relative / file[: -len(SUFFIX)]).as_posix()
+
+
+def _png_members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    for member in tar:
+        split = split_name(member.name)
+        if split is not None and member.isfile() and f".{split[1]}" == SUFFIX:
+            yield split[0], member
+
+
+def _parameters(form: Form) -> dict[str, str | float]:
+    """What decides the numbers beside the kind itself."""
+    if isinstance(form, DepthPng):
+        return {"scale": form.scale, "unit": form.unit, "invalid": form.invalid}
+    return {"frame": form.frame} if isinstance(form, NormalsPng) else {}
+
+
+def _pixels(data: bytes, modes: tuple[str, ...]) -> np.ndarray:
+    """Pixel values; `_Unreadable` where the bytes are no PNG, ValueError for another mode."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            mode, pixels = image.mode, np.array(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _Unreadable(str(error)) from None
+    if mode not in modes:
+        raise ValueError(f"a PNG of mode {mode}, expected one of {', '.join(modes)}")
+    return pixels

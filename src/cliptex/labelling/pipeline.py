@@ -1,0 +1,128 @@
+"""Labelling as an overlapped pipeline, over shards one after another and several experts at once.
+
+One thread reads bytes and forms batches, which a pool decodes; each expert has a lane of its own
+(`lane`). Stages are joined by queues, and `InFlight` bounds what is in all of them together.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from types import TracebackType
+
+from cliptex.labelling.lane import Batch, Begin, Done, End, Job, Lane, Shared
+from cliptex.labelling.loading import Stopped, batches, decoded_images, in_flight
+from cliptex.labels.ledger import Status
+from cliptex.shards.dataset import ImageTextShards
+
+MAX_POOL = 8  # threads that decode, and as many that encode
+
+
+class Pipeline:
+    """Labels `shards` of `data` by every job in one pass; each image is decoded once.
+
+    A context manager: leaving it stops and joins all threads, and nothing half-made stays.
+    Memory: at most `max_images_in_flight(batch_size)` images, with their labels.
+    """
+
+    def __init__(
+        self,
+        data: ImageTextShards,
+        shards: Sequence[str],
+        jobs: Sequence[Job],
+        *,
+        batch_size: int,
+        max_side: int,
+    ) -> None:
+        self._data = data
+        self._shards = shards
+        self._pool_size = min(MAX_POOL, max(2, len(os.sched_getaffinity(0))))
+        self._decoders = ThreadPoolExecutor(self._pool_size, "decode")
+        self._encoders = ThreadPoolExecutor(self._pool_size, "encode")
+        self._shared = Shared(
+            batch_size=batch_size,
+            max_side=max_side,
+            flight=in_flight(batch_size),
+            encoders=self._encoders,
+            results=SimpleQueue(),
+            stop=threading.Event(),
+        )
+        self._lanes = [Lane(number, job, self._shared) for number, job in enumerate(jobs)]
+        stages = [stage for lane in self._lanes for stage in (lane.predict, lane.write)]
+        self._threads = [
+            threading.Thread(target=stage, name=stage.__name__, daemon=True)
+            for stage in (self._feed, *stages)
+        ]
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._shared.stop.set()
+        self._shared.flight.stop()
+        for pool in (self._decoders, self._encoders):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for lane in self._lanes:
+            lane.wake()
+        for thread in self._threads:
+            if thread.ident is not None:  # a signal may come before all are started
+                thread.join()
+        for pool in (self._decoders, self._encoders):
+            pool.shutdown()
+
+    def results(self) -> Iterator[tuple[int, Status]]:
+        """Run, once; yields (number of the job, status) as each image's line is written.
+
+        Raises what a stage raised.
+        """
+        for thread in self._threads:
+            thread.start()
+        writing = len(self._lanes)
+        while writing:
+            result = self._shared.results.get()
+            if not isinstance(result, Done):
+                yield result
+            elif result.error is not None:
+                raise result.error
+            else:
+                writing -= 1
+
+    def _feed(self) -> None:
+        """Hand every shard to the experts that lack it."""
+        try:
+            for shard in self._shards:
+                lanes = [lane for lane in self._lanes if lane.lacks(shard)]
+                if lanes:
+                    self._feed_shard(shard, lanes)
+            _hand(Done(), self._lanes)
+        except BaseException as error:  # raised again by the thread that takes the results
+            _hand(Done(error), self._lanes)
+
+    def _feed_shard(self, shard: str, lanes: Sequence[Lane]) -> None:
+        images = decoded_images(
+            self._data,
+            shard,
+            self._decoders,
+            self._shared.flight,
+            ahead=2 * self._pool_size,
+            users=len(lanes),
+        )
+        _hand(Begin(shard), lanes)
+        for batch in batches(images, self._shared.batch_size):
+            if self._shared.stop.is_set():
+                raise Stopped
+            _hand(batch, lanes)
+        _hand(End(), lanes)
+
+
+def _hand(message: Batch, lanes: Sequence[Lane]) -> None:
+    for lane in lanes:
+        lane.batches.put(message)

@@ -1,0 +1,157 @@
+"""An expert, or a store of its labels, against the ground truth of a benchmark.
+
+Predictions are enlarged to the ground truth's size by their kind's rule and scored there; what a
+number depends on stands in its row's protocol, and a benchmark that the expert learnt from is
+marked as a leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cliptex.console import track
+from cliptex.datasets.protocol import DenseDataset
+from cliptex.experts.protocol import Expert, ExpertSpec
+from cliptex.labelling.tally import tally_for
+from cliptex.labels.kinds import Kind
+from cliptex.labels.manifest import Manifest
+from cliptex.labels.reader import LabelReader
+from cliptex.results import Result
+
+Pair = tuple[np.ndarray | None, np.ndarray]  # prediction or None, ground truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Who made the predictions that are scored, as a results row names it."""
+
+    name: str
+    kind: Kind
+    checkpoint: str = ""
+    learnt_from: tuple[str, ...] = ()
+    how: str = "predicted from the image"
+
+    @classmethod
+    def of_expert(cls, spec: ExpertSpec) -> Source:
+        return cls(
+            name=spec.name,
+            kind=spec.kind,
+            checkpoint=spec.weights_sha256,
+            learnt_from=spec.learnt_from,
+        )
+
+    @classmethod
+    def of_store(cls, manifest: Manifest) -> Source:
+        return cls(
+            name=manifest.expert,
+            kind=manifest.label_kind,
+            checkpoint=manifest.weights_sha256,
+            learnt_from=manifest.learnt_from,
+            how=f"labels as stored, long side at most {manifest.max_side}, {manifest.codec}",
+        )
+
+
+def score_expert_on(dataset: DenseDataset, expert: Expert, *, batch_size: int = 8) -> list[Result]:
+    """Rows of `expert` on every picture of `dataset`.
+
+    Raises ValueError where the expert's kind of label cannot be compared with the ground truth.
+    """
+    source = Source.of_expert(expert.spec)
+    return score_predictions(dataset, source, _predicted(dataset, expert, batch_size))
+
+
+def score_store_on(dataset: DenseDataset, reader: LabelReader, keys: Sequence[str]) -> list[Result]:
+    """Rows of stored labels; `keys[i]` is the store's key of picture i.
+
+    Raises ValueError where a key lies in two shards, or no picture has a label. Pictures without
+    one are left out and counted in the protocol.
+    """
+    if len(keys) != len(dataset):
+        raise ValueError(f"{len(keys)} keys for the {len(dataset)} pictures of {dataset.name}")
+    places = _places(reader, set(keys))
+    if not places:
+        raise ValueError(
+            f"{reader.folder} has no label for any picture of {dataset.name}, such as {keys[0]!r}: "
+            "the shards' keys must be the benchmark's file stems"
+        )
+
+    def stored() -> Iterator[Pair]:
+        for number, key in enumerate(keys):
+            label = reader.read(places[key], key) if key in places else None
+            yield (None if label is None else label.array), dataset[number].target
+
+    return score_predictions(dataset, Source.of_store(reader.manifest), stored())
+
+
+def score_predictions(dataset: DenseDataset, source: Source, pairs: Iterable[Pair]) -> list[Result]:
+    """Rows of (prediction of any size or None, ground truth) for every picture of `dataset`."""
+    tally = tally_for(source.kind, dataset.kind)
+    title = f"scoring {source.name} on {dataset.name}"
+    scored = missing = 0
+    for prediction, truth in track(pairs, label=title, total=len(dataset)):
+        if prediction is None:
+            missing += 1
+            continue
+        checked = source.kind.check(prediction)
+        tally.add(source.kind.resize(checked, (truth.shape[0], truth.shape[1])), truth)
+        scored += 1
+    protocol: dict[str, object] = {
+        "predictions": source.how,
+        "resolution": "ground truth's",
+        "images_without_prediction": missing,
+        **tally.protocol(),
+    }
+    return [
+        Result(
+            model=source.name,
+            checkpoint=source.checkpoint,
+            task=tally.task,
+            dataset=dataset.name,
+            metric=metric,
+            value=value,
+            better=better,
+            n=scored,
+            protocol=protocol,
+            leak=dataset.name in source.learnt_from,
+        )
+        for metric, (value, better) in tally.metrics().items()
+    ]
+
+
+def describe_scores(rows: Sequence[Result]) -> str:
+    """The rows as text, a metric a line, then what they depend on."""
+    first = rows[0]
+    mark = "; LEAK: the expert learnt from this benchmark" if first.leak else ""
+    lines = [f"{first.model} on {first.dataset}, {first.n} images{mark}"]
+    lines += [f"  {row.metric}: {row.value:.4g} ({row.better} is better)" for row in rows]
+    for name in ("unmatched_expert_classes", "unmatched_dataset_classes"):
+        if first.protocol.get(name):
+            lines.append(f"  {name.replace('_', ' ')}: {first.protocol[name]}")
+    return "\n".join(lines)
+
+
+def _predicted(dataset: DenseDataset, expert: Expert, batch_size: int) -> Iterator[Pair]:
+    for start in range(0, len(dataset), batch_size):
+        items = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+        found = expert.predict([item.image for item in items])
+        for item, prediction in zip(items, found, strict=True):
+            yield prediction.label, item.target
+
+
+def _places(reader: LabelReader, keys: set[str]) -> dict[str, str]:
+    """The shard of each wanted key that has a label: one pass over the store's keys."""
+    places: dict[str, str] = {}
+    for shard in reader.shards:
+        ledger = reader.ledger(shard)
+        assert ledger is not None
+        for name in ledger.ok_keys().tolist():
+            key = name.decode("utf-8", "surrogateescape")
+            if key not in keys:
+                continue
+            if key in places:
+                raise ValueError(f"key {key!r} lies in {places[key]} and in {shard}")
+            places[key] = shard
+    return places

@@ -1,0 +1,275 @@
+"""Is a label store whole, does it fit its images, and would its expert say the same again?
+
+Every shard costs one pass over its tar's bytes and one comparison of key arrays; a random sample
+of labels is decoded, and some of them may be inferred anew. Nothing is looked up across shards,
+so the cost per image does not grow with the store.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cliptex.console import track
+from cliptex.experts.protocol import Expert
+from cliptex.files import sha256_file
+from cliptex.labelling.compare import Tolerance, as_stored, difference
+from cliptex.labels.kinds import Kind
+from cliptex.labels.ledger import Ledger, ledger_path
+from cliptex.labels.reader import LabelReader
+from cliptex.labels.writer import label_tar
+from cliptex.shards.dataset import ImageTextShards
+from cliptex.shards.images import ImageError, decode_image
+
+SHOWN = 20  # problems that the text lists one by one
+RELABEL = "remove {ledger} and run `cliptex label run` again: only this shard is labelled anew"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, what, and what to do about it."""
+
+    file: Path
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}; {self.remedy}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What was looked at, and what is wrong.
+
+    `shards` counts those of the images, `labelled` those with a readable ledger, `images` the
+    ledger's lines in them; `bytes_read` is what was hashed. `decoded` and `inferred` count the
+    labels of the random samples.
+    """
+
+    folder: Path
+    expert: str
+    shards: int
+    labelled: int
+    images: int
+    bytes_read: int
+    decoded: int
+    inferred: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.expert}: {self.labelled} of {self.shards} shards, {self.images} images, "
+            f"{self.bytes_read / 2**20:.1f} MiB hashed, {self.decoded} labels decoded, "
+            f"{self.inferred} inferred anew: "
+            + ("nothing is wrong" if self.ok else f"{len(self.problems)} problems")
+        )
+        lines = [f"  {problem}" for problem in self.problems[:SHOWN]]
+        more = len(self.problems) - len(lines)
+        return "\n".join([head, *lines, *([f"  and {more} more"] if more else [])])
+
+
+def verify_labels(
+    shards: ImageTextShards,
+    folder: Path,
+    *,
+    sample: int = 0,
+    expert: Expert | None = None,
+    decode: int = 256,
+    seed: int = 0,
+    tolerance: Tolerance = Tolerance(),  # noqa: B008 (frozen)
+) -> VerifyReport:
+    """Check `LABELS/EXPERT` against its ledgers and its images.
+
+    Of every shard: the ledger's checksum, the label tar's size and sha256, and that it holds a
+    line for each image, in the images' order. Of about `decode` images drawn by the seed: that
+    their labels decode and are of their kind. Of `sample` more: that `expert` gives the same
+    label again, within `tolerance`. A shard without labels is a problem too.
+
+    Raises FileNotFoundError or ValueError where `folder` has no readable manifest, ValueError for
+    a sample without an expert.
+    """
+    if sample and expert is None:
+        raise ValueError("inferring a sample anew needs the expert that made the labels")
+    reader = LabelReader(folder)
+    problems = _store_problems(shards, reader)
+    labelled: dict[str, Ledger] = {}
+    hashed = 0
+    for shard in track(shards.shards, label=f"verifying {reader.manifest.expert}"):
+        ledger, found = _verify_shard(shards, reader, shard)
+        problems += found
+        if ledger is not None:
+            labelled[shard] = ledger
+            hashed += ledger.tar_size
+    sound = set(labelled) - {p.file.relative_to(reader.folder).as_posix() for p in problems}
+    drawn = _draw(shards, labelled, sound, decode, np.random.default_rng([seed, 0]))
+    problems += _decode_problems(reader, drawn)
+    again = _draw(shards, labelled, sound, sample, np.random.default_rng([seed, 1]))
+    if again and expert is not None:
+        problems += _inference_problems(shards, reader, expert, again, tolerance)
+    reader.close()
+    return VerifyReport(
+        folder=reader.folder,
+        expert=reader.manifest.expert,
+        shards=len(shards.shards),
+        labelled=len(labelled),
+        images=sum(map(len, labelled.values())),
+        bytes_read=hashed,
+        decoded=len(drawn),
+        inferred=len(again),
+        problems=tuple(problems),
+    )
+
+
+def _store_problems(shards: ImageTextShards, reader: LabelReader) -> list[Problem]:
+    """What is wrong with the store as a whole."""
+    problems: list[Problem] = []
+    if reader.manifest.dataset_id != shards.dataset_id:
+        what = f"made for data set {reader.manifest.dataset_id}, these are {shards.dataset_id}"
+        remedy = "verify with the shards that were labelled, or label these into another folder"
+        problems.append(Problem(reader.folder / "manifest.json", what, remedy))
+    for shard in sorted(set(reader.shards) - set(shards.shards)):
+        tar = label_tar(reader.folder, shard)
+        what = f"{shards.root} has no shard {shard}"
+        problems.append(Problem(tar, what, f"remove it and {ledger_path(tar).name}"))
+    return problems
+
+
+def _verify_shard(
+    shards: ImageTextShards, reader: LabelReader, shard: str
+) -> tuple[Ledger | None, list[Problem]]:
+    tar = label_tar(reader.folder, shard)
+    try:
+        ledger = reader.ledger(shard)
+    except ValueError as error:
+        what, _, remedy = str(error).partition(". ")
+        return None, [Problem(tar, what, remedy or RELABEL.format(ledger=ledger_path(tar)))]
+    if ledger is None:
+        what = "a tar without a ledger" if tar.exists() else "the shard has no labels yet"
+        return None, [Problem(tar, what, "run `cliptex label run` again: it goes on from there")]
+    found = [*_tar_problems(tar, ledger), *_key_problems(shards.index(shard).names, ledger)]
+    remedy = RELABEL.format(ledger=ledger_path(tar))
+    return ledger, [Problem(tar, what, remedy) for what in found]
+
+
+def _tar_problems(tar: Path, ledger: Ledger) -> list[str]:
+    if not tar.exists():
+        return ["it does not exist although it has a ledger"]
+    size = tar.stat().st_size
+    if size != ledger.tar_size:
+        return [f"it has {size} bytes, its ledger says {ledger.tar_size}"]
+    digest = sha256_file(tar)
+    if digest != ledger.tar_sha256:
+        return [f"its sha256 is {digest[:16]}..., its ledger says {ledger.tar_sha256[:16]}..."]
+    ends = ledger.rows["offset"] + ledger.rows["size"]
+    return [] if not len(ends) or ends.max() <= size else ["its ledger points beyond its end"]
+
+
+def _key_problems(names: np.ndarray, ledger: Ledger) -> list[str]:
+    """How the ledger's keys differ from `names` (n,), the images' keys in UTF-8."""
+    if len(names) == len(ledger) and np.array_equal(names, ledger.keys):
+        return []
+    found: list[str] = []
+    for text, keys in (
+        ("has no line for {} images, such as {!r}", np.setdiff1d(names, ledger.keys)),
+        ("has lines for {} keys without an image, such as {!r}", np.setdiff1d(ledger.keys, names)),
+    ):
+        if len(keys):
+            found.append(
+                "its ledger " + text.format(len(keys), bytes(keys[0]).decode("utf-8", "replace"))
+            )
+    if len(np.unique(ledger.keys)) < len(ledger):
+        found.append("its ledger holds a key twice")
+    return found or ["its ledger's keys are not in the order of the images"]
+
+
+def _draw(
+    shards: ImageTextShards,
+    ledgers: dict[str, Ledger],
+    sound: set[str],
+    count: int,
+    rng: np.random.Generator,
+) -> list[tuple[str, str]]:
+    """At most `count` labelled (shard, key) of the sound shards, each label equally likely.
+
+    The shards' share of the draw follows their number of labels; within a shard rows are drawn.
+    """
+    ok = {s: np.flatnonzero(ledgers[s].rows["status"] == 0) for s in shards.shards if s in sound}
+    starts = np.cumsum([0, *map(len, ok.values())])
+    total = int(starts[-1])
+    chosen = np.sort(rng.choice(total, min(count, total), replace=False)) if total else []
+    names = list(ok)
+    drawn: list[tuple[str, str]] = []
+    for number in chosen:
+        place = int(np.searchsorted(starts, number, side="right")) - 1
+        shard = names[place]
+        row = ok[shard][number - starts[place]]
+        drawn.append((shard, bytes(ledgers[shard].keys[row]).decode("utf-8", "surrogateescape")))
+    return drawn
+
+
+def _decode_problems(reader: LabelReader, drawn: Iterable[tuple[str, str]]) -> list[Problem]:
+    """Labels that do not decode or are not of their kind; one problem a shard."""
+    bad: dict[str, list[str]] = defaultdict(list)
+    for shard, key in drawn:
+        try:
+            stored = reader.read(shard, key)
+            assert stored is not None  # the ledger said ok
+            reader.kind.check(stored.array)
+        except ValueError as error:
+            bad[shard].append(f"{key!r} ({error})")
+    return [_label_problem(reader, shard, "unreadable labels", keys) for shard, keys in bad.items()]
+
+
+def _inference_problems(
+    shards: ImageTextShards,
+    reader: LabelReader,
+    expert: Expert,
+    drawn: list[tuple[str, str]],
+    tolerance: Tolerance,
+) -> list[Problem]:
+    """Labels that the expert would not give again; nothing is inferred where it is another one."""
+    manifest = reader.manifest
+    spec = expert.spec
+    if (spec.kind, spec.weights_sha256) != (reader.kind, manifest.weights_sha256):
+        what = f"made by {manifest.expert} with weights {manifest.weights_sha256[:16] or 'unknown'}"
+        remedy = f"verify with that expert, not {spec.name} ({spec.weights_sha256[:16]})"
+        return [Problem(reader.folder / "manifest.json", what, remedy)]
+    bad: dict[str, list[str]] = defaultdict(list)
+    for shard, key in track(drawn, label=f"inferring with {spec.name}"):
+        stored = reader.read(shard, key)
+        assert stored is not None
+        try:
+            image = decode_image(shards.read(shard, key).image)
+            fresh = expert.predict([image])[0].label
+            error = _disagreement(spec.kind, stored.array, fresh, manifest.max_side, tolerance)
+        except ImageError as reason:
+            error = f"labelled, but its image does not decode: {reason}"
+        if error:
+            bad[shard].append(f"{key!r} ({error})")
+    what = "labels that the expert does not give again"
+    return [_label_problem(reader, shard, what, keys) for shard, keys in bad.items()]
+
+
+def _disagreement(
+    kind: Kind, stored: np.ndarray, label: np.ndarray, max_side: int, tolerance: Tolerance
+) -> str:
+    """Why a fresh label is not the stored one, or an empty string."""
+    fresh = as_stored(kind, label, max_side)
+    if fresh.shape != stored.shape:
+        return f"stored as {stored.shape}, now {fresh.shape}"
+    found = difference(kind, stored, fresh)
+    return "" if found.within(kind, tolerance) else found.describe(kind)
+
+
+def _label_problem(reader: LabelReader, shard: str, what: str, keys: list[str]) -> Problem:
+    tar = label_tar(reader.folder, shard)
+    remedy = RELABEL.format(ledger=ledger_path(tar))
+    return Problem(tar, f"{len(keys)} {what}, such as {keys[0]}", remedy)

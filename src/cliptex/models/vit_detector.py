@@ -1,0 +1,102 @@
+"""The CLIPTeX authors' public Mask R-CNN: plain ViT, simple pyramid, torchvision's machinery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+
+from cliptex.models.detection.heads import ProposalHead, box_head, conv_stack, mask_predictor
+from cliptex.models.detection.plain_vit import PlainViT, VitForm
+from cliptex.models.simple_pyramid import PyramidBackbone
+
+ANCHOR_SIDES = (32, 64, 128, 256, 512)
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)
+MULTIPLE = 32
+"""Sides of images must be multiples of it."""
+
+
+@dataclass(frozen=True)
+class DetectorForm:
+    """Sizes and thresholds; the defaults are the released ViT-B detector's.
+
+    width: channels of every map and convolution behind the ViT; hidden: of the box head.
+    score_threshold: detections at or below it are dropped before suppression.
+    """
+
+    vit: VitForm = field(default_factory=VitForm)
+    classes: int = 81
+    width: int = 256
+    hidden: int = 1024
+    score_threshold: float = 0.05
+    detections: int = 100
+
+
+class Unscaled(GeneralizedRCNNTransform):
+    """Batches images as they come: the size is the caller's choice, and so are mean and scale."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            min_size=1,
+            max_size=1,
+            image_mean=[0.0] * 3,
+            image_std=[1.0] * 3,
+            size_divisible=MULTIPLE,
+        )
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Image and target unchanged."""
+        return image, target
+
+
+class VitMaskRCNN(nn.Module):
+    """torchvision's Mask R-CNN under the name `model`, as in the authors' checkpoints."""
+
+    def __init__(self, model: MaskRCNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """As torchvision's: images (3, H, W) in [0, 1] -> boxes, labels, scores, soft masks.
+
+        With targets, while training, the losses.
+        """
+        return self.model(images, targets)
+
+
+def build_vit_maskrcnn(form: DetectorForm = DetectorForm()) -> VitMaskRCNN:
+    """The untrained detector. All five levels go to the proposals and to both heads."""
+    vit = PlainViT(form.vit)
+    backbone = PyramidBackbone(vit, vit.channels, form.width)
+    levels = [str(stride) for stride in (4, 8, 16, 32, 64)]
+    anchors = AnchorGenerator(
+        tuple((side,) for side in ANCHOR_SIDES), (ANCHOR_RATIOS,) * len(ANCHOR_SIDES)
+    )
+    model = MaskRCNN(
+        backbone,
+        rpn_anchor_generator=anchors,
+        rpn_head=ProposalHead(form.width, len(ANCHOR_RATIOS)),
+        rpn_bg_iou_thresh=0.7,  # the authors' default: no band of ignored anchors
+        rpn_pre_nms_top_n_test=1000,
+        rpn_post_nms_top_n_test=1000,
+        rpn_nms_thresh=0.7,
+        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2),
+        box_head=box_head(form.width, 7, form.hidden),
+        box_predictor=FastRCNNPredictor(form.hidden, form.classes),
+        box_score_thresh=form.score_threshold,
+        box_nms_thresh=0.5,
+        box_detections_per_img=form.detections,
+        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2),
+        mask_head=conv_stack(form.width, 4),
+        mask_predictor=mask_predictor(form.width, form.classes),
+    )
+    model.transform = Unscaled()
+    return VitMaskRCNN(model)
