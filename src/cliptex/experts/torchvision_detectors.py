@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.detection import (
     MaskRCNN,
@@ -27,6 +26,7 @@ from cliptex.experts.composite import predict_instances
 from cliptex.experts.postprocess import MAX_SIDE
 from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
+from cliptex.experts.weights import load_exactly, read_weights
 from cliptex.files import sha256_file
 from cliptex.labels.codecs import fitted_size
 
@@ -49,7 +49,7 @@ def load_maskrcnn(
     path = _downloaded() if weights is None else Path(weights)
     with torch.device("meta"):
         network = build_maskrcnn()
-    load_strictly(network, path)
+    load_exactly(network, read_weights(path), path)
     transform: Any = network.transform
     source = "torchvision maskrcnn_resnet50_fpn_v2" if weights is None else str(weights)
     spec = ExpertSpec(
@@ -96,43 +96,6 @@ def maskrcnn_expert(spec: ExpertSpec, network: MaskRCNN, placement: Placement) -
         return resized
 
     return TorchExpert(spec, network, Adapter(prepare, _detect, _read), placement)
-
-
-def load_strictly(network: nn.Module, path: Path) -> None:
-    """Fill `network`, which may lie on the meta device, with the state dict in `path`.
-
-    Raises FileNotFoundError without the file, ValueError where any key or shape differs.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no weights {path}")
-    state = _read_state(path)
-    wanted = network.state_dict()
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"{path} does not fit {type(network).__name__}: {len(missing)} keys are missing "
-            f"{missing[:3]}, {len(unknown)} are unknown {unknown[:3]}; give the state dict of "
-            "torchvision's maskrcnn_resnet50_fpn_v2"
-        )
-    for key, tensor in wanted.items():
-        if state[key].shape != tensor.shape:
-            raise ValueError(
-                f"{path}: {key} has the shape {tuple(state[key].shape)}, the network needs "
-                f"{tuple(tensor.shape)}; it must have COCO's {SPARSE_IDS} outputs"
-            )
-    state = {key: x.float() if x.is_floating_point() else x for key, x in state.items()}
-    network.load_state_dict(state, assign=True)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]  # what torchvision's training script saves
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
-        raise ValueError(f"{path} is not a state dict: expected names of tensors")
-    return state
 
 
 def _downloaded() -> Path:

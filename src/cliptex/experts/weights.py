@@ -39,7 +39,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copy `state` into `network`; ValueError, naming `path`, unless names and shapes agree.
+    """Put `state`, in float32, into `network`, which may lie on the meta device.
+
+    Raises ValueError, naming `path`, unless names and shapes agree.
 
     One error tells all: how many tensors are missing, unexpected or of another shape, and which.
     """
@@ -65,4 +67,5 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], path: Path) ->
             f"{path} is no checkpoint of {type(network).__name__}: {'; '.join(parts)}; "
             "use the file its authors released"
         )
-    network.load_state_dict(dict(state))
+    in_float32 = {name: x.float() if x.is_floating_point() else x for name, x in state.items()}
+    network.load_state_dict(in_float32, assign=True)
