@@ -125,8 +125,8 @@ def _data_stages(out: Path, config: DemoConfig, controls: bool) -> list[Stage]:
         return ImageTextShards(web, cache=out / "web" / "index")
 
     def label(folder: Path) -> None:
-        for task in TASKS:
-            label_shards(shards(), load_expert(f"playroom:{task}"), folder, batch_size=16)
+        experts = [load_expert(f"playroom:{task}") for task in TASKS]
+        label_shards(shards(), experts, folder, batch_size=16)
 
     def score(folder: Path) -> None:
         path = folder / "results.jsonl"
