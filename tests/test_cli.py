@@ -122,6 +122,7 @@ def test_interrupt_of_a_real_process_exits_with_130():
     code = """
 import os, signal
 from cliptex.cli import app, main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background shells ignore it
 def wait(out: str = "x") -> None:
     os.kill(os.getpid(), signal.SIGINT)
 app.COMMANDS["demo"] = wait
