@@ -23,9 +23,8 @@ def run(
 
     Args:
         data: folder of image-text shards, or one tar.
-        expert: one or more of playroom:segmentation, playroom:depth, playroom:normals, a YAML
-            card, or the name of a shipped card (deeplab_voc21, nyu_depth, nyu_normals) with
-            --weights.
+        expert: one or more names of `cliptex experts list`, or paths of YAML cards; ONNX models
+            of shipped cards and released weight files need --weights.
         out: folder of label stores; each expert's own is made in it.
         weights: model file of a card, or the folder that holds those of all cards; by default
             beside the card.
