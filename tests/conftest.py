@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -39,3 +40,18 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", guarded)
         yield
+
+
+@pytest.fixture
+def memory() -> Iterator:
+    """memory://store (a `upath.UPath`), emptied before and after."""
+    from fsspec.implementations.memory import MemoryFileSystem
+    from upath import UPath
+
+    def empty() -> None:
+        MemoryFileSystem.store.clear()
+        MemoryFileSystem.pseudo_dirs[:] = [""]
+
+    empty()
+    yield UPath("memory://store")
+    empty()

@@ -5,18 +5,32 @@ from pathlib import Path
 import pytest
 
 from cliptex.recipes import (
+    AROUND_512,
+    TABLE_5,
+    clip_ft_resnet50,
     clip_ft_vit_b16,
+    clip_ft_vit_h16,
+    cliptex_resnet50,
     cliptex_vit_b16,
+    cliptex_vit_h16,
     photos,
     playroom,
     playroom_pretrain,
 )
-from cliptex.training.config import TrainConfig
+from cliptex.training.config import TrainConfig, changed
 
 DATA, LABELS = Path("web"), Path("labels")
 TASKS = {"segmentation": "mask-rcnn", "depth": "dpt", "normals": "nll-angmf"}
+H16 = "corenet:ViT-H-16"
+
+PAIRS = {  # CLIP-FT and CLIPTeX of the three image encoders of section 4.2
+    "ViT-B/16": (clip_ft_vit_b16(DATA), cliptex_vit_b16(DATA, LABELS, tasks=TASKS)),
+    "ViT-H/16": (clip_ft_vit_h16(DATA, H16), cliptex_vit_h16(DATA, LABELS, H16, tasks=TASKS)),
+    "ResNet-50": (clip_ft_resnet50(DATA), cliptex_resnet50(DATA, LABELS, tasks=TASKS)),
+}
 
 
+@pytest.mark.parametrize("encoder", PAIRS)
 @pytest.mark.parametrize(
     ("key", "value"),
     [  # the paper's Table 7, line by line
@@ -29,26 +43,122 @@ TASKS = {"segmentation": "mask-rcnn", "depth": "dpt", "normals": "nll-angmf"}
         ("loss_weights", {"depth": 1.0, "clip": 1.0, "segmentation": 0.1, "normals": 1.0}),
     ],
 )
-def test_table_7(key: str, value: object) -> None:
-    assert getattr(cliptex_vit_b16(DATA, LABELS, tasks=TASKS), key) == value
+def test_table_7(key: str, value: object, encoder: str) -> None:
+    assert [getattr(config, key) for config in PAIRS[encoder]] == [value, value]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        # section 3.1: "a single shared multi-scale module (Zhao et al., 2017)", whose grids are
+        # 1, 2, 3, 6; "independent point-wise convolution as the head for each task"
+        ("dense.pools", (1, 2, 3, 6)),
+        ("dense.head", "light"),
+        # the paper is silent; the authors' library for CLIP (corenet, clip_vit_base.yaml)
+        ("weight_decay", 0.2),
+        ("betas", (0.9, 0.98)),
+        ("eps", 1e-6),
+        ("clip_grad", None),
+        ("crop_scale", (0.9, 1.0)),
+        ("crop_ratio", (3 / 4, 4 / 3)),
+        ("flip", 0.0),
+        ("dense.width", 512),
+        ("dense.dropout", 0.1),
+        # the paper is silent; ours
+        ("dense.norm", "group"),
+        ("ema", None),
+        ("head_lr_multiplier", 1.0),
+    ],
+)
+def test_sections_3_and_4_and_what_the_paper_leaves_open(key: str, value: object) -> None:
+    for _, config in PAIRS.values():
+        found: object = config
+        for name in key.split("."):
+            found = getattr(found, name)
+        assert found == value
 
 
 def test_resolution_varies_around_512_in_steps_of_32() -> None:
-    sizes = cliptex_vit_b16(DATA, LABELS, tasks=TASKS).resolution
-    assert sizes[0] == (512, 512)
-    assert len(set(sizes)) == len(sizes) > 1
-    # 160 to 320 around 224, times 512 / 224: 366 to 731.
-    assert all(h == w and h % 32 == 0 and 352 <= h <= 736 for h, w in sizes)
+    # Section 4.2: "variable resolution and a batch sampler, whose base [...] is 512 x 512".
+    # 160 to 320 around 224 in five (corenet), times 512 / 224, to multiples of 32.
+    assert [side for side, _ in AROUND_512] == [512, 352, 448, 544, 640, 736]
+    for pair in PAIRS.values():
+        assert all(config.resolution == AROUND_512 for config in pair)
+    assert all(h == w for h, w in AROUND_512)
 
 
-def test_clip_ft_differs_in_tasks_and_labels_alone() -> None:
-    ft = clip_ft_vit_b16(DATA).model_dump()
-    cliptex = cliptex_vit_b16(DATA, LABELS, tasks=TASKS).model_dump()
+@pytest.mark.parametrize("encoder", PAIRS)
+def test_clip_ft_differs_in_tasks_and_labels_alone(encoder: str) -> None:
+    # Section 4.2: CLIPTeX is fine-tuned "using the same settings as CLIP-FT".
+    ft, cliptex = (config.model_dump() for config in PAIRS[encoder])
     assert {key for key in ft if ft[key] != cliptex[key]} == {"labels", "tasks"}
+
+
+def test_clip_ft_of_the_playroom_differs_in_tasks_and_their_weights_alone() -> None:
     ft, cliptex = playroom(DATA).model_dump(), playroom(DATA, LABELS).model_dump()
     differing = {key for key in ft if ft[key] != cliptex[key]}
     assert differing == {"labels", "tasks", "loss_weights"}  # weights of tasks alone:
     assert ft["loss_weights"]["clip"] == cliptex["loss_weights"]["clip"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("row", "segmentation", "depth", "normals"),
+    [  # the paper's Table 5, line by line
+        ("R1", False, False, False),
+        ("R2", True, False, False),
+        ("R3", False, True, False),
+        ("R4", False, False, True),
+        ("R5", True, True, False),
+        ("R6", True, False, True),
+        ("R7", False, True, True),
+        ("R8", True, True, True),
+    ],
+)
+def test_rows_of_table_5(row, segmentation: bool, depth: bool, normals: bool) -> None:
+    wanted = {"segmentation": segmentation, "depth": depth, "normals": normals}
+    config = cliptex_vit_b16(DATA, LABELS, tasks=TASKS, row=row)
+    assert config.tasks == {task: TASKS[task] for task, on in wanted.items() if on}
+    assert len(TABLE_5) == 8
+
+
+def test_row_1_is_clip_ft_and_row_8_is_cliptex() -> None:
+    # Their scores in Table 5 are those of CLIP-FT and CLIPTeX in Tables 1 to 3.
+    assert cliptex_vit_b16(DATA, LABELS, tasks=TASKS, row="R1") == clip_ft_vit_b16(DATA)
+    assert cliptex_vit_b16(DATA, LABELS, tasks=TASKS, row="R8") == PAIRS["ViT-B/16"][1]
+
+
+def test_a_row_says_which_expert_it_lacks() -> None:
+    with pytest.raises(ValueError, match=r"R5 .* \['depth'\]"):
+        cliptex_vit_b16(DATA, LABELS, tasks={"segmentation": "mask-rcnn"}, row="R5")
+
+
+def test_rows_of_table_6_differ_in_the_heads_alone() -> None:
+    light, heavy = (
+        cliptex_vit_b16(DATA, LABELS, tasks=TASKS, head_layers=n).model_dump() for n in (1, 3)
+    )
+    assert {key for key in light if light[key] != heavy[key]} == {"dense"}
+    differing = {key for key in light["dense"] if light["dense"][key] != heavy["dense"][key]}
+    assert differing == {"head"}
+
+
+def test_learning_rates_follow_the_batch_only_where_asked() -> None:
+    # 2048 / 32 = 64, whose root is 8.
+    for rule, factor in (("none", 1), ("sqrt", 8), ("linear", 64)):
+        config = clip_ft_vit_b16(DATA, batch_size=2048, lr_rule=rule)
+        assert config.batch_size == 2048
+        rates = (config.warmup_init_lr, config.lr, config.min_lr)
+        assert rates == pytest.approx((1e-6 * factor, 3e-5 * factor, 1e-6 * factor))
+    assert clip_ft_vit_b16(DATA, batch_size=2048, lr_rule="sqrt", lr=1e-4).lr == 1e-4
+
+
+def test_where_the_models_start() -> None:
+    spec = clip_ft_vit_b16(DATA).model
+    assert (spec.name, spec.weights) == ("open_clip:ViT-B-16", "laion2b_s34b_b88k")
+    spec = clip_ft_resnet50(DATA).model
+    assert (spec.name, spec.weights) == ("open_clip:RN50", "openai")
+    spec = clip_ft_vit_b16(DATA, start="corenet:/weights/clip_vit_base_16.pt").model
+    assert (spec.name, spec.weights) == ("corenet:/weights/clip_vit_base_16.pt", None)
+    assert clip_ft_vit_b16(DATA, start="playroom").model.name == "playroom"
 
 
 def test_playroom_learns_from_its_own_experts() -> None:
@@ -77,5 +187,10 @@ def test_changes_are_validated_and_replace_the_length() -> None:
     assert clip_ft_vit_b16(DATA, steps=10).epochs is None
     assert playroom(DATA, epochs=2).steps is None
     assert playroom(DATA, steps=7).steps == 7
+    seen = clip_ft_vit_b16(DATA, samples=12_800)
+    assert (seen.samples, seen.epochs, seen.steps) == (12_800, None, None)
+    assert changed(seen, {"steps": 3}).samples is None
+    with pytest.raises(ValueError, match="exactly one of steps, epochs, samples"):
+        playroom(DATA, steps=7, samples=9)
     with pytest.raises(ValueError, match="learning_rate"):
         playroom(DATA, learning_rate=1.0)

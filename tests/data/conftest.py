@@ -13,7 +13,7 @@ from PIL import Image
 from cliptex.labels.kinds import Kind
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import labels_from_arrays
+from cliptex.labels.store import ShardLabelWriter, add_label, claim_store, labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
 
@@ -41,6 +41,31 @@ def write_shards(tmp_path: Path) -> Callable[[Pictures], ImageTextShards]:
             for number, (data, text) in enumerate(pictures):
                 writer.add(f"{number:03d}", data, "png", text)
         return ImageTextShards(tmp_path / "web", cache=tmp_path / "index")
+
+    return write
+
+
+@pytest.fixture
+def write_reliable(tmp_path: Path) -> Callable[..., LabelReader]:
+    """As `write_labels`, with key -> confidence (left out: none) stored beside the labels."""
+
+    def write(
+        shards: ImageTextShards,
+        name: str,
+        kind: Kind,
+        arrays: Mapping[str, np.ndarray],
+        confidence: Mapping[str, np.ndarray],
+    ) -> LabelReader:
+        manifest = Manifest.of(
+            kind, expert=name, dataset_id=shards.dataset_id, source="a test", confidence="a test"
+        )
+        folder = claim_store(tmp_path / "reliable", manifest)
+        for shard in shards.shards:
+            with ShardLabelWriter(folder, shard) as writer:
+                for key in shards.keys(shard):
+                    add_label(writer, manifest, key, arrays[key], confidence=confidence.get(key))
+                writer.commit()
+        return LabelReader(folder)
 
     return write
 

@@ -129,7 +129,7 @@ def test_depth_is_normalised_by_the_statistics_of_the_whole_image(dataset, label
         expected = (DEPTH.resize(truth, SIZE) - median) / spread
         ok = np.isfinite(expected)
         assert np.array_equal(targets.valid[row].numpy(), ok)
-        assert np.allclose(targets.target[row, 0].numpy()[ok], expected[ok], atol=2e-3)
+        assert np.allclose(targets.target[row, 0].numpy()[ok], expected[ok], atol=3e-3)
 
 
 def test_normals_are_unit_vectors_and_mirror_with_the_image(dataset) -> None:

@@ -1,10 +1,23 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
 
-from cliptex.data.transforms import Augmentation, View, draw_view, sample_generator, view_image
+from cliptex.data.transforms import (
+    Augmentation,
+    View,
+    draw_view,
+    reduction,
+    sample_generator,
+    view_image,
+)
 from cliptex.labels.kinds import Box, ClassMap, ScalarField
+from cliptex.shards.images import decode_image
 
 
 def views(count: int, height: int, width: int, **changes) -> list[View]:
@@ -91,3 +104,63 @@ def test_class_borders_stay_within_half_a_pixel_of_the_image() -> None:
         seen = view_image(image, view, (32, 32))[16, :, 0] > 127
         sampled = kind.sample(label, view.box, (32, 32), view.flip)[16] == 1
         assert (seen != sampled).sum() <= 1
+
+
+def test_crops_are_spread_like_those_of_torchvision() -> None:
+    """Its boxes are rounded to pixels, hence the large picture; the tails include fallbacks."""
+    height, width, count = 900, 1600, 1500
+    image = torch.empty(1, height, width)
+    torch.manual_seed(0)
+    theirs = np.array(  # top, left, height, width
+        [RandomResizedCrop.get_params(image, [0.3, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
+    )
+    boxes = [view.box for view in views(count, height, width, scale=(0.3, 1.0))]
+    ours = np.array(
+        [
+            (
+                box.top * height,
+                box.left * width,
+                (box.bottom - box.top) * height,
+                (box.right - box.left) * width,
+            )
+            for box in boxes
+        ]
+    )
+    for quantile in (0.1, 0.25, 0.5, 0.75, 0.9):
+        mine, other = (np.quantile(boxes, quantile, axis=0) for boxes in (ours, theirs))
+        assert np.abs(mine - other).max() < 40  # standard error about 15
+
+
+@pytest.mark.parametrize(
+    ("shape", "box", "size", "by"),
+    [
+        ((480, 640), Box(), (480, 640), 1),
+        ((480, 640), Box(), (241, 320), 1),  # half of 480 is less than 241
+        ((480, 640), Box(), (240, 320), 2),
+        ((480, 640), Box(right=0.5), (240, 320), 1),  # 320 columns are seen
+        ((480, 640), Box(), (100, 100), 4),
+        ((4800, 6400), Box(), (32, 32), 8),
+        ((100, 100), Box(), (200, 200), 1),
+    ],
+)
+def test_reductions_by_hand(shape, box: Box, size, by: int) -> None:
+    assert reduction(*shape, View(box, False), size) == by
+
+
+@pytest.mark.parametrize("by", [2, 4, 8])
+@pytest.mark.parametrize("shape", [(240, 320), (237, 315), (233, 321)])
+def test_a_reduced_jpeg_shows_the_same_place(by: int, shape: tuple[int, int]) -> None:
+    """Sides that are no multiples of 8 are rounded up by the decoder; nothing may move by that."""
+    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
+    x, y = (columns + 0.5) / shape[1], (rows + 0.5) / shape[0]
+    picture = np.stack([x * 255, y * 255, x * 0], axis=-1).round().astype(np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "JPEG", quality=98, subsampling=0)
+    reduced = decode_image(data.getvalue(), min_side=min(shape) // by)
+    assert reduced.shape[:2] == (-(-shape[0] // by), -(-shape[1] // by))
+    view = View(Box(left=0.1, top=0.2, right=0.8, bottom=0.9), flip=True)
+    extent = (shape[0] / by, shape[1] / by)
+    seen = view_image(reduced, view, (20, 24), extent=extent)[2:-2, 2:-2].astype(float)
+    whole = view_image(picture, view, (20, 24))[2:-2, 2:-2].astype(float)
+    assert np.abs((seen - whole).mean(axis=(0, 1))).max() < 1  # at 8, half a pixel is 4
+    assert np.abs(seen - whole).max() < 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
+from cliptex.experts import onnx as onnx_experts
 from cliptex.experts.card import read_card
-from cliptex.experts.load import CARDS, load_expert, shipped_cards
-from cliptex.experts.onnx import OnnxExpert
+from cliptex.experts.load import CARDS, load_expert, load_on_devices, shipped_cards
+from cliptex.experts.onnx import CUDA, OnnxExpert
 from cliptex.experts.postprocess import FRAME_SIGNS
 from cliptex.experts.preprocess import network_size, prepare
-from cliptex.experts.protocol import Expert
+from cliptex.experts.protocol import Expert, Placement, concurrency_of
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
 
 onnx = pytest.importorskip("onnx", reason="the dev extra's onnx builds the tiny models")
@@ -77,7 +79,7 @@ def gradient(size: tuple[int, int]) -> np.ndarray:
 
 def test_scalar__at_the_images_aspect(tmp_path: Path) -> None:
     save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
-    expert = OnnxExpert(write_card(tmp_path), threads=1)
+    expert = OnnxExpert(write_card(tmp_path))
     assert expert.spec.kind == ScalarField("1/m") and len(expert.spec.weights_sha256) == 64
     labels = predict(expert, [gradient((4, 4)), gradient((16, 32)), gradient((8, 8))])
     assert [label.shape for label in labels] == [(4, 4), (4, 8), (8, 8)]
@@ -89,7 +91,7 @@ def test_scalar__at_the_images_aspect(tmp_path: Path) -> None:
 def test_batches__do_not_change_results(tmp_path: Path) -> None:
     save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
     resize = {"rule": "multiple", "side": 8, "multiple": 4}
-    expert = OnnxExpert(write_card(tmp_path, input={"resize": resize}), threads=1)
+    expert = OnnxExpert(write_card(tmp_path, input={"resize": resize}))
     images = [gradient(size) for size in ((8, 8), (5, 20), (20, 5), (9, 9), (8, 8))]
     together = predict(expert, images)
     for image, label in zip(images, together, strict=True):
@@ -133,7 +135,7 @@ def test_fixed_batch_of_one__bytes_nhwc_padded_classes(tmp_path: Path) -> None:
         },
         output={"type": "class-ids", "classes": [str(i) for i in range(100)]},
     )
-    expert = OnnxExpert(path, threads=1)
+    expert = OnnxExpert(path)
     images = [gradient((4, 8)), gradient((8, 2)), gradient((3, 3))]
     flat, tall, small = predict(expert, images)
     assert np.array_equal(flat, images[0][:, :, 0])
@@ -143,17 +145,90 @@ def test_fixed_batch_of_one__bytes_nhwc_padded_classes(tmp_path: Path) -> None:
     assert large.shape == (5, 8) and (large == 7).all()
 
 
-def test_fixed_batch__forgotten_in_the_card(tmp_path: Path) -> None:
-    nodes: Nodes = [("ReduceMax", ["x"], ["y"], {"axes": [0], "keepdims": 1})]
+def on_device(expert: OnnxExpert) -> OnnxExpert:
+    """The expert, made to take the way of a CUDA device on the CPU: whole batches."""
+    expert.placement = Placement("cuda:0")
+    return expert
+
+
+def test_fixed_batch__forgotten_in_the_card_matters_on_devices_alone(tmp_path: Path) -> None:
+    nodes: Nodes = [
+        ("ReduceMax", ["x"], ["m"], {"axes": [0], "keepdims": 1}),
+        ("Slice", ["m", "zero", "one", "one"], ["y"], {}),
+    ]
     save_model(tmp_path / "tiny.onnx", nodes, FLOAT_NCHW, onnx.TensorProto.FLOAT)
+    images = [gradient((8, 8))] * 2
+    assert len(predict(OnnxExpert(write_card(tmp_path)), images)) == 2
     with pytest.raises(ValueError, match="fixed_batch"):
-        predict(OnnxExpert(write_card(tmp_path), threads=1), [gradient((8, 8))] * 2)
+        predict(on_device(OnnxExpert(write_card(tmp_path))), images)
+
+
+def test_devices_and_the_cpu__label_alike(tmp_path: Path) -> None:
+    save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
+    images = [gradient(size) for size in ((8, 8), (4, 8), (8, 8), (8, 4), (4, 8))]
+    resize = {"rule": "multiple", "side": 8, "of": "longer", "multiple": 4}
+    expert = OnnxExpert(write_card(tmp_path, input={"resize": resize}))
+    single = predict(expert, images)
+    together = predict(on_device(expert), images)
+    for image, one, other in zip(images, single, together, strict=True):
+        assert one.shape == image.shape[:2] and np.array_equal(one, other)
+
+
+def test_placements_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
+    card = write_card(tmp_path)
+    cpu_only = ["CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: cpu_only)
+    for placement, message in (
+        (Placement("cuda:1"), "was not built for CUDA.*onnxruntime-gpu"),
+        (Placement("tpu"), "cpu or cuda:NUMBER, not on 'tpu'"),
+        (Placement(precision="bfloat16"), "exported in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            OnnxExpert(card, placement=placement)
+    assert isinstance(load_on_devices(card, devices=("auto",)), OnnxExpert)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, *cpu_only])
+    refused = pytest.raises(ValueError, match="could not use cuda:1")
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), refused:  # onnxruntime warns
+        OnnxExpert(card, placement=Placement("cuda:1"))
+
+
+def test_all_images_run_on_the_processors_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images meet in two threads, whichever of two models they belong to."""
+    monkeypatch.setattr(onnx_experts, "_processors", lambda: 2)
+    onnx_experts._workers.cache_clear()
+    save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
+    expert = OnnxExpert(write_card(tmp_path))
+    assert concurrency_of(expert) == 2
+    meet, names = threading.Barrier(2, timeout=20), set()
+    read = onnx_experts.label_from_output
+
+    def meeting(*arguments: Any) -> np.ndarray:
+        names.add(threading.current_thread().name)
+        meet.wait()
+        return read(*arguments)
+
+    monkeypatch.setattr(onnx_experts, "label_from_output", meeting)
+    assert len(expert.predict([gradient((8, 8))] * 4)) == 4
+    assert len(names) == 2 and all("onnx" in name for name in names)
+    onnx_experts._workers.cache_clear()
+
+
+def test_processors__heed_omp_num_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_experts.os, "sched_getaffinity", lambda process: range(8))
+    for wanted, expected in (("", 8), ("3", 3), ("64", 8), ("0", 8), ("2,1", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+        assert onnx_experts._processors() == expected
 
 
 def test_padding__does_not_bleed_into_floats(tmp_path: Path) -> None:
     save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
     resize = {"rule": "pad", "height": 8, "width": 8, "value": 255}
-    expert = OnnxExpert(write_card(tmp_path, input={"resize": resize}), threads=1)
+    expert = OnnxExpert(write_card(tmp_path, input={"resize": resize}))
     for size in ((5, 16), (16, 5), (30, 40), (7, 8)):
         assert predict(expert, [np.full((*size, 3), 3, np.uint8)])[0].max() == 3, size
 
@@ -164,7 +239,7 @@ def test_logits__are_enlarged_before_the_best_wins(tmp_path: Path) -> None:
     nodes: Nodes = [("AveragePool", ["x"], ["y"], pool)]
     save_model(tmp_path / "tiny.onnx", nodes, FLOAT_NCHW, onnx.TensorProto.FLOAT)
     output = {"type": "logits", "classes": ["red", "green", "blue"]}
-    expert = OnnxExpert(write_card(tmp_path, output=output), threads=1)
+    expert = OnnxExpert(write_card(tmp_path, output=output))
     assert expert.spec.kind == ClassMap(("red", "green", "blue"))
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, :4, 0], image[:, 4:, 2] = 200, 200
@@ -176,7 +251,7 @@ def test_logits__are_enlarged_before_the_best_wins(tmp_path: Path) -> None:
 def test_metres__become_disparity(tmp_path: Path) -> None:
     save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
     path = write_card(tmp_path, output={"type": "scalar", "unit": "m"})
-    expert = OnnxExpert(path, threads=1)
+    expert = OnnxExpert(path)
     assert expert.spec.kind == ScalarField("1/m")
     (label,) = predict(expert, [gradient((8, 8))])
     assert np.isnan(label[:, 0]).all(), "a depth of 0 m is no depth"
@@ -213,7 +288,7 @@ def test_normals__of_every_frame_become_the_frame_of_labels(tmp_path: Path, fram
         },
         output={"type": "vector", "frame": frame},
     )
-    expert = OnnxExpert(path, threads=1)
+    expert = OnnxExpert(path)
     assert expert.spec.kind == UnitVector()
     answers = np.array(IN_FRAME[frame]).reshape(2, 2, 3)
     (label,) = predict(expert, [(128 + 20 * answers).astype(np.uint8)])

@@ -28,6 +28,7 @@ class NumpyExpert:
     label: Callable[[np.ndarray], np.ndarray] = _brightness
     kind: Kind = field(default_factory=lambda: ScalarField("1/m"))
     name: str = "numpy"
+    confidence: str = ""
     batches: list[list[tuple[int, ...]]] = field(default_factory=list)
 
     @property
@@ -39,6 +40,7 @@ class NumpyExpert:
             revision="1",
             weights_sha256="0" * 64,
             licence="none",
+            confidence=self.confidence,
         )
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:

@@ -14,6 +14,7 @@ import pytest
 
 from cliptex.labelling import engine
 from cliptex.labelling.engine import label_shards
+from cliptex.labelling.retry import find_failures
 from cliptex.labels.kinds import ClassMap, UnitVector
 from cliptex.labels.ledger import Status
 from cliptex.labels.reader import LabelReader
@@ -33,7 +34,7 @@ def test_label_shards__labels_everything_once(shards, make_expert, tmp_path: Pat
     assert reader.coverage(shards) == 1
     stored = reader.read(*shards.locate(7))
     assert stored is not None and stored.array.shape == (20, 30)
-    assert stored.array[0, 0] == pytest.approx(7 / 3, abs=1e-3), "joined to its own image"
+    assert stored.array[0, 0] == pytest.approx(7 / 3, abs=2e-2), "joined to its own image"
     before = tree(tmp_path / "labels")
     again = label_shards(shards, expert, tmp_path / "labels", batch_size=3)
     assert (again.shards_done, again.shards_skipped, again.images) == (0, 3, 0)
@@ -53,7 +54,7 @@ def test_batches__hold_one_size_and_never_cross_shards(
     for i in range(6):
         stored = reader.read(*shards.locate(i))
         assert stored is not None and stored.array.shape == sizes[i]
-        assert stored.array[0, 0] == pytest.approx(i / 3, abs=1e-3)
+        assert stored.array[0, 0] == pytest.approx(i / 3, abs=2e-2)
 
 
 def test_labels_larger_than_the_limit(shards, make_expert, tmp_path: Path) -> None:
@@ -101,13 +102,22 @@ def test_retry_failed__labels_only_shards_with_failures_of_the_expert(
     def moody(image: np.ndarray) -> np.ndarray:
         if image[0, 0, 0] == 5:
             raise MemoryError
-        return np.ones((8, 8))
+        return np.zeros((8, 8, 2)) if image[0, 0, 0] == 9 else np.ones((8, 8))
 
-    label_shards(shards, make_expert(moody), tmp_path / "labels")
+    label_shards(shards, make_expert(moody), tmp_path / "labels", only=shards.shards[1:])
     good = make_expert(lambda image: np.ones((8, 8)))
+    sound = label_shards(shards, good, tmp_path / "sound", only=shards.shards[1:])
+    failures = find_failures(shards, tmp_path / "labels", "numpy")
+    assert failures.shards == {"tiny-00001.tar": 1, "tiny-00002.tar": 1}
+    assert "failed on 2 images in 2 shards, which are labelled anew (8 images)" in str(failures)
     report = label_shards(shards, good, tmp_path / "labels", retry_failed=True)
-    assert (report.shards_done, report.shards_skipped, report.statuses) == (1, 2, {"ok": 4})
-    assert LabelReader(report.folder).coverage(shards) == 1
+    assert (report.shards_done, report.shards_skipped, report.statuses) == (2, 1, {"ok": 8})
+    assert tree(report.folder) == tree(sound.folder)
+    assert "nothing to do" in str(find_failures(shards, tmp_path / "labels", "numpy"))
+    again = label_shards(shards, good, tmp_path / "labels", retry_failed=True)
+    assert again.shards_done == 0, "what has no labels at all is not retried"
+    with pytest.raises(FileNotFoundError, match="absent"):
+        find_failures(shards, tmp_path / "labels", "absent")
 
 
 def test_an_expert_that_always_fails_stops_the_run(
@@ -127,7 +137,7 @@ def test_a_truncated_image_shard_is_labelled_as_far_as_it_is_whole(
 ) -> None:
     path = shards.root / shards.shards[0]
     path.write_bytes(path.read_bytes()[:3000])
-    cut = ImageTextShards(shards.root, cache=tmp_path / "cache")
+    cut = ImageTextShards(shards.root, cache=tmp_path / "cache", on_damaged="keep")
     assert 0 < len(cut) < 12
     report = label_shards(cut, make_expert(), tmp_path / "labels")
     assert report.statuses == {"ok": len(cut)}

@@ -17,7 +17,7 @@ from cliptex.labelling.engine import label_shards
 from cliptex.labelling.loading import max_images_in_flight
 from cliptex.labelling.predicting import is_out_of_memory
 from cliptex.labels.kinds import ClassMap
-from cliptex.labels.store import ShardLabelWriter, add_label
+from cliptex.labels.store import ShardLabelWriter, add_label, read_manifest
 from cliptex.shards.images import decode_image
 
 CLASSES = ClassMap(("even", "odd"))
@@ -61,16 +61,18 @@ def test_bytes__are_those_of_predicting_and_storing_one_by_one(
 ) -> None:
     expert = make_expert()
     report = label_shards(mixed_shards, expert, tmp_path / "labels", batch_size=3)
+    manifest = read_manifest(report.folder)
     (tmp_path / "plain").mkdir()
     for shard in mixed_shards.shards:
-        with ShardLabelWriter(tmp_path / "plain", shard) as writer:
+        size = mixed_shards.index(shard).size
+        with ShardLabelWriter(tmp_path / "plain", shard, image_size=size) as writer:
             for key in mixed_shards.keys(shard):
                 try:
                     image = decode_image(mixed_shards.read(shard, key).image)
                 except ValueError as error:
                     writer.fail(key, lane.Status.DECODE_ERROR, str(error))
                     continue
-                add_label(writer, expert.spec.kind, key, expert.label(image), 512)
+                add_label(writer, manifest, key, expert.label(image))
             writer.commit()
     stored = tree(report.folder)
     del stored["manifest.json"]

@@ -15,7 +15,9 @@ from cliptex.labelling.status import describe_status, label_status
 from cliptex.labelling.view import write_view
 from cliptex.labels.kinds import ClassMap, UnitVector
 from cliptex.labels.ledger import Status
+from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.reader import LabelReader
+from cliptex.labels.store import ShardLabelWriter, add_label
 
 CLASSES = ClassMap(("background", "cat", "dog"))
 
@@ -66,6 +68,53 @@ def test_stats(labels: Path) -> None:
     wall = label_stats(labels / "wall")
     assert wall.mean_vector == pytest.approx((0, 0, 1), abs=1e-6)
     assert "mean vector" in describe_stats(wall)
+
+
+@pytest.fixture
+def reliable(shards, tmp_path: Path) -> Path:
+    """Two labels: two cats and a dog in one, a cat in the other; confidence 0.2 and 0.6 in one."""
+    spec = {"expert": "sure", "dataset_id": shards.dataset_id, "source": "a test"}
+    manifest = Manifest.of(CLASSES, confidence="detector score", **spec)
+    folder = claim_store(tmp_path / "sure", manifest)
+    keys = shards.keys(shards.shards[0])
+    with ShardLabelWriter(folder, shards.shards[0]) as writer:
+        sure, ids = np.array([[0.2, 0.6]]), np.array([[0, 1]])
+        add_label(writer, manifest, keys[0], ids, confidence=sure, instances={1: 2, 2: 1})
+        add_label(writer, manifest, keys[1], ids, instances={1: 1})
+        for key in keys[2:]:
+            writer.fail(key, Status.NO_LABEL)
+        writer.commit()
+    return folder
+
+
+def test_stats__count_objects_and_confidence(shards, reliable: Path, labels: Path) -> None:
+    stats = label_stats(reliable)
+    assert stats.instances == {"background": 0, "cat": 3, "dog": 1}
+    assert stats.confidence == pytest.approx(0.4)
+    text = describe_stats(stats)
+    assert "mean confidence: 0.400 (detector score)" in text
+    assert "cat: 50.00 % of pixels, in 100.0 % of labels, 3 objects" in text
+    assert "dog: 0.00 % of pixels, in 0.0 % of labels, 1 objects" in text
+    without = label_stats(labels / "classes")
+    assert without.instances == {} and np.isnan(without.confidence)
+    assert "objects" not in describe_stats(without) and "conf" not in describe_stats(without)
+
+
+def test_view__draws_confidence(shards, reliable: Path, tmp_path: Path) -> None:
+    html = write_view(shards, reliable, tmp_path / "a.html").read_text()
+    assert html.count('alt="confidence"') == 1 and html.count("<img") == 2 * 3 + 1
+    assert "white is confident, mean 0.40 (detector score)" in html
+
+
+def test_placebo__takes_confidence_and_counts_along(shards, reliable: Path, tmp_path: Path) -> None:
+    reader = LabelReader(reliable)
+    placebo = LabelReader(write_placebo(reader, shards, tmp_path / "placebo"))
+    shard = shards.shards[0]
+    one, two = shards.keys(shard)[:2]
+    moved, rest = (placebo.read(shard, key, confidence=True) for key in (two, one))
+    assert moved is not None and moved.instances == {1: 2, 2: 1} and moved.confidence is not None
+    assert rest is not None and rest.instances == {1: 1} and rest.confidence is None
+    assert placebo.manifest.confidence == "detector score"
 
 
 def test_draw_samples__is_repeatable_and_skips_failures(labels: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 from cliptex.labelling.compare import Tolerance, difference
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.verify import verify_labels
+from cliptex.labels.codecs import encode
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
-from cliptex.labels.ledger import Entry, Status, ledger_path, read_ledger, write_ledger
+from cliptex.labels.ledger import ROW, Entry, Status, ledger_path, read_ledger, write_ledger
+from cliptex.labels.manifest import Manifest, claim_store
+from cliptex.labels.store import ShardLabelWriter, add_label
 
 CLASSES = ClassMap(("background", "cat"))
 NAN = np.float32(np.nan)
@@ -153,6 +157,62 @@ def test_inference__sees_another_answer(shards, folder: Path, make_expert) -> No
     small = make_expert(lambda image: image[::2, ::2].mean(axis=2, dtype=np.float32))
     report = verify_labels(shards, folder, sample=1, expert=small)
     assert "stored as (20, 30), now (10, 15)" in report.problems[0].what
+
+
+def test_inference__asks_in_batches_and_names_what_fails(shards, folder, make_expert) -> None:
+    def moody(image: np.ndarray) -> np.ndarray:
+        if image[0, 0, 0] == 5:
+            raise RuntimeError("not today")
+        return image.mean(axis=2, dtype=np.float32) if image[0, 0, 0] != 9 else np.zeros(3)
+
+    expert = make_expert(moody)
+    report = verify_labels(shards, folder, sample=12, expert=expert, batch_size=5)
+    assert report.inferred == 12 and [p.file.name for p in report.problems] == [
+        "tiny-00001.tar",
+        "tiny-00002.tar",
+    ]
+    assert "1 labels" in report.problems[0].what and "not today" in report.problems[0].what
+    assert "'00009' (now a scalar field is (H, W)" in report.problems[1].what
+    assert [len(batch) for batch in expert.batches] == [5, 5, *[1] * 5, 2]
+
+
+def test_confidence_and_counts_are_decoded_too(shards, make_expert, tmp_path: Path) -> None:
+    """A ledger that points a byte too far, and an id that is no class, in a sound tar."""
+    spec = {"expert": "sure", "dataset_id": shards.dataset_id, "source": "a test"}
+    manifest = Manifest.of(CLASSES, **spec)
+    folder = claim_store(tmp_path / "sure", manifest)
+    for shard in shards.shards:
+        with ShardLabelWriter(folder, shard) as writer:
+            for key in shards.keys(shard):
+                sure = np.full((2, 3), 0.5)
+                add_label(writer, manifest, key, np.eye(3, dtype=int), confidence=sure)
+            writer.commit()
+    assert verify_labels(shards, folder).ok
+    shift_confidence(folder / "tiny-00001.tar", 1)
+    (problem,) = verify_labels(shards, folder).problems
+    assert problem.file.name == "tiny-00001.tar" and "4 unreadable" in problem.what
+    shift_confidence(folder / "tiny-00001.tar", 2**20)
+    (problem,) = verify_labels(shards, folder).problems
+    assert "points beyond its end" in problem.what
+    with ShardLabelWriter(folder, "tiny-00001.tar") as writer:
+        for key in shards.keys("tiny-00001.tar"):
+            encoded = encode(CLASSES, np.zeros((2, 2), np.uint8))
+            writer.add(key, replace(encoded, meta={"instances": {"7": 1}}))
+        writer.commit(replace=True)
+    (problem,) = verify_labels(shards, folder).problems
+    assert "class 7" in problem.what
+
+
+def shift_confidence(tar: Path, by: int) -> None:
+    """Rewrite the ledger with the confidences elsewhere."""
+    ledger = read_ledger(ledger_path(tar))
+    names = [name for name in ROW.names or () if name not in ("status", "message")]
+    entries = [
+        Entry(key=key.decode(), status=Status.OK, **{n: int(row[n]) for n in names})
+        for key, row in zip(ledger.keys, ledger.rows, strict=True)
+    ]
+    moved = [replace(e, confidence_offset=e.confidence_offset + by) for e in entries]
+    write_ledger(ledger_path(tar), moved, ledger.tar_size, ledger.tar_sha256)
 
 
 def test_inference__needs_the_same_expert(shards, folder: Path, make_expert) -> None:

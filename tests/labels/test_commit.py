@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import io
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from upath import UPath
 
+from cliptex.files import walk
 from cliptex.labels import commit
 from cliptex.labels.codecs import encode
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.ledger import Entry, Status, read_ledger, write_ledger
-from cliptex.labels.store import ShardLabelWriter
+from cliptex.labels.writer import ShardLabelWriter, committed_shards, is_committed
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -103,3 +106,51 @@ def test_abandoned_files_go_living_ones_stay(tmp_path: Path) -> None:
         assert not dead.exists()
         living.commit()
     assert tree(tmp_path) == {os.path.join("sub", "1.tar"): b"whole"}
+
+
+def test_remote__whole_or_absent(memory: UPath, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt), commit.CommitFile(memory / "a/x.tar") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert walk(memory) == {} and list(tmp_path.iterdir()) == []
+    commit.write_committed(memory / "a/x.tar", b"whole")
+    commit.write_committed(memory / "a/x.tar", b"another")
+    assert (memory / "a/x.tar").read_bytes() == b"another"
+    assert list(tmp_path.iterdir()) == []
+    assert commit.remove_abandoned(memory) == 0
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_exclusive__keeps_what_was_there(tmp_path: Path, memory: UPath, remote: bool) -> None:
+    path = (memory if remote else tmp_path) / "manifest.json"
+    commit.write_committed(path, b"first", exclusive=True)
+    with pytest.raises(FileExistsError):
+        commit.write_committed(path, b"second", exclusive=True)
+    assert path.read_bytes() == b"first"
+    assert list(walk(path.parent)) == ["manifest.json"]
+
+
+def test_exclusive__of_two_remote_writers_the_loser_learns_it(memory: UPath, monkeypatch) -> None:
+    """Between this writer's look and its reading back, another one puts its own bytes."""
+    path, real = memory / "manifest.json", commit.put
+
+    def overtaken(local: Path, target: UPath) -> None:
+        real(local, target)
+        target.write_bytes(b"the other's")
+
+    monkeypatch.setattr(commit, "put", overtaken)
+    with pytest.raises(FileExistsError):
+        commit.write_committed(path, b"mine", exclusive=True)
+    assert path.read_bytes() == b"the other's"
+
+
+def test_committed_shards__from_one_listing(tmp_path: Path, memory: UPath) -> None:
+    for folder in (tmp_path, memory):
+        for shard in ("a/0.tar", "b.c.tar"):
+            with ShardLabelWriter(folder, shard) as writer:
+                writer.fail("k", Status.NO_LABEL)
+                writer.commit()
+        commit.write_committed(folder / "torn.tar", b"without a ledger")
+        assert committed_shards(folder) == {"a/0.tar", "b.c.tar"}
+        assert is_committed(folder, "a/0.tar") and not is_committed(folder, "torn.tar")

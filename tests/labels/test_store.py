@@ -60,7 +60,7 @@ def test_read__by_shard_and_key(shards: ImageTextShards, store: Path) -> None:
             assert stored is None
             continue
         assert stored is not None
-        assert np.allclose(stored.array, disparity(key), atol=1e-3, equal_nan=True)
+        assert np.allclose(stored.array, disparity(key), atol=6e-3, equal_nan=True)
         # median of the 95 valid columns, each 8 times but for the corner's 0
         assert stored.shift == pytest.approx(int(key) + 6)
         assert stored.scale == pytest.approx(np.nanmean(np.abs(disparity(key) - int(key) - 6)))
@@ -195,8 +195,8 @@ def test_manifest__absent_or_of_another_version(store: Path, tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError, match="cliptex label run"):
         LabelReader(tmp_path)
     path = store / "manifest.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(ValueError, match="version 2"):
+    path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(ValueError, match="version 3"):
         LabelReader(store)
     path.write_text("{")
     with pytest.raises(ValueError, match="not a label manifest"):

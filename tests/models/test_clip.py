@@ -71,6 +71,16 @@ def test_a_saved_folder_is_a_model_name(tiny: Callable[..., Clip], tmp_path: Pat
     assert fingerprint(built) == fingerprint(tiny("vit", seed=4))
 
 
+def test_pool_positions_by_spec_are_saved(
+    tiny: Callable[..., Clip], config: Callable[..., ClipConfig], tmp_path: Path
+) -> None:
+    folder = save_clip(tiny("resnet"), tmp_path / "grid")
+    flat = build_clip(ModelSpec(name=str(folder), pool_pos="flat1d"))
+    assert flat.config == config("resnet", pool_pos="flat1d")
+    assert fingerprint(flat) == fingerprint(tiny("resnet"))
+    assert load_clip(save_clip(flat, tmp_path / "flat")).config.pool_pos == "flat1d"
+
+
 def test_open_clips_own_file_loads(
     tiny: Callable[..., Clip], config: Callable[..., ClipConfig], tmp_path: Path
 ) -> None:

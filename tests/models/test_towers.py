@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cliptex.models.clip import Clip, ClipConfig
+from cliptex.models.dual import random_clip
+from cliptex.models.spec import named_config
 from cliptex.models.towers import resize_positions
 
 FAMILIES = ["vit", "vit-avg", "vit-attn", "vit-stem", "resnet", "timm-cnn", "timm-vit"]
@@ -103,6 +105,66 @@ def test_positions_are_resized_on_the_grid() -> None:
     assert torch.equal(larger[1:].reshape(8, 6, 2).permute(2, 0, 1), expected[0])
     rows = larger[1:].reshape(8, 6, 2)[..., 0]
     assert torch.allclose(rows, rows[:, :1], atol=1e-6)  # the row number varies along rows alone
+
+
+def test_positions_along_the_raster() -> None:
+    """Row 0 of a 4 x 2 grid made from 2 x 2 mixes both rows' entries, worked by hand."""
+    table = torch.tensor([[9.0], [0.0], [1.0], [2.0], [3.0]])  # entries of rows 0 0 1 1
+    larger = resize_positions(table, (4, 2), "flat1d").flatten().tolist()
+    assert larger == [9, 0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
+    assert resize_positions(table, (1, 4), "flat1d") is table  # it knows the number alone
+
+
+@pytest.mark.parametrize("size", [(96, 96), (128, 64)])
+@torch.no_grad()
+def test_pool_positions_differ_at_other_sizes(
+    tiny: Callable[..., Clip], size: tuple[int, int]
+) -> None:
+    grid, flat = tiny("resnet"), tiny("resnet", pool_pos="flat1d")
+    images = rand(2, 3, *size)
+    one, other = grid.image(images), flat.image(images)
+    assert torch.equal(one.maps[32], other.maps[32])
+    pool = flat.image.tower.attnpool  # pyright: ignore
+    table = pool.positional_embedding.clone()  # 1 + 2 * 2
+    cells = size[0] * size[1] // 32**2
+    raster = F.interpolate(table[1:].T[None], size=cells, mode="linear")[0].T
+    pool.positional_embedding = torch.nn.Parameter(torch.cat([table[:1], raster]))
+    assert torch.equal(other.embedding, pool(one.maps[32]))
+    assert (one.embedding - other.embedding).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_pool_positions_do_not_matter_at_native_size(tiny: Callable[..., Clip]) -> None:
+    images = rand(2, 3, 64, 64)
+    one, other = (tiny("resnet", pool_pos=rule).image(images) for rule in ("grid2d", "flat1d"))
+    assert torch.equal(one.embedding, other.embedding)
+
+
+@pytest.mark.parametrize("family", ["vit", "timm-cnn"])
+def test_pool_positions_are_for_attention_pools(tiny: Callable[..., Clip], family: str) -> None:
+    with pytest.raises(ValueError, match="pool_pos='flat1d' is for ResNets"):
+        tiny(family, pool_pos="flat1d")
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "width", "layers"),
+    [
+        ("ViT-L-14", 14, 1024, 24),
+        ("ViT-H-14", 14, 1280, 32),
+        ("ViT-H-16", 16, 1280, 32),
+    ],
+)
+def test_large_towers_are_built_without_memory(
+    name: str, patch: int, width: int, layers: int
+) -> None:
+    with torch.device("meta"):
+        encoder = random_clip(named_config(f"open_clip:{name}"), 0).image
+        assert (encoder.stride, encoder.channels, encoder.image_size) == (patch, width, 224)
+        assert len(encoder.tower.transformer.resblocks) == layers  # pyright: ignore
+        features = encoder(torch.zeros(1, 3, 4 * patch, 6 * patch))
+        assert features.maps[patch].shape == (1, width, 4, 6)
+        with pytest.raises(ValueError, match=f"multiples of {patch}"):
+            encoder(torch.zeros(1, 3, 4 * patch, 6 * patch + 8))
 
 
 def test_bf16_autocast_is_close_and_trains(tiny: Callable[..., Clip]) -> None:

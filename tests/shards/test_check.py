@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_every_kind_of_problem_is_counted(
     path = make_tar(tmp_path / "a.tar", members)
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(b"last.txt") + 600])
-    shards = ImageTextShards(tmp_path)
+    shards = ImageTextShards(tmp_path, on_damaged="keep")
     report = check(shards)
     assert report.counts == {
         "duplicate key": 1,
@@ -49,6 +50,16 @@ def test_every_kind_of_problem_is_counted(
         assert key in text
     assert text.endswith("8 problems")
     assert "undecodable image" not in check(shards, decode=False).counts
+
+
+def test_shards_that_cannot_be_read_are_counted(
+    tmp_path: Path, picture: Picture, make_tar: MakeTar
+) -> None:
+    make_tar(tmp_path / "a.tar", [("0.jpg", picture(0)), ("0.txt", b"one")])
+    (tmp_path / "b.tar").write_bytes(gzip.compress(b"x"))
+    report = check(ImageTextShards(tmp_path, on_damaged="keep"))
+    assert (report.shards, report.samples, report.counts) == (2, 1, {"unreadable": 1})
+    assert "b.tar: compressed with gzip" in str(report)
 
 
 @pytest.mark.parametrize("number", [5, 50])

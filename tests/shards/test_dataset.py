@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cliptex.files import OpenFiles
 from cliptex.shards import dataset as dataset_module
 from cliptex.shards.dataset import ImageTextShards, default_cache
 from cliptex.shards.write import ShardWriter
@@ -167,7 +168,7 @@ def test_read_in_other_processes(folder: Path) -> None:
 def test_read_in_many_threads_with_few_open_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "_OPEN_FILES", 1)
+    monkeypatch.setattr(dataset_module, "OpenFiles", lambda: OpenFiles(1))
     shards = ImageTextShards(folder)
     expected = [shards[i] for i in range(5)]
     wrong: list[object] = []

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webdataset.compat import WebDataset
 
-from cliptex.shards import write as write_module
+from cliptex.files import writing
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardFile, ShardWriter
 
@@ -114,7 +114,7 @@ class _FullDisk:
 
 
 def fake_full_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    monkeypatch.setattr(write_module, "_open", lambda path: _FullDisk(path, room))
+    monkeypatch.setattr(writing, "_open", lambda path: _FullDisk(path, room))
 
 
 @pytest.mark.parametrize("room", [0, 512, 700, 2000, 3000, 9000])
@@ -158,8 +158,8 @@ def test_the_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """/dev/full accepts the open and refuses every byte, also those flushed on close."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    real = write_module._open
-    monkeypatch.setattr(write_module, "_open", lambda path: real(Path("/dev/full")))
+    real = writing._open
+    monkeypatch.setattr(writing, "_open", lambda path: real(Path("/dev/full")))
     with pytest.raises(OSError, match="No space left"), ShardFile(tmp_path / "a.tar") as shard:
         shard.add("a", b"x", "jpg", "t")
     assert list(tmp_path.iterdir()) == []

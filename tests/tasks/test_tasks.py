@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,3 +63,13 @@ def test_picture(task: str) -> None:
     prediction = np.random.default_rng(0).normal(size=(CHANNELS[task], 6, 5)).astype(np.float32)
     drawn = TASKS[task].picture(prediction, KINDS[task])
     assert drawn.shape == (6, 5, 3) and drawn.dtype == np.uint8 and drawn.std() > 0
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_labels_without_confidence_cost_nothing(task: str) -> None:
+    prediction = torch.randn(2, CHANNELS[task], 2, 2, requires_grad=True)
+    weight = torch.ones(2, 4, 4)
+    weight[1] = 0
+    loss = TASKS[task].loss(prediction, replace(targets(task, [True, True]), weight=weight))
+    (gradient,) = torch.autograd.grad(loss, prediction)
+    assert gradient[1].abs().max() == 0 and gradient[0].abs().max() > 0

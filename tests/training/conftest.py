@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import multiprocessing
+import socket
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -143,3 +148,66 @@ def configure(data: Path, labels: Path, model: ModelSpec) -> Callable[..., Train
         return TrainConfig.model_validate(base | changes)
 
     return configure
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+RANK = """
+import os, runpy, sys
+os.environ.update({environment!r})
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., list[ForkServerProcess]]:
+    """Start a Python program as the ranks of a world, without its own import of torch each."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cliptex.training.loop"])
+
+    def start(size: int, program: Path, *arguments: str | Path) -> list[ForkServerProcess]:
+        world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        world |= {"WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+        argv = [str(program), *map(str, arguments)]
+        ranks = []
+        for rank in range(size):
+            environment = world | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            code = RANK.format(environment=environment, argv=argv)
+            ranks.append(context.Process(target=exec, args=(code,)))
+            ranks[-1].start()
+        return ranks
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def launch(start) -> Callable[..., list[int | None]]:
+    """`start`, wait for all ranks, and return their statuses; none outlives the call."""
+
+    def launch(size: int, program: Path, *arguments: str | Path) -> list[int | None]:
+        ranks = start(size, program, *arguments)
+        try:
+            for rank in ranks:
+                rank.join(300)
+            return [rank.exitcode for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+
+    return launch
+
+
+@pytest.fixture(scope="session")
+def rank_program() -> ModuleType:
+    """The module that every rank runs."""
+    path = Path(__file__).with_name("rank_program.py")
+    spec = importlib.util.spec_from_file_location("rank_program", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

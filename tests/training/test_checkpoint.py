@@ -51,6 +51,13 @@ def test_the_last_ones_are_kept(tmp_path: Path) -> None:
     assert load_state(tmp_path, *pair(0)) == 100
 
 
+def test_the_best_one_is_kept_too(tmp_path: Path) -> None:
+    for step, loss in ((5, 3.0), (10, 1.0), (15, 2.0), (20, 2.5)):
+        save_state(tmp_path, *pair(0), step, keep_best=True, notes={"loss": loss})
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000010", "step-00000020"]
+
+
 def test_a_failed_save_leaves_what_was_there(tmp_path: Path) -> None:
     save_state(tmp_path, *pair(0), 5)
     target = tmp_path / "checkpoints" / "step-00000005"

@@ -33,8 +33,8 @@ def test_only_what_moves_weights_counts_as_a_difference(configure) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": None}, "exactly one of steps and epochs"),
-        ({"epochs": 2.0}, "exactly one of steps and epochs"),
+        ({"steps": None}, "exactly one of steps, epochs, samples"),
+        ({"epochs": 2.0}, "exactly one of steps, epochs, samples"),
         ({"tasks": {"depth": "dpt"}}, "labels: name the folder"),
         ({"loss_weights": {"depth": 1.0}}, r"no weight for \['clip'\]"),
         ({"loss_weights": {"clip": float("nan")}}, "finite"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cliptex.training.setup import Run, prepare
-from cliptex.training.step import compute_losses, train_step
+from cliptex.training.step import StepReport, agree, compute_losses, train_step
 
 ALL = ("segmentation", "depth", "normals")
 
@@ -20,8 +20,12 @@ def run(configure) -> Run:
 
 
 def losses(run: Run, batch, **changes) -> dict[str, torch.Tensor]:
-    config = run.config.model_copy(update=changes)
-    return compute_losses(run.model, batch, run.tasks, config)
+    run = replace(run, config=run.config.model_copy(update=changes))
+    return compute_losses(run, batch, agree(run.world, batch, 1, stop=False))
+
+
+def step(run: Run, batch) -> StepReport:
+    return train_step(run, batch, agree(run.world, batch, run.config.accumulate, stop=False))
 
 
 def test_total_is_the_weighted_sum(run: Run) -> None:
@@ -87,9 +91,7 @@ def test_bfloat16_is_near_float32_and_losses_stay_float32(run: Run) -> None:
 
 def test_gradients_are_clipped_to_the_norm(configure) -> None:
     run = prepare(configure("depth", clip_grad=1e-3))
-    report = train_step(
-        run.model, run.optimizer, run.dataset.batch(run.sampler, 0), run.tasks, run.config
-    )
+    report = step(run, run.dataset.batch(run.sampler, 0))
     norms = [p.grad.norm() for p in run.model.parameters() if p.grad is not None]
     assert report.grad_norm > 1e-3  # as reported, before clipping
     assert torch.stack(norms).norm() == pytest.approx(1e-3, rel=1e-2)
@@ -101,7 +103,7 @@ def test_a_step_with_a_loss_that_is_not_finite_changes_nothing(configure) -> Non
     with torch.no_grad():
         run.model.clip.logit_scale.fill_(float("nan"))
     before = {name: p.clone() for name, p in run.model.named_parameters()}
-    report = train_step(run.model, run.optimizer, batch, run.tasks, run.config)
+    report = step(run, batch)
     assert not report.applied
     assert all(p.equal(before[n]) or p.isnan().all() for n, p in run.model.named_parameters())
 

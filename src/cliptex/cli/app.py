@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tyro.extras import SubcommandApp
 
-from cliptex.cli import data, evaluate, experts, label, label_tools, runs, train
+from cliptex.cli import data, evaluate, experts, export, label, label_tools, runs, train
 
 Commands = dict[str, "Callable[..., None] | Commands"]
 
@@ -17,12 +17,14 @@ COMMANDS: Commands = {
     "shards": {"import": data.import_, "check": data.check},
     "label": {
         "run": label.run,
+        "retry": label.retry,
         "status": label.status,
         "stats": label.stats,
         "view": label.view,
         "plan": label_tools.plan,
         "verify": label_tools.verify,
         "score": label_tools.score,
+        "agreement": label_tools.agreement,
         "adopt": label_tools.adopt,
     },
     "experts": {"list": experts.list_, "check": experts.check},
@@ -30,6 +32,7 @@ COMMANDS: Commands = {
     "probe": evaluate.probe,
     "zeroshot": evaluate.zeroshot,
     "report": runs.report,
+    "export": export.export,
     "playroom": {"export": data.export, "zoo": runs.zoo},
     "demo": runs.demo,
     "photos": runs.photos,

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from cliptex.cli.arguments import AnyPathArg
+
 
 def import_(
     source: Positional[Literal["folder", "karpathy", "coco", "img2dataset"]],
-    path: Positional[Path],
+    path: Positional[AnyPathArg],
     /,
-    out: Path,
-    images: Path | None = None,
+    out: AnyPathArg,
+    images: AnyPathArg | None = None,
     split: str = "train",
 ) -> None:
     """Write image-text shards from another layout.
@@ -38,7 +40,7 @@ def import_(
     print(out)
 
 
-def check(shards: Positional[Path], /, decode: bool = True) -> None:
+def check(shards: Positional[AnyPathArg], /, decode: bool = True) -> None:
     """Count samples and problems of image-text shards; fails where there are any.
 
     Args:
@@ -48,7 +50,7 @@ def check(shards: Positional[Path], /, decode: bool = True) -> None:
     from cliptex.shards.check import check as check_shards
     from cliptex.shards.dataset import ImageTextShards
 
-    report = check_shards(ImageTextShards(shards), decode=decode)
+    report = check_shards(ImageTextShards(shards, on_damaged="keep"), decode=decode)
     print(report)
     if not report.ok:
         raise ValueError(f"{shards}: {len(report.problems)} problems, listed above")

@@ -1,25 +1,50 @@
-"""`cliptex label`."""
+"""`cliptex label run`, `retry`, `status`, `stats` and `view`."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from cliptex.cli.arguments import AnyPathArg
+from cliptex.labelling.ray_cluster import RayOptions
+
+if TYPE_CHECKING:
+    from cliptex.experts.protocol import Expert, Precision
+    from cliptex.labelling.engine import LabelRunReport
+    from cliptex.shards.dataset import ImageTextShards
+
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+Confidence = Literal["own", "flip", "none"]
+PRECISIONS: dict[PrecisionName, Precision] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
+
 
 def run(
-    data: Path,
+    data: AnyPathArg,
     expert: tuple[str, ...],
-    out: Path,
+    out: AnyPathArg,
     weights: Path | None = None,
     batch_size: int = 8,
     max_side: int = 512,
-    retry_failed: bool = False,
+    device: str = "auto",
+    precision: PrecisionName = "fp32",
+    confidence: Confidence = "own",
+    engine: Literal["local", "ray"] = "local",
+    ray: RayOptions = RayOptions(),  # noqa: B008 (frozen)
     rank: int | None = None,
     world_size: int | None = None,
 ) -> None:
     """Label image-text shards with experts, in one pass; a run that was stopped goes on.
+
+    Damaged shards are left out and named, and fail the command after all others are labelled.
 
     Args:
         data: folder of image-text shards, or one tar.
@@ -30,30 +55,139 @@ def run(
             beside the card.
         batch_size: images per call of an expert.
         max_side: longest side in pixels of what is stored.
-        retry_failed: label shards anew in which the expert failed on some image.
+        device: cpu, cuda, cuda:0,cuda:1 (a copy of each expert on both), or auto: every CUDA
+            device that an expert can use, else the CPU.
+        precision: of experts of PyTorch.
+        confidence: what is stored of the experts' reliability: what they say themselves, whether
+            they say the same of the mirrored image (twice the time), or nothing.
+        engine: this process, or a Ray cluster.
+        ray: the cluster, with --engine ray.
         rank: number of this job, from 0, among --world-size; by default as the variables of a
             Slurm job array, of torchrun or of srun say.
         world_size: number of jobs that share the shards.
     """
-    from cliptex.console import say
-    from cliptex.experts.load import load_expert
-    from cliptex.labelling.engine import label_shards
-    from cliptex.labelling.jobs import rank_and_world
     from cliptex.shards.dataset import ImageTextShards
+
+    shards = ImageTextShards(data, on_damaged="leave out")
+    load = partial(_experts, expert, weights, device, precision, confidence)
+    failures = dict(shards.damaged)
+    if engine == "ray":
+        from cliptex.labelling.ray_engine import label_shards_with_ray
+
+        if rank is not None or world_size is not None:
+            raise ValueError(
+                "--rank and --world-size belong to --engine local; Ray has --ray.actors"
+            )
+        found = label_shards_with_ray(
+            shards, load, out, batch_size=batch_size, max_side=max_side, options=ray
+        )
+        reports = found.reports
+        failures.update(found.failures)
+    else:
+        share = _share(rank, world_size)
+        reports = _label(shards, load(), out, batch_size, max_side, share)
+    _print(reports)
+    _fail_for(failures)
+
+
+def retry(
+    labels: Positional[AnyPathArg],
+    /,
+    data: AnyPathArg,
+    expert: tuple[str, ...],
+    weights: Path | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    precision: PrecisionName = "fp32",
+    confidence: Confidence = "own",
+) -> None:
+    """Label anew what experts failed on, as the ledgers say: whole shards that hold such images.
+
+    An image is predicted with its batch, so only a whole shard comes out as if nothing had failed;
+    that takes the same options as the run had. Images that cannot be decoded do not count.
+
+    Args:
+        labels: folder of label stores, in which each expert has its own.
+        data: the image-text shards that are labelled.
+        expert: one or more experts, as `cliptex label run` takes them.
+        weights: model file of a card, or the folder that holds those of all cards.
+        batch_size: images per call of an expert.
+        device: as `cliptex label run` takes it.
+        precision: of experts of PyTorch.
+        confidence: as the labels were made.
+    """
+    from cliptex.labelling.engine import label_shards
+    from cliptex.labelling.retry import find_failures
+    from cliptex.shards.dataset import ImageTextShards
+
+    shards = ImageTextShards(data)
+    for model in _experts(expert, weights, device, precision, confidence):
+        failures = find_failures(shards, labels, model.spec.name)
+        print(failures)
+        if failures.shards:
+            report = label_shards(
+                shards,
+                model,
+                labels,
+                batch_size=batch_size,
+                max_side=failures.max_side,
+                retry_failed=True,
+                only=tuple(failures.shards),
+            )
+            _print([report])
+
+
+def _experts(
+    names: tuple[str, ...],
+    weights: Path | None,
+    device: str,
+    precision: PrecisionName,
+    confidence: Confidence,
+) -> list[Expert]:
+    from cliptex.experts.load import load_on_devices
+    from cliptex.experts.reliability import with_confidence
+
+    devices = [name.strip() for name in device.split(",")]
+    loaded = [
+        load_on_devices(name, weights, devices=devices, precision=PRECISIONS[precision])
+        for name in names
+    ]
+    return [with_confidence(expert, confidence) for expert in loaded]
+
+
+def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    from cliptex.console import say
+    from cliptex.labelling.jobs import rank_and_world
 
     rank, world_size = rank_and_world(rank, world_size, os.environ)
     if world_size > 1:
         say(f"job {rank} of {world_size}, counted from 0: shards {rank}, {rank + world_size}, ...")
-    reports = label_shards(
-        ImageTextShards(data),
-        [load_expert(name, weights) for name in expert],
+    return rank, world_size
+
+
+def _label(
+    shards: ImageTextShards,
+    experts: list[Expert],
+    out: AnyPathArg,
+    batch_size: int,
+    max_side: int,
+    share: tuple[int, int],
+) -> tuple[LabelRunReport, ...]:
+    from cliptex.labelling.engine import label_shards
+
+    rank, world_size = share
+    return label_shards(
+        shards,
+        experts,
         out,
         batch_size=batch_size,
         max_side=max_side,
-        retry_failed=retry_failed,
         rank=rank,
         world_size=world_size,
     )
+
+
+def _print(reports: Sequence[LabelRunReport]) -> None:
     for report in reports:
         counts = ", ".join(f"{count} {status}" for status, count in report.statuses.items())
         done, before = report.shards_done, report.shards_skipped
@@ -61,7 +195,16 @@ def run(
         print(report.folder)
 
 
-def status(labels: Positional[Path], /, data: Path) -> None:
+def _fail_for(shards: Mapping[str, str]) -> None:
+    if shards:
+        lines = "\n".join(f"{shard}: {why}" for shard, why in shards.items())
+        raise ValueError(
+            f"{len(shards)} shards have no labels; put them right and run the same command again, "
+            f"which labels them alone:\n{lines}"
+        )
+
+
+def status(labels: Positional[AnyPathArg], /, data: AnyPathArg) -> None:
     """Count what is labelled, and list what is not with the reason.
 
     Args:
@@ -74,7 +217,7 @@ def status(labels: Positional[Path], /, data: Path) -> None:
     print(describe_status(label_status(ImageTextShards(data), labels)))
 
 
-def stats(labels: Positional[Path], /) -> None:
+def stats(labels: Positional[AnyPathArg], /) -> None:
     """What the labels hold: shares of classes, ranges of depth, sizes on disk.
 
     Args:
@@ -90,7 +233,7 @@ def stats(labels: Positional[Path], /) -> None:
         print(describe_stats(label_stats(folder)))
 
 
-def view(labels: Positional[Path], /, data: Path, out: Path, count: int = 24) -> None:
+def view(labels: Positional[AnyPathArg], /, data: AnyPathArg, out: Path, count: int = 24) -> None:
     """Write an HTML page of labels drawn beside and over their images.
 
     Args:

@@ -1,4 +1,4 @@
-"""`cliptex label verify`, `score`, `plan` and `adopt`."""
+"""`cliptex label verify`, `score`, `agreement`, `plan` and `adopt`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
+
+from cliptex.cli.arguments import AnyPathArg
 
 if TYPE_CHECKING:
     from cliptex.datasets import DenseDataset
@@ -15,9 +17,9 @@ DatasetKind = Literal["voc", "nyu-depth", "nyu-normals"]
 
 
 def verify(
-    labels: Positional[Path],
+    labels: Positional[AnyPathArg],
     /,
-    data: Path,
+    data: AnyPathArg,
     sample: int = 0,
     expert: str | None = None,
     weights: Path | None = None,
@@ -55,7 +57,7 @@ def score(
     split: str = "val",
     expert: str | None = None,
     weights: Path | None = None,
-    labels: Path | None = None,
+    labels: AnyPathArg | None = None,
     batch_size: int = 8,
     out: Path | None = None,
 ) -> None:
@@ -95,8 +97,41 @@ def score(
         print(out)
 
 
+def agreement(
+    depth: AnyPathArg,
+    normals: AnyPathArg,
+    data: AnyPathArg,
+    view: float = 55.0,
+    out: AnyPathArg | None = None,
+    rows: Path | None = None,
+) -> None:
+    """Compare normals that follow from depth labels with normals labels; no truth is needed.
+
+    Args:
+        depth: LABELS/EXPERT, the folder of one expert's depth or disparity labels.
+        normals: LABELS/EXPERT, that of one expert's normals.
+        data: the image-text shards that were labelled.
+        view: field of view along the images' longer side, in degrees.
+        out: folder of label stores for copies of both, with the agreement as their confidence.
+        rows: file to write, a JSON line per image.
+    """
+    from cliptex.labelling.agreement import agreements, describe, store_agreements, summarise
+    from cliptex.labels.reader import LabelReader
+    from cliptex.shards.dataset import ImageTextShards
+
+    shards, first, second = ImageTextShards(data), LabelReader(depth), LabelReader(normals)
+    if out is None:
+        found = agreements(shards, first, second, view=view)
+    else:
+        found = store_agreements(shards, first, second, out, view=view)
+    print(describe(*summarise(found, rows), first.kind))
+    for path in (out, rows):
+        if path is not None:
+            print(path)
+
+
 def plan(
-    data: Path,
+    data: AnyPathArg,
     expert: str,
     weights: Path | None = None,
     count: int = 16,
@@ -122,9 +157,9 @@ def plan(
 
 
 def adopt(
-    data: Path,
+    data: AnyPathArg,
     source: Path,
-    out: Path,
+    out: AnyPathArg,
     name: str,
     origin: str,
     form: Literal["classes", "depth", "normals"],

@@ -16,24 +16,36 @@ if TYPE_CHECKING:
     from cliptex.training.config import TrainConfig
 
 HELP = ("-h", "--help")
+DRY_RUN = "--dry-run"
 
 
-def train(recipe: Positional[str], /, out: Path) -> None:
+def train(recipe: Positional[str], /, out: Path, dry_run: bool = False) -> None:
     """Train from a recipe or a YAML file, going on where it stopped (RECIPE --help: all options).
 
     Args:
         recipe: name of a function in cliptex.recipes, or a YAML file (such as a run's config.yaml).
         out: folder of the run.
+        dry_run: train nothing; print configuration, parameters, arithmetic and memory, and write
+            the first batch as the trainer sees it to OUT/first-batch.html.
     """
-    run([recipe, "--out", str(out)])
+    run([recipe, "--out", str(out), *([DRY_RUN] if dry_run else [])])
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Train with `arguments` = RECIPE --out OUT [options of the recipe] [keys of TrainConfig]."""
-    recipe, *rest = arguments
+    """Train with `arguments` = RECIPE --out OUT [options of the recipe] [keys of TrainConfig].
+
+    With --dry-run among them, say what would be done instead.
+    """
+    recipe, *rest = [argument for argument in arguments if argument != DRY_RUN]
     if recipe in HELP:
         tyro.cli(train, prog="cliptex train", args=[recipe])
     config, out = configuration(recipe, rest)
+    if DRY_RUN in arguments:
+        from cliptex.training.dryrun import dry_run
+
+        text, page = dry_run(config, out)
+        print(text, page, sep="\n")
+        return
     from cliptex.training.loop import train as train_model
 
     print(train_model(config, out))
@@ -61,13 +73,12 @@ def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, P
 
 def changed(config: TrainConfig, keys: Any) -> TrainConfig:
     """`config` with the values of `keys` (see `_keys`), validated again."""
+    from cliptex.training.config import changed as change_keys
+
     old = dict(config)
     new = {f.name: getattr(keys, f.name) for f in fields(keys)}
     changes = {name: value for name, value in new.items() if value != old[name]}
-    for one, other in (("steps", "epochs"), ("epochs", "steps")):
-        if one in changes:
-            changes.setdefault(other, None)  # giving one length takes the other back
-    return type(config).model_validate({**old, **changes})
+    return change_keys(config, changes)
 
 
 def _recipes() -> dict[str, Callable[..., TrainConfig]]:

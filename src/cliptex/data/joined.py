@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from cliptex.console import say
 from cliptex.data.cache import ByteBudgetCache
+from cliptex.data.pictures import Pictures, Seen
 from cliptex.data.sampler import Sampler, Size, Step
-from cliptex.data.transforms import Augmentation, View, draw_view, sample_generator, view_image
+from cliptex.data.transforms import Augmentation, View, sample_generator
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.reader import LabelReader, StoredLabel
+from cliptex.labels.sampling import sample_bilinear
 from cliptex.losses import DenseTargets
 from cliptex.shards.dataset import ImageTextShards
-from cliptex.shards.images import ImageError, decode_image
 
-_VIEW, _CAPTION = 0, 1  # purposes of the generators of a sample
+_CAPTION = 1  # purpose of the generator of a sample, beside that of cliptex.data.pictures
 SMALLEST_SCALE = 1e-6  # a constant depth map has spread 0; it then trains towards 0
 
 
@@ -53,21 +53,12 @@ class Item:
     labels: dict[str, StoredLabel | None]
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """A sample whose image was readable."""
-
-    shard: str
-    key: str
-    image: np.ndarray
-    text: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class JoinedDataset:
     """Samples of `shards` with their labels, augmented as a pure function of their position.
 
     labels: one reader per task; a task's targets are present where its reader has the sample.
+    confidence: tasks whose targets carry the stored confidence as the weight of their loss.
     cache: decoded images and labels of small data sets, shared by all threads.
     """
 
@@ -75,19 +66,25 @@ class JoinedDataset:
     labels: Mapping[str, LabelReader]
     augmentation: Augmentation
     seed: int
+    confidence: frozenset[str] = frozenset()
     cache: ByteBudgetCache = field(default_factory=lambda: ByteBudgetCache(0))
     _own: threading.local = field(default_factory=threading.local, init=False, repr=False)
 
-    def batch(self, sampler: Sampler, step: int) -> Batch:
-        """The whole batch of `step`; the same bytes whenever and wherever it is asked for."""
-        drawn: Step = sampler.batch_at(step)
+    def batch(self, sampler: Sampler, step: int, *, rank: int = 0, world: int = 1) -> Batch:
+        """The part of `step`'s batch that rank `rank` of `world` reads; by default all of it.
+
+        The same bytes whenever and wherever it is asked for.
+        """
+        drawn: Step = sampler.batch_at(step).share(rank, world)
         items = [
             self.item(index, position, drawn.size)
             for index, position in zip(drawn.indices, drawn.positions, strict=True)
         ]
-        images = np.stack([item.image for item in items])  # (B, H, W, 3)
+        images = np.empty((len(items), 3, *drawn.size), np.uint8)  # (B, 3, H, W)
+        for row, item in enumerate(items):
+            images[row] = item.image.transpose(2, 0, 1)
         return Batch(
-            images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
+            images=torch.from_numpy(images),
             captions=tuple(item.caption for item in items),
             names=tuple(item.name for item in items),
             targets={
@@ -98,51 +95,30 @@ class JoinedDataset:
 
     def item(self, index: int, position: int, size: Size) -> Item:
         """Sample `index`, seen at global `position` of the run, at `size` (height, width)."""
-        found = self._readable(index)
-        height, width = found.image.shape[:2]
-        generator = sample_generator(self.seed, position, _VIEW)
-        view = draw_view(height, width, self.augmentation, generator)
+        found = self._pictures.seen(index, position, size)
         return Item(
-            image=view_image(found.image, view, size),
+            image=found.image,
             caption=_draw_caption(found.text, sample_generator(self.seed, position, _CAPTION)),
             name=f"{found.shard}:{found.key}",
-            labels={task: self._label(task, found, view, size) for task in self.labels},
+            labels={task: self._label(task, found, size) for task in self.labels},
         )
 
-    def _readable(self, index: int) -> _Decoded:
-        """Sample `index`, or the next one whose image can be decoded."""
-        total = len(self.shards)
-        for attempt in range(total):
-            decoded = self._decoded((index + attempt) % total)
-            if decoded is not None:
-                return decoded
-        raise ValueError(f"{self.shards.root}: none of the {total} images can be decoded")
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures(
+            shards=self.shards, augmentation=self.augmentation, seed=self.seed, cache=self.cache
+        )
 
-    def _decoded(self, index: int) -> _Decoded | None:
-        known: _Decoded | Literal["broken"] | None = self.cache.get(("image", index))
-        if known is not None:
-            return None if known == "broken" else known
-        shard, key = self.shards.locate(index)
-        sample = self.shards.read(shard, key)
-        try:
-            decoded = _Decoded(shard, key, decode_image(sample.image), sample.text)
-        except ImageError as error:
-            say(f"{shard}:{key}: {error}; the next readable sample takes its place")
-            self.cache.put(("image", index), "broken", 0)
-            return None
-        self.cache.put(("image", index), decoded, decoded.image.nbytes)
-        return decoded
-
-    def _label(self, task: str, found: _Decoded, view: View, size: Size) -> StoredLabel | None:
+    def _label(self, task: str, found: Seen, size: Size) -> StoredLabel | None:
         place = (task, found.shard, found.key)
         stored: StoredLabel | None = self.cache.get(place)
         if stored is None:
-            stored = self._reader(task).read(found.shard, found.key)
+            weighted = task in self.confidence
+            stored = self._reader(task).read(found.shard, found.key, confidence=weighted)
             if stored is None:
                 return None
-            self.cache.put(place, stored, stored.array.nbytes)
-        seen = self.labels[task].kind.sample(stored.array, view.box, size, view.flip)
-        return StoredLabel(seen, stored.shift, stored.scale)
+            self.cache.put(place, stored, _bytes_of(stored))
+        return view_label(stored, self.labels[task].kind, found.view, size)
 
     def _reader(self, task: str) -> LabelReader:
         """This thread's own reader: readers keep open files and are not made to be shared."""
@@ -152,12 +128,35 @@ class JoinedDataset:
         return readers[task]
 
 
+def check_same_images(reader: LabelReader, shards: ImageTextShards) -> None:
+    """Raise ValueError where a store's labels are not those of `shards`."""
+    if reader.manifest.dataset_id != shards.dataset_id:
+        raise ValueError(
+            f"{reader.folder}: these labels belong to the data set {reader.manifest.dataset_id}, "
+            f"but {shards.root} is {shards.dataset_id}; label this data (`cliptex label run "
+            f"--data {shards.root}`) or use the other"
+        )
+
+
 def _draw_caption(text: str, generator: np.random.Generator) -> str:
     lines = text.splitlines() or [""]
     return lines[int(generator.integers(len(lines)))]
 
 
-def collate_labels(labels: list[StoredLabel | None], kind: Kind, size: Size) -> DenseTargets:
+def view_label(stored: StoredLabel, kind: Kind, view: View, size: Size) -> StoredLabel:
+    """The view of a label at `size` (h, w) by its kind's rule; of its confidence, bilinearly."""
+    confidence = stored.confidence
+    if confidence is not None:
+        confidence = sample_bilinear(confidence, view.box, size, flip=view.flip).clip(0, 1)
+    seen = kind.sample(stored.array, view.box, size, view.flip)
+    return replace(stored, array=seen, confidence=confidence)
+
+
+def _bytes_of(stored: StoredLabel) -> int:
+    return stored.array.nbytes + (0 if stored.confidence is None else stored.confidence.nbytes)
+
+
+def collate_labels(labels: Sequence[StoredLabel | None], kind: Kind, size: Size) -> DenseTargets:
     """Stack labels, missing ones included, into what the task's loss reads.
 
     ClassMap: target (B, H, W) uint8 or int32 ids, invalid = kind.ignore.
@@ -165,39 +164,53 @@ def collate_labels(labels: list[StoredLabel | None], kind: Kind, size: Size) -> 
         robust statistics stored with the label (never the crop's), 0 where invalid.
     UnitVector: target (B, 3, H, W) float32, 0 where invalid.
     valid: (B, H, W) bool; present: (B,) bool, False where the sample has no label.
+    weight: (B, H, W) float32 in [0, 1], 1 where a label has no confidence; None where none has.
     """
-    arrays = [_blank(kind, size) if label is None else label.array for label in labels]
-    present = torch.tensor([label is not None for label in labels])
-    valid = torch.from_numpy(np.stack([kind.valid(array) for array in arrays]))  # (B, H, W)
-    if isinstance(kind, ScalarField):
-        arrays = [
-            array if label is None else _normalise(array, label)
-            for array, label in zip(arrays, labels, strict=True)
-        ]
-    stacked = np.stack(arrays)  # (B, H, W) or (B, H, W, 3)
-    match kind:
-        case ClassMap():
-            stacked = stacked if stacked.dtype == np.uint8 else stacked.astype(np.int32)
-        case ScalarField():
-            stacked = np.nan_to_num(stacked[:, None], nan=0.0)  # (B, 1, H, W)
-        case UnitVector():
-            stacked = stacked.transpose(0, 3, 1, 2)  # (B, 3, H, W)
-    target = torch.from_numpy(np.ascontiguousarray(stacked))
-    return DenseTargets(target=target, valid=valid & present[:, None, None], present=present)
+    valid = np.zeros((len(labels), *size), bool)  # (B, H, W)
+    target = _blank(kind, len(labels), size)
+    for row, label in enumerate(labels):
+        if label is None:
+            continue
+        valid[row] = kind.valid(label.array)
+        match kind:
+            case ClassMap():
+                target[row] = label.array
+            case ScalarField():
+                np.copyto(target[row, 0], normalise_depth(label.array, label), where=valid[row])
+            case UnitVector():
+                target[row] = label.array.transpose(2, 0, 1)
+    return DenseTargets(
+        target=torch.from_numpy(target),
+        valid=torch.from_numpy(valid),
+        present=torch.tensor([label is not None for label in labels]),
+        weight=_weights(labels, size),
+    )
 
 
-def _normalise(array: np.ndarray, label: StoredLabel) -> np.ndarray:
+def _weights(labels: Sequence[StoredLabel | None], size: Size) -> torch.Tensor | None:
+    """(B, H, W): each label's confidence, 1 where it has none; None where no label has any."""
+    maps = [None if label is None else label.confidence for label in labels]
+    if all(found is None for found in maps):
+        return None
+    ones = np.ones(size, np.float32)
+    return torch.from_numpy(np.stack([ones if found is None else found for found in maps]))
+
+
+def normalise_depth(array: np.ndarray, label: StoredLabel) -> np.ndarray:
+    """(value - shift) / scale by the whole image's statistics; as it is where there are none."""
     if label.shift is None or label.scale is None:
         return array
     scale = max(label.scale, SMALLEST_SCALE)
     return ((array - label.shift) / scale).astype(np.float32)
 
 
-def _blank(kind: Kind, size: Size) -> np.ndarray:
+def _blank(kind: Kind, count: int, size: Size) -> np.ndarray:
+    """Targets of `count` samples that have no label."""
     match kind:
         case ClassMap():
-            return np.full(size, kind.ignore, np.uint8 if kind.ignore < 256 else np.uint16)
+            dtype = np.uint8 if kind.dtype == np.uint8 else np.int32
+            return np.full((count, *size), kind.ignore, dtype)
         case ScalarField():
-            return np.full(size, np.nan, np.float32)
+            return np.zeros((count, 1, *size), np.float32)
         case UnitVector():
-            return np.zeros((*size, 3), np.float32)
+            return np.zeros((count, 3, *size), np.float32)

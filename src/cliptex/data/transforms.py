@@ -88,9 +88,30 @@ def _box(
     )
 
 
-def view_image(image: np.ndarray, view: View, size: tuple[int, int]) -> np.ndarray:
-    """The view of `image` (H, W, 3) uint8 at `size` (h, w), antialiased: (h, w, 3) uint8."""
-    height, width = image.shape[:2]
+def reduction(height: int, width: int, view: View, size: tuple[int, int]) -> int:
+    """By how much a JPEG of `height` x `width` may be made smaller while it is decoded: 1, 2, 4, 8.
+
+    The largest that leaves the view at least as many pixels as `size` (h, w) has, so that nothing
+    is ever enlarged which was not before.
+    """
+    rows = (view.box.bottom - view.box.top) * height / size[0]
+    columns = (view.box.right - view.box.left) * width / size[1]
+    return max((by for by in (2, 4, 8) if by <= min(rows, columns)), default=1)
+
+
+def view_image(
+    image: np.ndarray,
+    view: View,
+    size: tuple[int, int],
+    *,
+    extent: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """The view of `image` (H, W, 3) uint8 at `size` (h, w), antialiased: (h, w, 3) uint8.
+
+    extent: (height, width) of the picture in pixels of `image`, where that is a reduction of it:
+        a decoder rounds up, so the last row and column may cover less than the others.
+    """
+    height, width = image.shape[:2] if extent is None else extent
     box = view.box
     resized = Image.fromarray(image).resize(
         (size[1], size[0]),

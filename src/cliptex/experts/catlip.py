@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliptex.experts.coco import COCO_CLASSES
-from cliptex.experts.composite import composite_instances
+from cliptex.experts.composite import DETECTOR_SCORE, predict_instances
 from cliptex.experts.postprocess import MAX_SIDE
 from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
@@ -63,6 +62,7 @@ def load_catlip_maskrcnn(
         },
         thresholds=THRESHOLDS,
         learnt_from=("coco",),
+        confidence=DETECTOR_SCORE,
     )
     return TorchExpert(spec, network, Adapter(lambda i: to_input(i, side), detect, read), placement)
 
@@ -86,7 +86,7 @@ def read(found: Outputs, size: tuple[int, int]) -> Prediction:
         resized = F.interpolate(found["masks"], size=small, mode="bilinear", align_corners=True)
         masks = resized[:, 0].numpy()
     classes, scores = found["labels"].numpy(), found["scores"].numpy()
-    label = composite_instances(
+    return predict_instances(
         masks,
         classes,
         scores,
@@ -94,5 +94,3 @@ def read(found: Outputs, size: tuple[int, int]) -> Prediction:
         score_threshold=THRESHOLDS["score"],
         mask_threshold=THRESHOLDS["mask"],
     )
-    counted = Counter(int(c) for c in classes[scores >= THRESHOLDS["score"]])
-    return Prediction(label, instances=dict(counted))

@@ -15,6 +15,8 @@ import numpy as np
 from cliptex.experts.protocol import Prediction
 
 Unlabelled = Literal["background", "ignore"]
+DETECTOR_SCORE = "detector score; 1 on background"
+"""What the confidence of `predict_instances` means, for `ExpertSpec.confidence`."""
 
 
 def composite_instances(

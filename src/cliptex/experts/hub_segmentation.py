@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from cliptex.experts.composite import predict_instances
+from cliptex.experts.composite import DETECTOR_SCORE, predict_instances
 from cliptex.experts.hub import (
     Checkpoint,
     import_transformers,
@@ -42,6 +42,7 @@ from cliptex.labels.kinds import ClassMap
 from cliptex.labels.sampling import WHOLE, sample_bilinear
 
 THRESHOLDS = {"score": 0.5, "mask": 0.5}
+SOFTMAX = "softmax probability of the class"
 TASK = "panoptic"  # what OneFormer is asked for: its instance answer knows no walls and no sky
 UNNAMED = frozenset({"N/A", "background", "__background__"})
 # Classes by which the data a checkpoint was trained on is recognised.
@@ -244,4 +245,5 @@ def _spec(
         preprocessing={**view.description, "scores": family.scores, **task},
         thresholds={} if family.scores == "semantic" else THRESHOLDS,
         learnt_from=learnt_from,
+        confidence=SOFTMAX if family.scores == "semantic" else DETECTOR_SCORE,
     )

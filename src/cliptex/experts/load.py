@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cliptex.experts.protocol import Expert
-
-if TYPE_CHECKING:
-    from cliptex.experts.torch_expert import Placement
+from cliptex.experts.protocol import Expert, Placement, Precision
+from cliptex.experts.replicas import ReplicatedExpert
 
 CARDS = Path(__file__).parent / "cards"
 PLAYROOM = ("segmentation", "depth", "normals")
 ENTRY_POINTS = "cliptex.experts"
-"""Group under which other packages offer experts: a function (weights: Path | None, placement)
--> Expert; its entry point's name is the expert's name on the command line."""
+"""Group under which other packages offer experts: a function (weights: Path | None, placement:
+Placement) -> Expert; its entry point's name is the expert's name on the command line."""
 
 
 def shipped_cards() -> tuple[str, ...]:
@@ -41,13 +38,14 @@ def load_expert(
     - a name of `FILES`, with `weights`, the released file;
     - a name that another package offers (see `ENTRY_POINTS`).
 
-    `placement` is where networks of PyTorch run; the CPU in float32 by default. Raises ValueError
-    naming what exists, FileNotFoundError without the model.
+    `placement` is where the network runs; the CPU in float32 by default. Raises ValueError naming
+    what exists, or where the expert cannot run there; FileNotFoundError without the model.
     """
     text = str(name)
+    placement = placement or Placement()
     family, _, source = text.partition(":")
-    if text.endswith((".yaml", ".yml")) or text in shipped_cards():
-        return _load_card(text, weights)
+    if _is_card(text):
+        return _load_card(text, weights, placement)
     if family == "playroom":
         return _load_playroom(source, placement)
     if source and family in HUB:
@@ -64,6 +62,41 @@ def load_expert(
     )
 
 
+def load_on_devices(
+    name: str | Path,
+    weights: str | Path | None = None,
+    *,
+    devices: Sequence[str] = ("cpu",),
+    precision: Precision = "float32",
+) -> Expert:
+    """The expert called `name` on each of `devices`, such as ("cuda:0", "cuda:1"), as one expert.
+
+    ("auto",) means all CUDA devices that the expert can use, or else the CPU. Raises ValueError
+    where a device is named twice or is not there, and what `load_expert` raises.
+    """
+    if not devices or len(set(devices)) != len(devices):
+        raise ValueError(f"name one or more devices, each once: got {', '.join(devices) or 'none'}")
+    chosen = _cuda_devices(_is_card(str(name))) if tuple(devices) == ("auto",) else devices
+    loaded = [load_expert(name, weights, Placement(device, precision)) for device in chosen]
+    return loaded[0] if len(loaded) == 1 else ReplicatedExpert(loaded)
+
+
+def _cuda_devices(is_card: bool) -> tuple[str, ...]:
+    """Every CUDA device of this machine that PyTorch, or onnxruntime for a card, can use."""
+    if is_card:
+        from cliptex.experts.onnx import has_cuda
+
+        if not has_cuda():
+            return ("cpu",)
+    import torch
+
+    return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or ("cpu",)
+
+
+def _is_card(text: str) -> bool:
+    return text.endswith((".yaml", ".yml")) or text in shipped_cards()
+
+
 def known_experts() -> tuple[str, ...]:
     """Every name that `load_expert` knows, cards' paths aside."""
     return (
@@ -75,7 +108,7 @@ def known_experts() -> tuple[str, ...]:
     )
 
 
-def _load_card(text: str, weights: str | Path | None) -> Expert:
+def _load_card(text: str, weights: str | Path | None, placement: Placement) -> Expert:
     card = Path(text)
     if text in shipped_cards():
         card = CARDS / f"{text}.yaml"
@@ -85,66 +118,60 @@ def _load_card(text: str, weights: str | Path | None) -> Expert:
         raise FileNotFoundError(f"there is no expert card {card}")
     from cliptex.experts.onnx import OnnxExpert
 
-    return OnnxExpert(card, weights)
+    return OnnxExpert(card, weights, placement=placement)
 
 
 # Libraries as heavy as torch, transformers and diffusers are imported where they are used.
 
 
-def _load_playroom(task: str, placement: Placement | None) -> Expert:
+def _load_playroom(task: str, placement: Placement) -> Expert:
     if task not in PLAYROOM:
         raise ValueError(f"the playroom has experts for {', '.join(PLAYROOM)}, not {task!r}")
     from cliptex.experts.playroom import load_playroom_expert
 
-    return load_playroom_expert(task, placement=_placed(placement))
+    return load_playroom_expert(task, placement=placement)
 
 
-def _placed(placement: Placement | None) -> Placement:
-    from cliptex.experts.torch_expert import Placement
-
-    return placement or Placement()
-
-
-def _hub_depth(source: str, placement: Placement | None) -> Expert:
+def _hub_depth(source: str, placement: Placement) -> Expert:
     from cliptex.experts.hub_depth import load_hub_depth
 
-    return load_hub_depth(source, placement=_placed(placement))
+    return load_hub_depth(source, placement=placement)
 
 
-def _hub_normals(source: str, placement: Placement | None) -> Expert:
+def _hub_normals(source: str, placement: Placement) -> Expert:
     from cliptex.experts.hub_normals import load_hub_normals
 
-    return load_hub_normals(source, placement=_placed(placement))
+    return load_hub_normals(source, placement=placement)
 
 
-def _marigold(source: str, placement: Placement | None) -> Expert:
+def _marigold(source: str, placement: Placement) -> Expert:
     from cliptex.experts.marigold import load_marigold_normals
 
-    return load_marigold_normals(source, placement=_placed(placement))
+    return load_marigold_normals(source, placement=placement)
 
 
-def _hub_segmentation(source: str, placement: Placement | None) -> Expert:
+def _hub_segmentation(source: str, placement: Placement) -> Expert:
     from cliptex.experts.hub_segmentation import load_hub_segmentation
 
-    return load_hub_segmentation(source, placement=_placed(placement))
+    return load_hub_segmentation(source, placement=placement)
 
 
-def _maskrcnn(weights: Path | None, placement: Placement | None) -> Expert:
+def _maskrcnn(weights: Path | None, placement: Placement) -> Expert:
     from cliptex.experts.torchvision_detectors import load_maskrcnn
 
-    return load_maskrcnn(weights, placement=_placed(placement))
+    return load_maskrcnn(weights, placement=placement)
 
 
-def _catlip(weights: Path | None, placement: Placement | None) -> Expert:
+def _catlip(weights: Path | None, placement: Placement) -> Expert:
     from cliptex.experts.catlip import load_catlip_maskrcnn
 
-    return load_catlip_maskrcnn(_needed("catlip-maskrcnn", weights), placement=_placed(placement))
+    return load_catlip_maskrcnn(_needed("catlip-maskrcnn", weights), placement=placement)
 
 
-def _nll_angmf(weights: Path | None, placement: Placement | None) -> Expert:
+def _nll_angmf(weights: Path | None, placement: Placement) -> Expert:
     from cliptex.experts.nll_angmf import load_nll_angmf
 
-    return load_nll_angmf(_needed("nll-angmf", weights), placement=_placed(placement))
+    return load_nll_angmf(_needed("nll-angmf", weights), placement=placement)
 
 
 def _needed(name: str, weights: Path | None) -> Path:
@@ -155,14 +182,14 @@ def _needed(name: str, weights: Path | None) -> Path:
     return weights
 
 
-HUB: dict[str, Callable[[str, Placement | None], Expert]] = {
+HUB: dict[str, Callable[[str, Placement], Expert]] = {
     "hub-depth": _hub_depth,
     "hub-normals": _hub_normals,
     "hub-segmentation": _hub_segmentation,
     "marigold": _marigold,
 }
 """Families of models that lie on a hub or in a folder that holds a hub's files."""
-FILES: dict[str, Callable[[Path | None, Placement | None], Expert]] = {
+FILES: dict[str, Callable[[Path | None, Placement], Expert]] = {
     "maskrcnn-resnet50-fpn-v2": _maskrcnn,
     "catlip-maskrcnn": _catlip,
     "nll-angmf": _nll_angmf,

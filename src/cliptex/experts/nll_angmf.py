@@ -30,6 +30,7 @@ from cliptex.labels.kinds import UnitVector
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 CONFIDENCE_SIDE = 64
+CONFIDENCE = "1 - expected angular error / 90 degrees"
 SOURCE = "https://github.com/baegwangbin/surface_normal_uncertainty"
 LICENCE = "MIT (code); ScanNet terms (weights)"
 LEARNT_FROM: dict[Norm, tuple[str, ...]] = {"batch": ("scannet",), "group": ("nyu-normals",)}
@@ -81,6 +82,7 @@ def load_nll_angmf(
             "std": list(STD),
         },
         learnt_from=LEARNT_FROM[norm],
+        confidence=CONFIDENCE,
     )
     adapter = Adapter(lambda image: to_input(image, setup.size), forward, read)
     return TorchExpert(spec, network, adapter, placement)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from cliptex.labels.kinds import Kind
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a network runs. `device` is PyTorch's name: "cpu", "cuda:1"."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +26,8 @@ class ExpertSpec:
     """Everything that decides an expert's labels; all of it goes to the label store's manifest.
 
     `preprocessing` holds JSON values; `thresholds` those of turning detections into labels;
-    `learnt_from` names benchmarks ("voc", "nyu-depth") whose images the expert was trained on.
+    `learnt_from` names benchmarks ("voc", "nyu-depth") whose images the expert was trained on;
+    `confidence` says in words what `Prediction.confidence` means, "" where there is none.
     """
 
     name: str
@@ -28,6 +39,7 @@ class ExpertSpec:
     preprocessing: dict[str, object] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
     learnt_from: tuple[str, ...] = ()
+    confidence: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,3 +72,18 @@ class Expert(Protocol):
         that fails alone is recorded with the error's text.
         """
         ...
+
+
+@runtime_checkable
+class Concurrent(Protocol):
+    """What an expert has in addition if several threads may call its `predict` at once."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls at once are worth while."""
+        ...
+
+
+def concurrency_of(expert: Expert) -> int:
+    """How many threads may call the expert's `predict` at once: 1 unless it says otherwise."""
+    return expert.concurrency if isinstance(expert, Concurrent) else 1

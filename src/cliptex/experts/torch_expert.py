@@ -1,28 +1,28 @@
-"""Any PyTorch network as an expert: batches by shape, precision, and the retry in float32."""
+"""Any PyTorch network as an expert: batches by shape, precision, and the retry in float32.
+
+On the CPU one network runs at a time, with all of PyTorch's threads: several at once, each with as
+many threads, would only wait for each other. What comes before and after a network overlaps.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.protocol import ExpertSpec, Placement, Precision, Prediction
 
-Precision = Literal["float32", "bfloat16", "float16"]
+__all__ = ["Adapter", "Outputs", "Placement", "Precision", "TorchExpert"]
+
+_CPU = threading.Lock()
 Outputs = dict[str, Tensor]
 """What the network says about one image: named tensors without a batch axis."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where and how a network runs. `device` is PyTorch's name: "cpu", "cuda:1"."""
-
-    device: str = "cpu"
-    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class TorchExpert:
     """An `Expert` made of a network and its `Adapter`.
 
     Images of one input shape share a batch. Where an image's output in half precision is not
-    finite, it is computed once more, alone, in float32.
+    finite, it is computed once more, alone, in float32. Half precision changes labels, so the
+    spec's `preprocessing` names it. Raises ValueError where there is no such device.
     """
 
     def __init__(
@@ -51,11 +52,15 @@ class TorchExpert:
         spec: ExpertSpec,
         network: nn.Module,
         adapter: Adapter,
-        placement: Placement = Placement(),
+        placement: Placement = Placement(),  # noqa: B008 (frozen)
     ) -> None:
+        if placement.precision != "float32":
+            preprocessing = {**spec.preprocessing, "precision": placement.precision}
+            spec = replace(spec, preprocessing=preprocessing)
         self.spec = spec
         self.adapter = adapter
         self.placement = placement
+        _refuse_missing(torch.device(placement.device))
         network = network.eval().requires_grad_(False).to(placement.device)
         # Convolutions are up to 1.7 times as fast on a CPU with channels last.
         self.network = network.to(memory_format=torch.channels_last)
@@ -86,12 +91,22 @@ class TorchExpert:
     def _run(self, batch: Tensor, precision: Precision) -> list[Outputs]:
         device = torch.device(self.placement.device)
         half = precision != "float32"
-        with torch.autocast(device.type, getattr(torch, precision), enabled=half):
+        turn: AbstractContextManager = _CPU if device.type == "cpu" else nullcontext()
+        with turn, torch.autocast(device.type, getattr(torch, precision), enabled=half):
             results = self.adapter.forward(self.network, batch.to(device))
         return [
             {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in r.items()}
             for r in results
         ]
+
+
+def _refuse_missing(device: torch.device) -> None:
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"there is no device {device}: PyTorch sees {count} CUDA devices; install a PyTorch "
+            "that was built for this machine's driver, or label with --device cpu"
+        )
 
 
 def _is_finite(outputs: Outputs) -> bool:

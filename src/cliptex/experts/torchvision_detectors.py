@@ -22,7 +22,7 @@ from torchvision.models.detection import (
 from torchvision.models.detection.image_list import ImageList
 
 from cliptex.experts.coco import COCO_CLASSES, SPARSE_IDS, contiguous_ids
-from cliptex.experts.composite import predict_instances
+from cliptex.experts.composite import DETECTOR_SCORE, predict_instances
 from cliptex.experts.postprocess import MAX_SIDE
 from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
@@ -68,6 +68,7 @@ def load_maskrcnn(
         },
         thresholds=THRESHOLDS,
         learnt_from=("coco",),
+        confidence=DETECTOR_SCORE,
     )
     return maskrcnn_expert(spec, network, placement)
 

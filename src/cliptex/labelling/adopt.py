@@ -20,6 +20,7 @@ from PIL import Image
 
 from cliptex.console import say
 from cliptex.experts.postprocess import FRAME_SIGNS
+from cliptex.files import AnyPath
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.store import labels_from_arrays
@@ -106,7 +107,7 @@ class AdoptReport:
     `unreadable` lists those that are no PNG, among the shards that this call has written.
     """
 
-    folder: Path
+    folder: AnyPath
     images: int
     found: int
     unused: int
@@ -122,7 +123,7 @@ class AdoptReport:
 def adopt_labels(
     shards: ImageTextShards,
     source: Path,
-    labels: Path,
+    labels: AnyPath,
     form: Form,
     *,
     name: str,
@@ -130,11 +131,13 @@ def adopt_labels(
     licence: str = "",
     learnt_from: tuple[str, ...] = (),
     max_side: int = 512,
+    codec: str | None = None,
 ) -> AdoptReport:
     """Write `labels/NAME` from `source`: a folder of PNG, or of tars aligned with the shards.
 
-    `origin` says who made the labels and goes to the manifest. Files that cannot be read are
-    listed and their images stay without a label. Stopped, it goes on from the last whole shard.
+    `origin` says who made the labels and goes to the manifest; `codec` None is the kind's default.
+    Files that cannot be read are listed and their images stay without a label. Stopped, it goes
+    on from the last whole shard.
 
     Raises FileNotFoundError where `source` holds nothing of either kind, ValueError where no file
     belongs to an image, or a file is of another mode than `form` says.
@@ -149,15 +152,17 @@ def adopt_labels(
         learnt_from=learnt_from,
         preprocessing={"adopted": type(form).__name__, **_parameters(form)},
         max_side=max_side,
+        codec=codec,
     )
     unreadable: list[str] = []
 
     def arrays(shard: str) -> Iterator[tuple[str, np.ndarray | None]]:
         for key, place, data in adopting.labels(shard):
             try:
-                yield key, form.read(data)
+                yield key, None if data is None else form.read(data)
             except _Unreadable as error:
                 unreadable.append(f"{place} ({error})")
+                yield key, None
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
 
@@ -173,6 +178,10 @@ def adopt_labels(
     )
 
 
+# key of an image, where its label's file is looked for, and the file's bytes if there is one
+_File = tuple[str, Path, bytes | None]
+
+
 class _Unreadable(Exception):
     """A file that is not a whole PNG."""
 
@@ -184,18 +193,15 @@ class _Folder:
         self._shards, self._root = shards, root
         self._names = set(_png_names(root))
         self.files = len(self._names)
-        used = [
-            sum(self._name(s, key) is not None for key in shards.keys(s)) for s in shards.shards
-        ]
-        self.matched = sum(used)
+        names = (self._name(s, key) for s in shards.shards for key in shards.keys(s))
+        self.matched = sum(name is not None for name in names)
         self._refuse_shared_keys()
 
-    def labels(self, shard: str) -> Iterator[tuple[str, Path, bytes]]:
+    def labels(self, shard: str) -> Iterator[_File]:
         for key in self._shards.keys(shard):
             name = self._name(shard, key)
-            if name is not None:
-                path = self._root / f"{name}{SUFFIX}"
-                yield key, path, path.read_bytes()
+            path = self._root / f"{name}{SUFFIX}"
+            yield key, path, None if name is None else path.read_bytes()
 
     def _name(self, shard: str, key: str) -> str | None:
         exact = f"{shard.removesuffix('.tar')}/{key}"
@@ -226,16 +232,17 @@ class _Tars:
                 self.files += len(keys)
                 self.matched += len(set(keys) & set(shards.keys(shard)))
 
-    def labels(self, shard: str) -> Iterator[tuple[str, Path, bytes]]:
+    def labels(self, shard: str) -> Iterator[_File]:
         path = self._root / shard
         if not path.is_file():
             return
-        wanted = set(self._shards.keys(shard))
         with tarfile.open(path, "r:") as tar:
-            for key, member in _png_members(tar):
-                file = tar.extractfile(member) if key in wanted else None
-                if file is not None:
-                    yield key, path / member.name, file.read()
+            members = dict(_png_members(tar))
+            for key in self._shards.keys(shard):
+                member = members.get(key)
+                file = None if member is None else tar.extractfile(member)
+                name = "" if member is None else member.name
+                yield key, path / name, None if file is None else file.read()
 
 
 def _source(shards: ImageTextShards, source: Path) -> _Folder | _Tars:

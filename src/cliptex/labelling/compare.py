@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliptex.labels.codecs import fitted_size
+from cliptex.labels.codecs import fit
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
 from cliptex.metrics import angular_error
 
@@ -85,7 +85,4 @@ def difference(kind: Kind, a: np.ndarray, b: np.ndarray) -> Difference:
 
 def as_stored(kind: Kind, label: np.ndarray, max_side: int) -> np.ndarray:
     """An expert's label in the kind's form and at the size at which a store keeps it."""
-    checked = kind.check(label)
-    size = (checked.shape[0], checked.shape[1])
-    smaller = fitted_size(size, max_side)
-    return checked if smaller == size else kind.resize(checked, smaller)
+    return fit(kind, kind.check(label), max_side)

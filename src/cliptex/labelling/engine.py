@@ -14,18 +14,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 from cliptex.console import say, track
 from cliptex.experts.protocol import Expert, ExpertSpec
-from cliptex.labelling.jobs import share_of
+from cliptex.files import AnyPath
+from cliptex.labelling.growth import follow_growth
+from cliptex.labelling.jobs import is_due, share_of
 from cliptex.labelling.lane import Job
 from cliptex.labelling.pipeline import Pipeline
 from cliptex.labels.commit import remove_abandoned
-from cliptex.labels.ledger import Status, ledger_path, read_ledger
-from cliptex.labels.store import Manifest, claim_store, is_committed
-from cliptex.labels.writer import label_tar
+from cliptex.labels.ledger import Status
+from cliptex.labels.store import Manifest, claim_store
 from cliptex.shards.dataset import ImageTextShards
 
 
@@ -33,7 +33,7 @@ from cliptex.shards.dataset import ImageTextShards
 class LabelRunReport:
     """What `label_shards` did with one expert; `statuses` counts this run's images only."""
 
-    folder: Path
+    folder: AnyPath
     shards_done: int
     shards_skipped: int
     images: int
@@ -45,12 +45,14 @@ class LabelRunReport:
         return self.images / self.seconds if self.seconds > 0 else 0.0
 
     @classmethod
-    def of(cls, job: Job, statuses: Counter[Status], shards: int, seconds: float) -> LabelRunReport:
-        """The report of a job that had `shards` shards to look at."""
+    def of(
+        cls, job: Job, statuses: Counter[Status], done: int, shards: int, seconds: float
+    ) -> LabelRunReport:
+        """The report of a job that labelled `done` of the `shards` that it had to look at."""
         return cls(
             folder=job.folder,
-            shards_done=len(job.shards),
-            shards_skipped=shards - len(job.shards),
+            shards_done=done,
+            shards_skipped=shards - done,
             images=statuses.total(),
             statuses={status.label: count for status, count in sorted(statuses.items())},
             seconds=seconds,
@@ -71,6 +73,7 @@ def manifest_of(spec: ExpertSpec, shards: ImageTextShards, max_side: int = 512) 
         preprocessing=spec.preprocessing,
         thresholds=spec.thresholds,
         max_side=max_side,
+        confidence=spec.confidence,
     )
 
 
@@ -78,11 +81,12 @@ def manifest_of(spec: ExpertSpec, shards: ImageTextShards, max_side: int = 512) 
 def label_shards(
     shards: ImageTextShards,
     experts: Expert,
-    out: Path,
+    out: AnyPath,
     *,
     batch_size: int = 8,
     max_side: int = 512,
     retry_failed: bool = False,
+    only: Sequence[str] | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> LabelRunReport: ...
@@ -92,11 +96,12 @@ def label_shards(
 def label_shards(
     shards: ImageTextShards,
     experts: Sequence[Expert],
-    out: Path,
+    out: AnyPath,
     *,
     batch_size: int = 8,
     max_side: int = 512,
     retry_failed: bool = False,
+    only: Sequence[str] | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> tuple[LabelRunReport, ...]: ...
@@ -105,42 +110,70 @@ def label_shards(
 def label_shards(
     shards: ImageTextShards,
     experts: Expert | Sequence[Expert],
-    out: Path,
+    out: AnyPath,
     *,
     batch_size: int = 8,
     max_side: int = 512,
     retry_failed: bool = False,
+    only: Sequence[str] | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> LabelRunReport | tuple[LabelRunReport, ...]:
     """Label every shard that has no ledger yet, into `out/EXPERT`.
 
     Several experts label in one pass, in which each image is decoded once; shards that some of
-    them have labelled already are skipped for these. Of `world_size` jobs, job `rank` takes the
-    shards whose number leaves that remainder.
+    them have labelled already are skipped for these. `only` names the shards to label, by default
+    all; of `world_size` jobs, job `rank` takes those of them whose number leaves that remainder.
 
     Images that cannot be decoded, or on which the expert fails alone, get a ledger line. Where
-    memory does not suffice, batches are halved for the rest of the run. `retry_failed` labels
-    shards with failures of the expert anew. SIGTERM and Ctrl-C leave whole shards only.
+    memory does not suffice, batches are halved for the rest of the run. Confidence is stored where
+    the expert's spec says what it means. SIGTERM and Ctrl-C leave whole shards only. A shard that
+    another run on the same file system is labelling is left to that run, and waited for.
+
+    `retry_failed` labels shards with failures of the expert anew, and nothing else: whole, because
+    an image is predicted with its batch, and only so is the result that of an undisturbed run.
 
     Returns a report, or one for each of a sequence of experts, in its order.
-    Raises ValueError where `out/EXPERT` holds labels of another expert, setting or data set,
-    RuntimeError where an expert fails on all images of a shard, OSError on a full disk.
+    Raises ValueError where `out/EXPERT` holds labels of another expert, setting or data set, or
+    `only` names a shard that the data set does not have, RuntimeError where an expert fails on all
+    images of a shard, OSError on a full disk.
     """
     if batch_size < 1 or max_side < 1:
         raise ValueError(f"batch_size and max_side must be positive: {batch_size}, {max_side}")
     every = tuple(experts) if isinstance(experts, Sequence) else (experts,)
     _refuse_bad_choice([expert.spec.name for expert in every])
-    mine = share_of(shards.shards, rank, world_size)
+    mine = share_of(_chosen(shards, only), rank, world_size)
     start = time.monotonic()
     with _terminate_as_exception():
-        jobs = _jobs(shards, mine, every, out, max_side, retry_failed)
-        with Pipeline(shards, mine, jobs, batch_size=batch_size, max_side=max_side) as pipeline:
+        folders = [_claim(out, expert.spec, shards, max_side) for expert in every]
+        jobs = [
+            _job(expert, folder, mine, retry_failed)
+            for expert, folder in zip(every, folders, strict=True)
+        ]
+        with Pipeline(shards, mine, jobs, batch_size=batch_size) as pipeline:
             counts = _tracked(pipeline, shards, mine, jobs)
+        for folder in folders:
+            remove_abandoned(folder)  # of runs beside this one that were killed meanwhile
     took = time.monotonic() - start
-    pairs = zip(jobs, counts, strict=True)
-    reports = tuple(LabelRunReport.of(job, count, len(mine), took) for job, count in pairs)
+    reports = tuple(
+        LabelRunReport.of(job, count, done, len(mine), took)
+        for job, count, done in zip(jobs, counts, pipeline.shards_done, strict=True)
+    )
     return reports if isinstance(experts, Sequence) else reports[0]
+
+
+def _chosen(data: ImageTextShards, only: Sequence[str] | None) -> tuple[str, ...]:
+    """The shards that `only` names, in the data set's order; all of them without it."""
+    if only is None:
+        return data.shards
+    unknown = sorted(set(only) - set(data.shards))
+    if unknown:
+        raise ValueError(
+            f"{data.root} has no shard {', '.join(unknown[:5])}: `only` takes paths relative to "
+            "it, as `ImageTextShards.shards` lists them"
+        )
+    wanted = set(only)
+    return tuple(shard for shard in data.shards if shard in wanted)
 
 
 def _refuse_bad_choice(names: list[str]) -> None:
@@ -151,22 +184,21 @@ def _refuse_bad_choice(names: list[str]) -> None:
         raise ValueError(f"experts of one name would share a folder: {', '.join(twice)}")
 
 
-def _jobs(
-    data: ImageTextShards,
-    shards: Sequence[str],
-    experts: Sequence[Expert],
-    out: Path,
-    max_side: int,
-    retry_failed: bool,
-) -> list[Job]:
-    """Claim every expert's store before anything is labelled, and see what each has to do."""
-    folders = [claim_store(out, manifest_of(expert.spec, data, max_side)) for expert in experts]
-    jobs = []
-    for expert, folder in zip(experts, folders, strict=True):
-        remove_abandoned(folder)
-        due = frozenset(shard for shard in shards if _is_due(folder, shard, retry_failed))
-        jobs.append(Job(expert, folder, due, redo=retry_failed))
-    return jobs
+def _claim(out: AnyPath, spec: ExpertSpec, data: ImageTextShards, max_side: int) -> AnyPath:
+    manifest = manifest_of(spec, data, max_side)
+    if follow_growth(out / manifest.folder_name, data):
+        say(
+            f"{out / manifest.folder_name} now belongs to the data as they are: shards were added, "
+            "repaired or lost"
+        )
+    return claim_store(out, manifest)
+
+
+def _job(expert: Expert, folder: AnyPath, shards: Sequence[str], redo: bool) -> Job:
+    """What an expert has to do in its store."""
+    remove_abandoned(folder)
+    due = frozenset(shard for shard in shards if is_due(folder, shard, redo))
+    return Job(expert, folder, due, redo=redo)
 
 
 def _tracked(
@@ -183,14 +215,6 @@ def _tracked(
     if failed:
         say(f"{failed} images have no label; `cliptex label status` says why")
     return counts
-
-
-def _is_due(folder: Path, shard: str, retry_failed: bool) -> bool:
-    if not is_committed(folder, shard):
-        return True
-    if not retry_failed:
-        return False
-    return read_ledger(ledger_path(label_tar(folder, shard))).counts()[Status.EXPERT_ERROR] > 0
 
 
 @contextmanager

@@ -1,8 +1,33 @@
-"""Which shards belong to which of several jobs that label one data set."""
+"""Which shards a run has to label, and which of several jobs that share a data set takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+from cliptex.files import AnyPath
+from cliptex.labels.ledger import Status, ledger_path, read_ledger
+from cliptex.labels.writer import is_committed, label_tar
+
+
+def is_due(folder: AnyPath, shard: str, redo: bool) -> bool:
+    """Whether a shard has no labels in `LABELS/EXPERT` yet.
+
+    With `redo` it is due if it has, and the expert failed on some of its images.
+    """
+    if not redo:
+        return not is_committed(folder, shard)
+    return failed_images(folder, shard) > 0
+
+
+def failed_images(folder: AnyPath, shard: str) -> int:
+    """Images of a shard on which the expert failed, as its ledger says; 0 without a ledger.
+
+    That is: it raised an error, or its answer was no label of its kind.
+    """
+    if not is_committed(folder, shard):
+        return 0
+    counts = read_ledger(ledger_path(label_tar(folder, shard))).counts()
+    return counts[Status.EXPERT_ERROR] + counts[Status.BAD_LABEL]
 
 
 def share_of(shards: Sequence[str], rank: int, world_size: int) -> tuple[str, ...]:

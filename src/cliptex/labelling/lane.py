@@ -1,7 +1,9 @@
-"""One expert's stages of the pipeline: predict in one thread, encode in a pool, write in another.
+"""One expert's stages of the pipeline: predict in threads, encode in a pool, write in another.
 
-Whatever goes wrong before a lane, or in its predicting, travels through its queues like the images
-do, so that shards which were whole before are committed; an error of writing ends the run at once.
+As many threads predict as the expert says are worth while (`protocol.Concurrent`), each a batch of
+its own; the batches' answers are taken in the batches' order, so timing changes nothing. Whatever
+goes wrong before a lane, or in its predicting, travels through its queues like the images do, so
+that shards which were whole before are committed; an error of writing ends the run at once.
 """
 
 from __future__ import annotations
@@ -9,18 +11,20 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import cast
 
-from cliptex.experts.protocol import Expert, Prediction
+from cliptex.experts.protocol import Expert, Prediction, concurrency_of
+from cliptex.files import AnyPath
+from cliptex.labelling.jobs import is_due
 from cliptex.labelling.loading import Decoded, InFlight, Stopped
+from cliptex.labelling.locks import ShardLock
 from cliptex.labelling.predicting import Predictor
 from cliptex.labels.codecs import Encoded
 from cliptex.labels.ledger import Status
-from cliptex.labels.store import ShardLabelWriter, add_label, is_committed
+from cliptex.labels.store import ShardLabelWriter, add_label, read_manifest
 
 # An expert that fails on every one of so many images of a shard is broken as a whole (a lost
 # device, a wrong input size): going on would record the whole data set as failed.
@@ -31,20 +35,22 @@ HOPELESS_AFTER = 16
 class Job:
     """One expert's part of a run: its store's folder, and the shards that it has to label.
 
-    `redo` labels shards again that are committed already.
+    `redo` labels committed shards again in which the expert failed on some image.
     """
 
     expert: Expert
-    folder: Path
+    folder: AnyPath
     shards: frozenset[str]
     redo: bool
 
 
 @dataclass(frozen=True)
 class Begin:
-    """Of a shard."""
+    """Of a shard, whose lock is the receiver's."""
 
     shard: str
+    image_size: int
+    lock: ShardLock
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,6 @@ class Shared:
     """What all stages of a run have in common; `results` are (number of the lane, status)."""
 
     batch_size: int
-    max_side: int
     flight: InFlight
     encoders: Executor
     results: SimpleQueue[tuple[int, Status] | Done]
@@ -93,38 +98,68 @@ class Record:
 
 Outcome = tuple[Record, Status]
 Batch = Begin | End | Done | list[Decoded]
-Answers = Begin | End | Done | list[tuple[Decoded, Future[Outcome]]]
+Answered = list[tuple[Decoded, Future[Outcome]]]
+Answers = Begin | End | Done | Future[Answered]
 
 
 class Lane:
-    """One expert's two threads, `predict` and `write`, between `batches` and `shared.results`."""
+    """One expert's threads between `batches` and `shared.results`.
+
+    `shards_done` counts the shards that this lane has committed.
+    """
 
     def __init__(self, number: int, job: Job, shared: Shared) -> None:
         self.batches: SimpleQueue[Batch] = SimpleQueue()
+        self.shards_done = 0
         self._answers: SimpleQueue[Answers] = SimpleQueue()
         self._number = number
         self._job = job
+        self._manifest = read_manifest(job.folder)
         self._shared = shared
         self._predictor = Predictor(job.expert, shared.batch_size)
+        self._left = set(job.shards)
+        self._locks: list[ShardLock] = []
+        self._callers = ThreadPoolExecutor(concurrency_of(job.expert), "predict")
 
-    def lacks(self, shard: str) -> bool:
-        """Whether the shard is still to be labelled; another run may have done so meanwhile."""
-        job = self._job
-        return shard in job.shards and (job.redo or not is_committed(job.folder, shard))
+    def wants(self, shard: str) -> bool:
+        """Whether the shard is among this run's and neither begun nor found labelled yet."""
+        return shard in self._left
 
-    def wake(self) -> None:
+    def begin(self, shard: str, image_size: int) -> bool:
+        """Begin a shard that the lane wants; False where another run is at it or has done it."""
+        lock = ShardLock.take(self._job.folder, shard)
+        if lock is None:
+            return False
+        self._left.discard(shard)
+        if not is_due(self._job.folder, shard, self._job.redo):
+            lock.release()
+            return False
+        self._locks.append(lock)
+        self.batches.put(Begin(shard, image_size, lock))
+        return True
+
+    def stop(self) -> None:
         """Let threads that wait for work see that the run stops."""
         self.batches.put(Done())
         self._answers.put(Done())
+        self._callers.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """After the lane's own threads have ended: wait for callers, let go of all shards."""
+        self._callers.shutdown()
+        for lock in self._locks:
+            lock.release()
 
     def predict(self) -> None:
-        """The predicting thread's work: batches in, futures of encoded labels out."""
+        """The predicting thread's work: batches in, futures of their answers out."""
         try:
             while not isinstance(message := self.batches.get(), Done):
                 if self._shared.stop.is_set():
                     raise Stopped
-                answer = self._label(message) if isinstance(message, list) else message
-                self._answers.put(answer)
+                if isinstance(message, list):
+                    self._answers.put(self._callers.submit(self._label, message))
+                else:
+                    self._answers.put(message)
             self._answers.put(message)
         except BaseException as error:  # raised again by the thread that takes the results
             self._answers.put(Done(error))
@@ -133,14 +168,21 @@ class Lane:
         """The writing thread's work: shard after shard, each in order and committed whole."""
         try:
             while isinstance(message := self._next(), Begin):
-                with ShardLabelWriter(self._job.folder, message.shard) as writer:
+                size, folder = message.image_size, self._job.folder
+                with (
+                    message.lock,
+                    ShardLabelWriter(folder, message.shard, image_size=size) as writer,
+                ):
                     self._fill(writer, message.shard)
                     writer.commit(replace=self._job.redo)
+                self.shards_done += 1
             self._shared.results.put(Done())
         except BaseException as error:  # as above
             self._shared.results.put(Done(error))
 
-    def _label(self, batch: list[Decoded]) -> list[tuple[Decoded, Future[Outcome]]]:
+    def _label(self, batch: list[Decoded]) -> Answered:
+        if self._shared.stop.is_set():
+            raise Stopped
         images = [item.image for item in batch if item.image is not None]
         answers = iter(self._predictor.predict(images))
         submit = self._shared.encoders.submit
@@ -158,9 +200,15 @@ class Lane:
             status = Status.EXPERT_ERROR
             record.fail(item.key, status, answer)
         else:
-            kind = self._job.expert.spec.kind
             writer = cast(ShardLabelWriter, record)  # add_label calls add or fail, nothing else
-            status = add_label(writer, kind, item.key, answer.label, self._shared.max_side)
+            status = add_label(
+                writer,
+                self._manifest,
+                item.key,
+                answer.label,
+                confidence=answer.confidence if self._manifest.confidence else None,
+                instances=answer.instances,
+            )
         return record, status
 
     def _next(self) -> Answers:
@@ -176,8 +224,8 @@ class Lane:
         waiting: dict[int, tuple[Decoded, Future[Outcome]]] = {}
         attempts: Counter[Status] = Counter()
         place = 0
-        while isinstance(message := self._next(), list):
-            waiting.update((item.place, (item, future)) for item, future in message)
+        while isinstance(message := self._next(), Future):
+            waiting.update((item.place, (item, future)) for item, future in message.result())
             while place in waiting:
                 item, future = waiting.pop(place)
                 record, status = future.result()

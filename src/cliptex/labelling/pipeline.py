@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from types import TracebackType
 
-from cliptex.labelling.lane import Batch, Begin, Done, End, Job, Lane, Shared
+from cliptex.labelling.lane import Batch, Done, End, Job, Lane, Shared
 from cliptex.labelling.loading import Stopped, batches, decoded_images, in_flight
 from cliptex.labels.ledger import Status
 from cliptex.shards.dataset import ImageTextShards
 
 MAX_POOL = 8  # threads that decode, and as many that encode
+LOCK_POLL = 0.2  # seconds between two looks at a shard that another run is labelling
 
 
 class Pipeline:
@@ -35,7 +36,6 @@ class Pipeline:
         jobs: Sequence[Job],
         *,
         batch_size: int,
-        max_side: int,
     ) -> None:
         self._data = data
         self._shards = shards
@@ -44,7 +44,6 @@ class Pipeline:
         self._encoders = ThreadPoolExecutor(self._pool_size, "encode")
         self._shared = Shared(
             batch_size=batch_size,
-            max_side=max_side,
             flight=in_flight(batch_size),
             encoders=self._encoders,
             results=SimpleQueue(),
@@ -71,10 +70,12 @@ class Pipeline:
         for pool in (self._decoders, self._encoders):
             pool.shutdown(wait=False, cancel_futures=True)
         for lane in self._lanes:
-            lane.wake()
+            lane.stop()
         for thread in self._threads:
             if thread.ident is not None:  # a signal may come before all are started
                 thread.join()
+        for lane in self._lanes:
+            lane.close()
         for pool in (self._decoders, self._encoders):
             pool.shutdown()
 
@@ -95,16 +96,30 @@ class Pipeline:
             else:
                 writing -= 1
 
+    @property
+    def shards_done(self) -> list[int]:
+        """Shards that each job has committed so far."""
+        return [lane.shards_done for lane in self._lanes]
+
     def _feed(self) -> None:
-        """Hand every shard to the experts that lack it."""
+        """Hand every shard to the experts that lack it; what others are labelling comes last."""
         try:
             for shard in self._shards:
-                lanes = [lane for lane in self._lanes if lane.lacks(shard)]
-                if lanes:
-                    self._feed_shard(shard, lanes)
+                self._offer(shard)
+            for shard in self._shards:
+                while any(lane.wants(shard) for lane in self._lanes):
+                    if self._shared.stop.wait(LOCK_POLL):
+                        raise Stopped
+                    self._offer(shard)
             _hand(Done(), self._lanes)
         except BaseException as error:  # raised again by the thread that takes the results
             _hand(Done(error), self._lanes)
+
+    def _offer(self, shard: str) -> None:
+        size = self._data.index(shard).size
+        lanes = [lane for lane in self._lanes if lane.wants(shard) and lane.begin(shard, size)]
+        if lanes:
+            self._feed_shard(shard, lanes)
 
     def _feed_shard(self, shard: str, lanes: Sequence[Lane]) -> None:
         images = decoded_images(
@@ -115,7 +130,6 @@ class Pipeline:
             ahead=2 * self._pool_size,
             users=len(lanes),
         )
-        _hand(Begin(shard), lanes)
         for batch in batches(images, self._shared.batch_size):
             if self._shared.stop.is_set():
                 raise Stopped

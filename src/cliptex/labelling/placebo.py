@@ -6,10 +6,9 @@ image they are joined to.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
+from cliptex.files import AnyPath
 from cliptex.labels.commit import remove_abandoned
 from cliptex.labels.ledger import Status
 from cliptex.labels.reader import LabelReader
@@ -22,16 +21,17 @@ Sample = tuple[str, str]  # shard, key
 def write_placebo(
     reader: LabelReader,
     shards: ImageTextShards,
-    labels: Path,
+    labels: AnyPath,
     *,
     seed: int = 0,
     name: str | None = None,
-) -> Path:
+) -> AnyPath:
     """Write the store `labels/NAME` (default `EXPERT-placebo`) and return its folder.
 
     Every image that has a label in `reader` gets another image's label, by one cycle through all
     of them, so no image keeps its own; images without a label stay without. Labels are copied as
-    encoded bytes. Raises ValueError where fewer than two labels exist.
+    encoded bytes, confidence and counts with them. Raises ValueError where fewer than two labels
+    exist.
     """
     donors = _cycle(_labelled(reader, shards), seed)
     original = reader.manifest
@@ -47,10 +47,10 @@ def write_placebo(
     for shard in shards.shards:
         if is_committed(folder, shard):
             continue
-        with ShardLabelWriter(folder, shard) as writer:
+        with ShardLabelWriter(folder, shard, image_size=shards.index(shard).size) as writer:
             for key in shards.keys(shard):
                 donor = donors.get((shard, key))
-                label = None if donor is None else reader.read_encoded(*donor)
+                label = None if donor is None else reader.read_encoded(*donor, confidence=True)
                 if label is None:
                     writer.fail(key, Status.NO_LABEL)
                 else:

@@ -34,7 +34,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Predictor:
     """Asks an expert in batches of at most `limit` images, which running out of memory halves.
 
-    `limit` never grows again: memory that was short once will be short again.
+    `limit` never grows again: memory that was short once will be short again. Several threads may
+    ask at once.
     """
 
     def __init__(self, expert: Expert, batch_size: int) -> None:
@@ -80,7 +81,7 @@ class Predictor:
         return answer, False
 
     def _halve(self, tried: int) -> None:
-        self.limit = tried // 2
+        self.limit = min(self.limit, tried // 2)
         if not self._said:
             self._said = True
             say(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
+from cliptex.files import AnyPath
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import FILE_NAME
 from cliptex.labels.reader import LabelReader
@@ -21,7 +21,7 @@ class ExpertStatus:
     """
 
     expert: str
-    folder: Path
+    folder: AnyPath
     shards_labelled: int
     shards: int
     images_labelled: int
@@ -36,14 +36,14 @@ class ExpertStatus:
         return self.images_labelled / self.images if self.images else 0.0
 
 
-def expert_folders(labels: Path) -> list[Path]:
+def expert_folders(labels: AnyPath) -> list[AnyPath]:
     """The experts' folders of a label store, sorted; `labels` may itself be one of them."""
     if (labels / FILE_NAME).is_file():
         return [labels]
     return sorted(path.parent for path in labels.glob(f"*/{FILE_NAME}"))
 
 
-def label_status(shards: ImageTextShards, labels: Path) -> list[ExpertStatus]:
+def label_status(shards: ImageTextShards, labels: AnyPath) -> list[ExpertStatus]:
     """The progress of every expert in `labels`; FileNotFoundError where there is none."""
     folders = expert_folders(labels)
     if not folders:

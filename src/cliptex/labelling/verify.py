@@ -10,20 +10,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from cliptex.console import track
 from cliptex.experts.protocol import Expert
-from cliptex.files import sha256_file
-from cliptex.labelling.compare import Tolerance, as_stored, difference
-from cliptex.labels.kinds import Kind
+from cliptex.files import AnyPath, exists, sha256_file
+from cliptex.labelling.compare import Tolerance
+from cliptex.labelling.reinfer import disagreements
+from cliptex.labels.extras import instances_to_json
 from cliptex.labels.ledger import Ledger, ledger_path
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.writer import label_tar
 from cliptex.shards.dataset import ImageTextShards
-from cliptex.shards.images import ImageError, decode_image
 
 SHOWN = 20  # problems that the text lists one by one
 RELABEL = "remove {ledger} and run `cliptex label run` again: only this shard is labelled anew"
@@ -33,7 +32,7 @@ RELABEL = "remove {ledger} and run `cliptex label run` again: only this shard is
 class Problem:
     """One thing that is wrong: where, what, and what to do about it."""
 
-    file: Path
+    file: AnyPath
     what: str
     remedy: str
 
@@ -50,7 +49,7 @@ class VerifyReport:
     labels of the random samples.
     """
 
-    folder: Path
+    folder: AnyPath
     expert: str
     shards: int
     labelled: int
@@ -78,11 +77,12 @@ class VerifyReport:
 
 def verify_labels(
     shards: ImageTextShards,
-    folder: Path,
+    folder: AnyPath,
     *,
     sample: int = 0,
     expert: Expert | None = None,
     decode: int = 256,
+    batch_size: int = 8,
     seed: int = 0,
     tolerance: Tolerance = Tolerance(),  # noqa: B008 (frozen)
 ) -> VerifyReport:
@@ -91,16 +91,16 @@ def verify_labels(
     Of every shard: the ledger's checksum, the label tar's size and sha256, and that it holds a
     line for each image, in the images' order. Of about `decode` images drawn by the seed: that
     their labels decode and are of their kind. Of `sample` more: that `expert` gives the same
-    label again, within `tolerance`. A shard without labels is a problem too.
-
-    Raises FileNotFoundError or ValueError where `folder` has no readable manifest, ValueError for
-    a sample without an expert.
+    label again, within `tolerance`, asked for `batch_size` at once. A shard without labels is a
+    problem too. Raises FileNotFoundError or ValueError where `folder` has no readable manifest,
+    ValueError for a sample without an expert.
     """
     if sample and expert is None:
         raise ValueError("inferring a sample anew needs the expert that made the labels")
     reader = LabelReader(folder)
     problems = _store_problems(shards, reader)
     labelled: dict[str, Ledger] = {}
+    sound: set[str] = set()
     hashed = 0
     for shard in track(shards.shards, label=f"verifying {reader.manifest.expert}"):
         ledger, found = _verify_shard(shards, reader, shard)
@@ -108,12 +108,15 @@ def verify_labels(
         if ledger is not None:
             labelled[shard] = ledger
             hashed += ledger.tar_size
-    sound = set(labelled) - {p.file.relative_to(reader.folder).as_posix() for p in problems}
+            if not found:
+                sound.add(shard)
     drawn = _draw(shards, labelled, sound, decode, np.random.default_rng([seed, 0]))
     problems += _decode_problems(reader, drawn)
     again = _draw(shards, labelled, sound, sample, np.random.default_rng([seed, 1]))
     if again and expert is not None:
-        problems += _inference_problems(shards, reader, expert, again, tolerance)
+        problems += _inference_problems(
+            shards, reader, expert, again, tolerance=tolerance, batch_size=batch_size
+        )
     reader.close()
     return VerifyReport(
         folder=reader.folder,
@@ -152,15 +155,15 @@ def _verify_shard(
         what, _, remedy = str(error).partition(". ")
         return None, [Problem(tar, what, remedy or RELABEL.format(ledger=ledger_path(tar)))]
     if ledger is None:
-        what = "a tar without a ledger" if tar.exists() else "the shard has no labels yet"
+        what = "a tar without a ledger" if exists(tar) else "the shard has no labels yet"
         return None, [Problem(tar, what, "run `cliptex label run` again: it goes on from there")]
     found = [*_tar_problems(tar, ledger), *_key_problems(shards.index(shard).names, ledger)]
     remedy = RELABEL.format(ledger=ledger_path(tar))
     return ledger, [Problem(tar, what, remedy) for what in found]
 
 
-def _tar_problems(tar: Path, ledger: Ledger) -> list[str]:
-    if not tar.exists():
+def _tar_problems(tar: AnyPath, ledger: Ledger) -> list[str]:
+    if not exists(tar):
         return ["it does not exist although it has a ledger"]
     size = tar.stat().st_size
     if size != ledger.tar_size:
@@ -168,8 +171,11 @@ def _tar_problems(tar: Path, ledger: Ledger) -> list[str]:
     digest = sha256_file(tar)
     if digest != ledger.tar_sha256:
         return [f"its sha256 is {digest[:16]}..., its ledger says {ledger.tar_sha256[:16]}..."]
-    ends = ledger.rows["offset"] + ledger.rows["size"]
-    return [] if not len(ends) or ends.max() <= size else ["its ledger points beyond its end"]
+    for member in ("", "meta_", "confidence_"):
+        ends = ledger.rows[f"{member}offset"] + ledger.rows[f"{member}size"]
+        if len(ends) and ends.max() > size:
+            return ["its ledger points beyond its end"]
+    return []
 
 
 def _key_problems(names: np.ndarray, ledger: Ledger) -> list[str]:
@@ -209,9 +215,9 @@ def _draw(
     drawn: list[tuple[str, str]] = []
     for number in chosen:
         place = int(np.searchsorted(starts, number, side="right")) - 1
-        shard = names[place]
-        row = ok[shard][number - starts[place]]
-        drawn.append((shard, bytes(ledgers[shard].keys[row]).decode("utf-8", "surrogateescape")))
+        row = ok[names[place]][number - starts[place]]
+        key = bytes(ledgers[names[place]].keys[row])
+        drawn.append((names[place], key.decode("utf-8", "surrogateescape")))
     return drawn
 
 
@@ -220,9 +226,11 @@ def _decode_problems(reader: LabelReader, drawn: Iterable[tuple[str, str]]) -> l
     bad: dict[str, list[str]] = defaultdict(list)
     for shard, key in drawn:
         try:
-            stored = reader.read(shard, key)
+            stored = reader.read(shard, key, confidence=True)
             assert stored is not None  # the ledger said ok
             reader.kind.check(stored.array)
+            if stored.instances is not None:
+                instances_to_json(reader.kind, stored.instances)
         except ValueError as error:
             bad[shard].append(f"{key!r} ({error})")
     return [_label_problem(reader, shard, "unreadable labels", keys) for shard, keys in bad.items()]
@@ -233,7 +241,9 @@ def _inference_problems(
     reader: LabelReader,
     expert: Expert,
     drawn: list[tuple[str, str]],
+    *,
     tolerance: Tolerance,
+    batch_size: int,
 ) -> list[Problem]:
     """Labels that the expert would not give again; nothing is inferred where it is another one."""
     manifest = reader.manifest
@@ -242,31 +252,9 @@ def _inference_problems(
         what = f"made by {manifest.expert} with weights {manifest.weights_sha256[:16] or 'unknown'}"
         remedy = f"verify with that expert, not {spec.name} ({spec.weights_sha256[:16]})"
         return [Problem(reader.folder / "manifest.json", what, remedy)]
-    bad: dict[str, list[str]] = defaultdict(list)
-    for shard, key in track(drawn, label=f"inferring with {spec.name}"):
-        stored = reader.read(shard, key)
-        assert stored is not None
-        try:
-            image = decode_image(shards.read(shard, key).image)
-            fresh = expert.predict([image])[0].label
-            error = _disagreement(spec.kind, stored.array, fresh, manifest.max_side, tolerance)
-        except ImageError as reason:
-            error = f"labelled, but its image does not decode: {reason}"
-        if error:
-            bad[shard].append(f"{key!r} ({error})")
+    bad = disagreements(shards, reader, expert, drawn, tolerance=tolerance, batch_size=batch_size)
     what = "labels that the expert does not give again"
     return [_label_problem(reader, shard, what, keys) for shard, keys in bad.items()]
-
-
-def _disagreement(
-    kind: Kind, stored: np.ndarray, label: np.ndarray, max_side: int, tolerance: Tolerance
-) -> str:
-    """Why a fresh label is not the stored one, or an empty string."""
-    fresh = as_stored(kind, label, max_side)
-    if fresh.shape != stored.shape:
-        return f"stored as {stored.shape}, now {fresh.shape}"
-    found = difference(kind, stored, fresh)
-    return "" if found.within(kind, tolerance) else found.describe(kind)
 
 
 def _label_problem(reader: LabelReader, shard: str, what: str, keys: list[str]) -> Problem:

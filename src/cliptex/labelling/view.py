@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
+from cliptex.files import AnyPath
 from cliptex.labelling.stats import draw_samples
 from cliptex.labelling.status import expert_folders
 from cliptex.labels.codecs import fitted_size
@@ -35,7 +35,8 @@ img { display: block; margin-bottom: 4px; }
 .entry { white-space: nowrap; }
 </style></head><body>
 <h1>Labels in {{ title }}</h1>
-<p>{{ rows|length }} images drawn with seed {{ seed }}. Each label alone, then over its image.</p>
+<p>{{ rows|length }} images drawn with seed {{ seed }}. Each label alone, then over its image,
+then its confidence where it has one.</p>
 <table><tr><th>image</th>{% for name in experts %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr><td><img src="{{ row.image }}" alt="image {{ row.name }}">
 <div class="note"><b>{{ row.name }}</b><br>{{ row.text }}</div></td>
@@ -43,6 +44,8 @@ img { display: block; margin-bottom: 4px; }
 <img src="{{ cell.overlay }}" alt="label over image"><div class="note">
 {%- for colour, text in cell.legend %}<span class="entry"><span class="chip"
 style="background: {{ colour }}"></span>{{ text }}</span> {% endfor %}</div>
+{% if cell.confidence %}<img src="{{ cell.confidence }}" alt="confidence">
+<div class="note">{{ cell.confidence_text }}</div>{% endif %}
 {%- else %}<span class="note">no label</span>{% endif %}</td>
 {% endfor %}</tr>
 {% endfor %}</table></body></html>
@@ -51,11 +54,16 @@ style="background: {{ colour }}"></span>{{ text }}</span> {% endfor %}</div>
 
 @dataclass(frozen=True)
 class Cell:
-    """One label on the page: data URLs, and (colour, text) pairs of its legend."""
+    """One label on the page: data URLs, and (colour, text) pairs of its legend.
+
+    `confidence` is empty where none is stored.
+    """
 
     label: str
     overlay: str
     legend: list[tuple[str, str]]
+    confidence: str = ""
+    confidence_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,8 @@ class Row:
 
 
 def write_view(
-    shards: ImageTextShards, labels: Path, out: Path, *, count: int = 24, seed: int = 0
-) -> Path:
+    shards: ImageTextShards, labels: AnyPath, out: AnyPath, *, count: int = 24, seed: int = 0
+) -> AnyPath:
     """Write the page for `count` images that the first expert labelled; returns `out`.
 
     `labels` is a store or one expert's folder. The same store and seed give the same bytes.
@@ -105,13 +113,19 @@ def _row(shards: ImageTextShards, readers: list[LabelReader], shard: str, key: s
 
 
 def _cell(reader: LabelReader, shard: str, key: str, image: np.ndarray) -> Cell | None:
-    stored = reader.read(shard, key)
+    stored = reader.read(shard, key, confidence=True)
     if stored is None:
         return None
     size = (image.shape[0], image.shape[1])
     colours = sample_nearest(reader.kind.draw(stored.array), WHOLE, size)
     mixed = np.rint(OPACITY * colours + (1 - OPACITY) * image).astype(np.uint8)
-    return Cell(_data_url(colours, "PNG"), _data_url(mixed, "JPEG"), _legend(reader, stored.array))
+    cell = Cell(_data_url(colours, "PNG"), _data_url(mixed, "JPEG"), _legend(reader, stored.array))
+    if stored.confidence is None:
+        return cell
+    gray = np.rint(255 * sample_nearest(stored.confidence, WHOLE, size)).astype(np.uint8)
+    meaning = f" ({reader.manifest.confidence})" if reader.manifest.confidence else ""
+    text = f"white is confident, mean {stored.confidence.mean():.2f}{meaning}"
+    return replace(cell, confidence=_data_url(gray, "PNG"), confidence_text=text)
 
 
 def _legend(reader: LabelReader, array: np.ndarray) -> list[tuple[str, str]]:

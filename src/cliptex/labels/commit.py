@@ -1,8 +1,11 @@
 """Temporary files that other runs can tell from abandoned ones, and their atomic commit.
 
-A file under construction holds an exclusive lock (flock), which the kernel drops however its
+A local file under construction holds an exclusive lock (flock), which the kernel drops however its
 owner dies. So any run may remove every temporary file that it can lock: a living writer's file
 it cannot.
+
+A remote file is written in the machine's temporary folder and put whole. There are no locks there:
+two jobs on one remote store may label a shard twice, which writes the same bytes twice.
 """
 
 from __future__ import annotations
@@ -14,7 +17,12 @@ import os
 import uuid
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+from cliptex.files import AnyPath, exists, put, temporary_for
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 TEMPORARY_PATTERN = ".*.cliptex-tmp"
 
@@ -22,15 +30,21 @@ TEMPORARY_PATTERN = ".*.cliptex-tmp"
 class CommitFile:
     """A file that appears under `path` whole, at `commit`, or not at all.
 
-    `exclusive` refuses (FileExistsError) to replace an existing file, atomically. Any write may
-    raise OSError with a message that names the file and says how to go on where the disk is full.
+    `exclusive` refuses (FileExistsError) to replace an existing file; locally this is atomic, and
+    remotely the file is looked for, put, and read back: of two that write at the same moment and
+    differ, at most one does not learn that it lost. Any write may raise OSError with a message
+    that names the file and says how to go on where the disk is full.
     """
 
-    def __init__(self, path: Path, *, exclusive: bool = False) -> None:
+    def __init__(self, path: AnyPath, *, exclusive: bool = False) -> None:
         self.path = path
         self._exclusive = exclusive
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary, self._file = _open_locked(path)
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary, self._file = _open_locked(path)
+        else:
+            self._temporary = temporary_for(path)
+            self._file: IO[bytes] = self._temporary.open("xb")
 
     def __enter__(self) -> CommitFile:
         return self
@@ -51,20 +65,33 @@ class CommitFile:
             raise explain_full_disk(error, self.path) from error
 
     def commit(self) -> None:
-        """Bring the bytes to the disk and the file to its place."""
+        """Bring the bytes to the disk, or over the network, and the file to its place."""
         try:
             self._file.flush()
-            os.fsync(self._file.fileno())
-            if self._exclusive:
-                os.link(self._temporary, self.path)
-                self._temporary.unlink()
+            if isinstance(self.path, Path):
+                self._commit_local(self.path)
             else:
-                self._temporary.replace(self.path)
-            _sync_folder(self.path.parent)
+                self._commit_remote(self.path)
         except OSError as error:
             raise explain_full_disk(error, self.path) from error
         finally:
             self.discard()
+
+    def _commit_local(self, path: Path) -> None:
+        os.fsync(self._file.fileno())
+        if self._exclusive:
+            os.link(self._temporary, path)
+            self._temporary.unlink()
+        else:
+            self._temporary.replace(path)
+        _sync_folder(path.parent)
+
+    def _commit_remote(self, path: UPath) -> None:
+        if self._exclusive and exists(path):
+            raise FileExistsError(errno.EEXIST, "there already", str(path))
+        put(self._temporary, path)
+        if self._exclusive and path.read_bytes() != self._temporary.read_bytes():
+            raise FileExistsError(errno.EEXIST, "another job wrote it just now", str(path))
 
     def discard(self) -> None:
         """Remove the temporary file, if it is still there; after a commit nothing happens."""
@@ -73,16 +100,16 @@ class CommitFile:
             self._file.close()
 
 
-def write_committed(path: Path, data: bytes, *, exclusive: bool = False) -> None:
+def write_committed(path: AnyPath, data: bytes, *, exclusive: bool = False) -> None:
     """Write a whole file at once, as `CommitFile` does."""
     with CommitFile(path, exclusive=exclusive) as file:
         file.write(data)
         file.commit()
 
 
-def explain_full_disk(error: OSError, path: Path) -> OSError:
+def explain_full_disk(error: OSError, path: AnyPath) -> OSError:
     """The same error with a remedy where the disk or the quota is full; any other unchanged."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return error
     return OSError(
         error.errno,
@@ -91,9 +118,14 @@ def explain_full_disk(error: OSError, path: Path) -> OSError:
     )
 
 
-def remove_abandoned(folder: Path) -> int:
-    """Remove temporary files below `folder` whose writers are dead; returns how many."""
+def remove_abandoned(folder: AnyPath) -> int:
+    """Remove temporary files below `folder` whose writers are dead; returns how many.
+
+    A remote folder never holds any.
+    """
     removed = 0
+    if not isinstance(folder, Path):
+        return removed
     for path in sorted(folder.rglob(TEMPORARY_PATTERN)):
         try:
             with path.open("rb") as file:

@@ -169,12 +169,14 @@ class UnitVector:
             raise ValueError(f"normals are (H, W, 3) float, got {array.shape} {array.dtype}")
         if array.size == 0:
             raise ValueError(f"normals are empty: {array.shape}")
-        array = array.astype(np.float64)
-        finite = np.isfinite(array).all(axis=2, keepdims=True)
-        array = np.where(finite, array, 0.0)
-        length = np.linalg.norm(array, axis=2, keepdims=True)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(length > 1e-6, array / length, 0.0).astype(np.float32)
+        vectors = array.astype(np.float64)
+        squared = _squared_length(vectors)
+        usable = np.isfinite(squared) & (squared > 1e-12)
+        if not usable.all():
+            vectors[~usable] = 0
+            squared[~usable] = 1
+        vectors /= np.sqrt(squared)[:, :, None]
+        return vectors.astype(np.float32)
 
     def valid(self, array: np.ndarray) -> np.ndarray:
         """Pixels with a direction; (H, W) bool. NaN counts as invalid."""
@@ -196,11 +198,13 @@ class UnitVector:
             masked = np.where(valid[:, :, None], array, np.float32(0))
             total = sample_bilinear(masked, box, size, flip=flip)
             limit = (DEGENERATE * sample_bilinear(valid, box, size, flip=flip)) ** 2
-        squared = _squared_length(total)
-        kept = squared > limit
-        inverse = np.zeros_like(squared)
-        np.divide(1.0, np.sqrt(squared), out=inverse, where=kept)
-        total *= inverse[:, :, None]
+        length = _squared_length(total)
+        lost = ~(length > limit)
+        length[lost] = 1
+        np.sqrt(length, out=length)
+        for plane in np.moveaxis(total, 2, 0):
+            plane /= length
+        total[lost] = 0
         if flip:
             _negate_x(total)
         return total
@@ -241,7 +245,12 @@ def kind_from_json(data: Mapping[str, Any]) -> Kind:
 
 def _squared_length(array: np.ndarray) -> np.ndarray:
     """Squared length of each vector; (H, W, 3) -> (H, W)."""
-    return np.einsum("hwc,hwc->hw", array, array)
+    x, y, z = np.moveaxis(array, 2, 0)
+    with np.errstate(over="ignore"):  # of input that `check` refuses next
+        total = x * x
+        total += y * y
+        total += z * z
+    return total
 
 
 def _negate_x(array: np.ndarray) -> None:

@@ -1,9 +1,11 @@
 """The ledger of one shard's labels: a compact binary table, read without parsing.
 
-Layout (little-endian): a header of 96 bytes, one row of 37 bytes per sample in the order of the
+Layout (little-endian): a header of 96 bytes, one row of 53 bytes per sample in the order of the
 image shard, the keys as NUL-padded UTF-8 of one width, then the messages of failed samples as
 UTF-8 lines. The header holds the size and sha256 of the label tar, and a CRC of all that follows
-it, so that truncation and damage of either file are noticed.
+it, so that truncation and damage of either file are noticed; and the size of the image shard,
+which tells with the keys whose labels these are. Version 1, which is read too, had rows of 37
+bytes without the confidence's place, and no such size.
 """
 
 from __future__ import annotations
@@ -16,17 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
+from cliptex.files import AnyPath
 from cliptex.labels.commit import write_committed
 
 MAGIC = b"CLIPTEXL"
-VERSION = 1
+VERSION = 2
 # magic, version, rows, size of the tar, size of the messages, sha256 of the tar, width of a key,
-# CRC-32 of the body
-_HEADER = struct.Struct("<8sIIQQ32sII24x")
+# CRC-32 of the body, size of the image shard (0: unknown)
+_HEADER = struct.Struct("<8sIIQQ32sIIQ16x")
 
 ROW = np.dtype(
     [
@@ -36,8 +38,11 @@ ROW = np.dtype(
         ("meta_offset", "<u8"),
         ("meta_size", "<u8"),
         ("message", "<u4"),
+        ("confidence_offset", "<u8"),
+        ("confidence_size", "<u8"),
     ]
 )
+ROWS_BY_VERSION = {1: np.dtype(ROW.descr[:6]), VERSION: ROW}
 NO_MESSAGE = 0xFFFFFFFF
 MAX_MESSAGE = 300  # characters kept of an error
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in an error: differs in each run
@@ -74,42 +79,58 @@ class Entry:
     size: int = 0
     meta_offset: int = 0
     meta_size: int = 0
+    confidence_offset: int = 0
+    confidence_size: int = 0
     message: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ledger:
-    """An opened ledger: `keys` (n,) fixed-width bytes and `rows` (n,) of `ROW`, same order."""
+    """An opened ledger: `keys` (n,) fixed-width bytes and `rows` (n,) of `ROW`, same order.
 
-    path: Path
+    Sizes of 0 in a row mean that there is no such member.
+    """
+
+    path: AnyPath
     keys: np.ndarray
     rows: np.ndarray
     messages: tuple[str, ...]
     tar_size: int
     tar_sha256: str
+    image_size: int
+    """Bytes of the image shard; 0 where the writer did not say."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @cached_property
-    def _order(self) -> np.ndarray:
-        return np.argsort(self.keys, kind="stable")
+    def _order(self) -> np.ndarray | None:
+        """Rows by key; None where the keys are in order already, as they mostly are."""
+        if (self.keys[:-1] < self.keys[1:]).all():
+            return None
+        return np.argsort(self.keys, kind="stable")  # (n,) int64, which searchsorted needs
+
+    def names(self) -> tuple[str, ...]:
+        """All keys as text, in the order of the image shard."""
+        return tuple(key.decode("utf-8", "surrogateescape") for key in self.keys)
 
     def find(self, key: str) -> int | None:
         """Row of a key, by binary search; None where the ledger does not know it."""
         data = encode_key(key)
         if len(data) > self.keys.itemsize or not len(self.keys):
             return None
-        place = int(np.searchsorted(self.keys, np.array(data, self.keys.dtype), sorter=self._order))
+        # of the keys' own width, else numpy would convert all of them
+        wanted = np.array(data, self.keys.dtype)
+        place = int(self.keys.searchsorted(wanted, sorter=self._order))
         if place == len(self.keys):
             return None
-        row = int(self._order[place])
+        row = place if self._order is None else int(self._order[place])
         return row if self.keys[row] == data else None
 
     def has_label(self, key: str) -> bool:
         """Whether a key's label is stored."""
         row = self.find(key)
-        return row is not None and self.rows["status"][row] == Status.OK
+        return row is not None and int(self.rows["status"][row]) == Status.OK
 
     def ok_keys(self) -> np.ndarray:
         """Keys that have a label; fixed-width bytes."""
@@ -132,12 +153,14 @@ def encode_key(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
 
 
-def ledger_path(tar: Path) -> Path:
+def ledger_path(tar: AnyPath) -> AnyPath:
     """`SHARD.ledger` beside `SHARD.tar`."""
     return tar.with_suffix(".ledger")
 
 
-def write_ledger(path: Path, entries: Sequence[Entry], tar_size: int, tar_sha256: str) -> None:
+def write_ledger(
+    path: AnyPath, entries: Sequence[Entry], tar_size: int, tar_sha256: str, image_size: int = 0
+) -> None:
     """Write the ledger whole: the last step of a shard's commit."""
     messages: dict[str, int] = {}
     lines = [_line(entry, messages) for entry in entries]
@@ -156,6 +179,7 @@ def write_ledger(path: Path, entries: Sequence[Entry], tar_size: int, tar_sha256
         bytes.fromhex(tar_sha256),
         width,
         zlib.crc32(body),
+        image_size,
     )
     write_committed(path, header + body)
 
@@ -165,19 +189,25 @@ def _line(entry: Entry, messages: dict[str, int]) -> tuple[int, ...]:
     text = _ADDRESS.sub("", " ".join(entry.message.split()))[:MAX_MESSAGE]
     index = messages.setdefault(text, len(messages)) if text else NO_MESSAGE
     places = (entry.offset, entry.size, entry.meta_offset, entry.meta_size)
-    return (int(entry.status), *places, index)
+    confidence = (entry.confidence_offset, entry.confidence_size)
+    return (int(entry.status), *places, index, *confidence)
 
 
-def read_ledger(path: Path) -> Ledger:
+def read_ledger(path: AnyPath) -> Ledger:
     """Open a ledger; ValueError naming the file and the remedy where it is damaged."""
     data = path.read_bytes()
     if len(data) < _HEADER.size or data[:8] != MAGIC:
         raise _damaged(path, "it is not a ledger or its beginning is missing")
-    _, version, count, tar_size, text_size, digest, width, crc = _HEADER.unpack_from(data)
-    if version != VERSION:
-        raise ValueError(f"{path} is of version {version}; this program reads {VERSION}")
+    header = _HEADER.unpack_from(data)
+    _, version, count, tar_size, text_size, digest, width, crc, image_size = header
+    if version not in ROWS_BY_VERSION:
+        raise ValueError(
+            f"{path} is of version {version}; this program reads "
+            f"{' and '.join(map(str, ROWS_BY_VERSION))}: use a newer one"
+        )
+    row_type = ROWS_BY_VERSION[version]
     body = memoryview(data)[_HEADER.size :]
-    keys_start = count * ROW.itemsize
+    keys_start = count * row_type.itemsize
     text_start = keys_start + count * width
     if len(body) != text_start + text_size or zlib.crc32(body) != crc:
         raise _damaged(path, "its bytes are truncated or changed")
@@ -185,14 +215,25 @@ def read_ledger(path: Path) -> Ledger:
     return Ledger(
         path=path,
         keys=np.frombuffer(body[keys_start:text_start], dtype=f"S{width}"),
-        rows=np.frombuffer(body[:keys_start], dtype=ROW),
+        rows=_as_current(np.frombuffer(body[:keys_start], dtype=row_type)),
         messages=tuple(text.split("\n")),
         tar_size=tar_size,
         tar_sha256=digest.hex(),
+        image_size=image_size,
     )
 
 
-def _damaged(path: Path, why: str) -> ValueError:
+def _as_current(rows: np.ndarray) -> np.ndarray:
+    """Rows of any version as `ROW`; columns that the version lacks are 0."""
+    if rows.dtype == ROW:
+        return rows
+    current = np.zeros(len(rows), ROW)
+    for name in rows.dtype.names or ():
+        current[name] = rows[name]
+    return current
+
+
+def _damaged(path: AnyPath, why: str) -> ValueError:
     return ValueError(
         f"{path} is damaged: {why}. Remove it and run `cliptex label run` again: "
         "only this shard is labelled anew"

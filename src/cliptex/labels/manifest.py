@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from cliptex.files import AnyPath
 from cliptex.labels.codecs import codec_name, error_bound
 from cliptex.labels.commit import write_committed
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, kind_from_json
 
 FILE_NAME = "manifest.json"
 FORMAT = "cliptex-labels"
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)  # version 1 knew neither `confidence` nor codecs beside the default
 
 
 class Manifest(BaseModel):
@@ -41,25 +43,39 @@ class Manifest(BaseModel):
     kind: dict[str, JsonValue]
     invalid: str
     codec: str
+    """One of `CODECS`: how the PNGs are to be read."""
     error_bound: str
+    confidence: str = ""
+    """What the stored confidence means ("flip consistency"); empty where nothing is said."""
 
     @classmethod
     def of(
-        cls, kind: Kind, *, expert: str, dataset_id: str, source: str, **fields: Any
+        cls,
+        kind: Kind,
+        *,
+        expert: str,
+        dataset_id: str,
+        source: str,
+        codec: str | None = None,
+        **fields: Any,
     ) -> Manifest:
-        """A manifest whose codec, error bound and invalid value follow from the kind."""
+        """A manifest whose error bound and invalid value follow from the codec.
+
+        `codec` None means the kind's default; ValueError for one that does not store the kind.
+        """
+        chosen = codec_name(kind) if codec is None else codec
         return cls(
             kind=kind.to_json(),
             expert=expert,
             dataset_id=dataset_id,
             source=source,
-            invalid=_invalid(kind),
-            codec=codec_name(kind),
-            error_bound=error_bound(kind),
+            invalid=_invalid(kind, chosen),
+            codec=chosen,
+            error_bound=error_bound(kind, chosen),
             **fields,
         )
 
-    @property
+    @cached_property
     def label_kind(self) -> Kind:
         return kind_from_json(self.kind)
 
@@ -77,7 +93,7 @@ def folder_name(expert: str) -> str:
     return name
 
 
-def claim_store(labels: Path, manifest: Manifest) -> Path:
+def claim_store(labels: AnyPath, manifest: Manifest) -> AnyPath:
     """Create `LABELS/EXPERT/manifest.json`, or check that the existing one says the same.
 
     Returns the expert's folder. Raises ValueError naming every field that differs: labels of two
@@ -92,7 +108,7 @@ def claim_store(labels: Path, manifest: Manifest) -> Path:
     return folder
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: AnyPath) -> Manifest:
     """The manifest of `LABELS/EXPERT`; FileNotFoundError or ValueError with the remedy."""
     path = folder / FILE_NAME
     try:
@@ -104,17 +120,22 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     except ValidationError as error:
         raise ValueError(f"{path} is not a label manifest of this version: {error}") from None
-    if (manifest.format, manifest.version) != (FORMAT, VERSION):
+    if manifest.format != FORMAT or manifest.version not in READABLE:
         raise ValueError(
             f"{path} is {manifest.format} version {manifest.version}, "
-            f"this program reads {FORMAT} version {VERSION}"
+            f"this program reads {FORMAT} version {' and '.join(map(str, READABLE))}"
         )
+    try:
+        error_bound(manifest.label_kind, manifest.codec)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; a newer program may know it") from None
     return manifest
 
 
-def _refuse_mixing(folder: Path, old: Manifest, new: Manifest) -> None:
+def _refuse_mixing(folder: AnyPath, old: Manifest, new: Manifest) -> None:
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    differing = [name for name in before if before[name] != after[name]]
+    # Each ledger states its own version, and a store of version 1 may go on.
+    differing = [name for name in before if before[name] != after[name] and name != "version"]
     if differing:
         lines = [f"  {name}: {before[name]!r} there, {after[name]!r} now" for name in differing]
         raise ValueError(
@@ -124,7 +145,9 @@ def _refuse_mixing(folder: Path, old: Manifest, new: Manifest) -> None:
         )
 
 
-def _invalid(kind: Kind) -> str:
+def _invalid(kind: Kind, codec: str) -> str:
     if isinstance(kind, ClassMap):
         return f"id {kind.ignore}"
-    return "code 0, NaN" if isinstance(kind, ScalarField) else "code (0, 0, 0), the zero vector"
+    if isinstance(kind, ScalarField):
+        return "code 0, NaN"
+    return f"code {'(0, 0, 0)' if codec == 'png-normal-rgb8' else '(0, 0)'}, the zero vector"

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cliptex.files import AnyPath, OpenFiles, RandomFile, as_path, open_random
 from cliptex.labels.codecs import Encoded, decode
+from cliptex.labels.extras import decode_confidence, instances_from_json
 from cliptex.labels.kinds import Kind
-from cliptex.labels.ledger import Ledger, Status, encode_key, ledger_path, read_ledger
+from cliptex.labels.ledger import Ledger, Status, ledger_path, read_ledger
 from cliptex.labels.manifest import Manifest, read_manifest
-from cliptex.labels.writer import label_tar
+from cliptex.labels.writer import committed_shards, label_tar
 from cliptex.shards.dataset import ImageTextShards
-
-MAX_OPEN_TARS = 64
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,17 @@ class StoredLabel:
     """A label as stored: raw units, whole image.
 
     `shift` and `scale` are the scalar field's robust statistics over the whole image (see
-    `scalar_statistics`; the scale of a constant map is 0), None for the other kinds.
+    `scalar_statistics`; the scale of a constant map is 0), None for the other kinds. `confidence`,
+    (h, w) float32 in [0, 1] over the whole image at a low resolution, is None where it was not
+    asked for or is not stored; `manifest.confidence` says what it means. `instances` is the number
+    of objects per class id, None where they were not counted.
     """
 
     array: np.ndarray
     shift: float | None
     scale: float | None
+    confidence: np.ndarray | None = None
+    instances: Mapping[int, int] | None = None
 
 
 class LabelReader:
@@ -43,56 +46,61 @@ class LabelReader:
     reads share no file position, so forked workers are safe; pickling drops what is open.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | AnyPath) -> None:
+        self.folder = as_path(folder)
         self.manifest: Manifest = read_manifest(self.folder)
         self.kind: Kind = self.manifest.label_kind
-        found = self.folder.rglob("*.ledger")
-        self._committed = frozenset(
-            path.relative_to(self.folder).with_suffix(".tar").as_posix() for path in found
-        )
-        self._forget()
-
-    def _forget(self) -> None:
+        self._committed = committed_shards(self.folder)
         self._ledgers: dict[str, Ledger] = {}
-        self._tars: OrderedDict[str, int] = OrderedDict()
+        self._files = OpenFiles()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ledgers": {}, "_tars": OrderedDict()}
+        return {**self.__dict__, "_ledgers": {}}
 
     @property
     def shards(self) -> tuple[str, ...]:
         """Shards with a ledger, sorted."""
         return tuple(sorted(self._committed))
 
-    def read(self, shard: str, key: str) -> StoredLabel | None:
+    def read(self, shard: str, key: str, *, confidence: bool = False) -> StoredLabel | None:
         """One label, or None where it is missing: not labelled, failed, or the shard is absent.
 
-        Raises ValueError naming the file and the remedy where the store is damaged.
+        Its confidence is read only where asked for. Raises ValueError naming the file and the
+        remedy where the store is damaged.
         """
-        encoded = self.read_encoded(shard, key)
-        if encoded is None:
-            return None
+        encoded = self.read_encoded(shard, key, confidence=confidence)
+        return None if encoded is None else self.decode(shard, key, encoded)
+
+    def decode(self, shard: str, key: str, encoded: Encoded) -> StoredLabel:
+        """What `read` gives, from bytes that were read before."""
+        meta = encoded.meta or {}
         try:
-            array = decode(self.kind, encoded.png, encoded.meta)
+            array = decode(self.kind, encoded.png, encoded.meta, self.manifest.codec)
+            instances = instances_from_json(meta)
+            stored = encoded.confidence
+            confidence = None if stored is None else decode_confidence(stored)
         except ValueError as error:
             raise self._damaged(shard, f"the label of {key!r} is unreadable ({error})") from None
-        meta = encoded.meta or {}
-        return StoredLabel(array, meta.get("shift"), meta.get("scale"))
+        return StoredLabel(array, meta.get("shift"), meta.get("scale"), confidence, instances)
 
-    def read_encoded(self, shard: str, key: str) -> Encoded | None:
-        """The stored bytes of one label, or None where it is missing."""
+    def read_encoded(self, shard: str, key: str, *, confidence: bool = False) -> Encoded | None:
+        """The stored bytes of one label, or None where it is missing.
+
+        Those of its confidence are read only where asked for.
+        """
         ledger = self.ledger(shard)
         row = None if ledger is None else ledger.find(key)
-        if ledger is None or row is None or ledger.rows["status"][row] != Status.OK:
+        if ledger is None or row is None:
             return None
-        entry = ledger.rows[row]
-        png = self._bytes(shard, int(entry["offset"]), int(entry["size"]))
-        if not entry["meta_size"]:
-            return Encoded(png, None)
-        text = self._bytes(shard, int(entry["meta_offset"]), int(entry["meta_size"]))
+        # All columns at once, as Python's numbers: one by one takes several times as long.
+        status, offset, size, meta_offset, meta_size, _, *place = ledger.rows[row].item()
+        if status != Status.OK:
+            return None
+        png = self._bytes(shard, offset, size)
+        text = self._optional(shard, meta_offset, meta_size)
+        reliable = self._optional(shard, place[0], place[1]) if confidence else None
         try:
-            return Encoded(png, json.loads(text))
+            return Encoded(png, None if text is None else json.loads(text), reliable)
         except ValueError:
             raise self._damaged(shard, f"the JSON of {key!r} is unreadable") from None
 
@@ -111,8 +119,7 @@ class LabelReader:
         for shard in shards.shards:
             ledger = self.ledger(shard)
             if ledger is not None:
-                keys = np.array([encode_key(key) for key in shards.keys(shard)], dtype=bytes)
-                labelled += int(np.isin(keys, ledger.ok_keys()).sum()) if keys.size else 0
+                labelled += _labelled(shards.index(shard).names, ledger)
         return labelled / total if total else 0.0
 
     def statuses(self) -> Counter[Status]:
@@ -138,40 +145,29 @@ class LabelReader:
             if ledger is not None:
                 yield ledger
 
+    def _optional(self, shard: str, offset: int, size: int) -> bytes | None:
+        return self._bytes(shard, offset, size) if size else None
+
     def _bytes(self, shard: str, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor(shard), size, offset)
+        data = self._files.get(shard, lambda: self._open(shard)).read(offset, size)
         if len(data) != size:
             raise self._damaged(shard, "it is shorter than its ledger says")
         return data
 
-    def _descriptor(self, shard: str) -> int:
-        """A file descriptor of the label tar, kept open for the most recent shards."""
-        if shard in self._tars:
-            self._tars.move_to_end(shard)
-            return self._tars[shard]
-        path = label_tar(self.folder, shard)
-        ledger = self.ledger(shard)
+    def _open(self, shard: str) -> RandomFile:
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            file = open_random(label_tar(self.folder, shard))
         except FileNotFoundError:
             raise self._damaged(shard, "it does not exist although it has a ledger") from None
-        if ledger is not None and os.fstat(descriptor).st_size != ledger.tar_size:
-            os.close(descriptor)
+        ledger = self.ledger(shard)
+        if ledger is not None and file.stamp.size != ledger.tar_size:
             raise self._damaged(shard, "its size is not what its ledger says")
-        self._tars[shard] = descriptor
-        if len(self._tars) > MAX_OPEN_TARS:
-            os.close(self._tars.popitem(last=False)[1])
-        return descriptor
+        return file
 
     def close(self) -> None:
-        """Close open files; reading opens them again."""
-        for descriptor in self._tars.values():
-            os.close(descriptor)
-        self._forget()
-
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "_tars", {}).values():
-            os.close(descriptor)
+        """Close open files and forget ledgers; reading opens them again."""
+        self._ledgers = {}
+        self._files.close()
 
     def _damaged(self, shard: str, why: str) -> ValueError:
         tar = label_tar(self.folder, shard)
@@ -179,3 +175,10 @@ class LabelReader:
             f"label tar {tar} is damaged: {why}. Remove {ledger_path(tar)} and run "
             "`cliptex label run` again: only this shard is labelled anew"
         )
+
+
+def _labelled(names: np.ndarray, ledger: Ledger) -> int:
+    """How many of `names` (n,), the keys of a shard's images in UTF-8, have a label."""
+    if np.array_equal(names, ledger.keys):  # as they mostly are: no search
+        return int(np.count_nonzero(ledger.rows["status"] == Status.OK))
+    return int(np.isin(names, ledger.ok_keys()).sum())

@@ -8,6 +8,7 @@ milliseconds without any dependency beyond numpy.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,34 +116,24 @@ def sample_nearest(
 def sample_bilinear(
     array: np.ndarray, box: Box, size: tuple[int, int], *, flip: bool = False
 ) -> np.ndarray:
-    """Bilinear interpolation without antialiasing; (H, W, ...) -> (h, w, ...) float32.
+    """Bilinear interpolation without antialiasing; float32, (H, W) or (H, W, C) to (h, w) likewise.
 
+    Channels of the result lie apart in memory (it is a view of (C, h, w)): what follows, such as
+    lengths and products, works on whole planes and is several times faster than on triples.
     Weights are non-negative and are applied as products (never as differences), so a sum over
     masked values keeps its relative precision however small the weight of the valid pixels is.
     """
     rows = bilinear_taps(box.top, box.bottom, array.shape[0], size[0])
     columns = bilinear_taps(box.left, box.right, array.shape[1], size[1], flip=flip)
-    depth = int(np.prod(array.shape[2:]))
-    flat = np.asarray(array, dtype=np.float32).reshape(array.shape[0], -1)  # (H, W * depth)
-    columns = _spread(columns, depth)
-    out = np.empty((size[0], size[1] * depth), dtype=np.float32)  # (h, w * depth)
+    height, width, channels = array.shape[0], array.shape[1], math.prod(array.shape[2:])
+    flat = np.asarray(array, dtype=np.float32).reshape(height, -1)  # (H, W * C)
+    out = np.empty((channels, *size), dtype=np.float32)  # (C, h, w)
     for start in range(0, size[0], BLOCK):
         part = slice(start, start + BLOCK)
-        block = _blend(flat, rows.part(part), axis=0)
-        out[part] = _blend(block, columns, axis=1)
-    return out.reshape(*size, *array.shape[2:])
-
-
-def _spread(taps: Taps, depth: int) -> Taps:
-    """Taps of pixels -> taps of their `depth` interleaved channels."""
-    if depth == 1:
-        return taps
-    offsets = np.arange(depth)
-    first, second = (
-        (index[:, None] * depth + offsets).ravel() for index in (taps.first, taps.second)
-    )
-    weights = (np.repeat(w, depth) for w in (taps.first_weight, taps.second_weight))
-    return Taps(first, second, *weights)
+        block = _blend(flat, rows.part(part), axis=0).reshape(-1, width, channels)
+        for channel in range(channels):
+            out[channel, part] = _blend(block[:, :, channel], columns, axis=1)
+    return out[0] if array.ndim == 2 else out.transpose(1, 2, 0)
 
 
 def _blend(values: np.ndarray, taps: Taps, axis: int) -> np.ndarray:

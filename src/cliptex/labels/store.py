@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from cliptex.labels.codecs import encode, fit
+from cliptex.files import AnyPath
+from cliptex.labels.codecs import Encoded, encode, fit
 from cliptex.labels.commit import remove_abandoned
-from cliptex.labels.kinds import Kind
+from cliptex.labels.extras import INSTANCES, encode_confidence, instances_to_json
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import Manifest, claim_store, read_manifest
 from cliptex.labels.reader import LabelReader, StoredLabel
@@ -30,48 +30,72 @@ __all__ = [
 
 
 def add_label(
-    writer: ShardLabelWriter, kind: Kind, key: str, array: np.ndarray, max_side: int
+    writer: ShardLabelWriter,
+    manifest: Manifest,
+    key: str,
+    array: np.ndarray,
+    *,
+    confidence: np.ndarray | None = None,
+    instances: Mapping[int, int] | None = None,
 ) -> Status:
-    """Check, fit, encode and store one label, or record why it cannot be stored."""
+    """Check, fit, encode and store one label as the manifest says, or record why it cannot be.
+
+    array: the label in any form that its kind's `check` takes, of any resolution.
+    confidence: (h, w) in [0, 1] over the whole image, of any resolution; None = not known.
+    instances: number of objects per class id of a class map; None = not counted.
+    """
+    kind = manifest.label_kind
     try:
         checked = kind.check(array)
+        map_png = None if confidence is None else encode_confidence(confidence)
+        counts = None if instances is None else instances_to_json(kind, instances)
     except ValueError as error:
         writer.fail(key, Status.BAD_LABEL, str(error))
         return Status.BAD_LABEL
-    if not kind.valid(checked).any():
+    fitted = fit(kind, checked, manifest.max_side)  # may lose single valid pixels
+    if not kind.valid(fitted).any():
         writer.fail(key, Status.NO_VALID_PIXEL)
         return Status.NO_VALID_PIXEL
-    writer.add(key, encode(kind, fit(kind, checked, max_side)))
+    encoded = encode(kind, fitted, manifest.codec)
+    meta = encoded.meta if counts is None else {**(encoded.meta or {}), INSTANCES: counts}
+    writer.add(key, Encoded(encoded.png, meta, map_png))
     return Status.OK
 
 
 def labels_from_arrays(
-    labels: Path,
+    labels: AnyPath,
     manifest: Manifest,
     shards: ImageTextShards,
     arrays: Callable[[str], Iterable[tuple[str, np.ndarray | None]]],
-) -> Path:
+) -> AnyPath:
     """Write a store from arrays that exist already, such as a renderer's truth.
 
-    `arrays(shard)` yields (key, label of the whole image, or None where there is none); keys may
-    come in any order and need not be complete. Resumes like any labelling: shards with a ledger
-    are left alone. Returns the expert's folder, `LABELS/EXPERT`.
+    `arrays(shard)` yields (key, label of the whole image, or None where there is none), each key
+    once. Keys may come in any order and need not be complete; where they are, in the shard's
+    order, one label is held at a time. Resumes like any labelling: shards with a ledger are left
+    alone. Returns the expert's folder, `LABELS/EXPERT`.
     """
     folder = claim_store(labels, manifest)
     remove_abandoned(folder)
-    kind = manifest.label_kind
     for shard in shards.shards:
         if is_committed(folder, shard):
             continue
-        found = dict(arrays(shard))
-        with ShardLabelWriter(folder, shard) as writer:
+        found = iter(arrays(shard))
+        early: dict[str, np.ndarray | None] = {}  # came before their turn
+        with ShardLabelWriter(folder, shard, image_size=shards.index(shard).size) as writer:
             for key in shards.keys(shard):
-                array = found.pop(key, None)
+                while key not in early and (pair := next(found, None)) is not None:
+                    early[pair[0]] = pair[1]
+                array = early.pop(key, None)
                 if array is None:
                     writer.fail(key, Status.NO_LABEL)
                 else:
-                    add_label(writer, kind, key, array, manifest.max_side)
-            if found:
-                raise ValueError(f"labels for keys that {shard} does not hold: {sorted(found)[:5]}")
+                    add_label(writer, manifest, key, array)
+            strangers = [*early, *(key for key, _ in found)]
+            if strangers:
+                raise ValueError(
+                    f"labels for keys that {shard} does not hold, or that came twice: "
+                    f"{sorted(strangers)[:5]}"
+                )
             writer.commit()
     return folder

@@ -5,27 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from types import TracebackType
 
+from cliptex.files import AnyPath, exists, own, walk
 from cliptex.labels.codecs import EXTENSION, Encoded
 from cliptex.labels.commit import CommitFile
+from cliptex.labels.extras import CONFIDENCE_EXTENSION
 from cliptex.labels.ledger import Entry, Status, ledger_path, write_ledger
 
 BLOCK = tarfile.BLOCKSIZE
 
 
-def label_tar(folder: Path, shard: str) -> Path:
+def label_tar(folder: AnyPath, shard: str) -> AnyPath:
     """Where the labels of an image shard (relative path) lie; ValueError if it would leave."""
     relative = PurePosixPath(shard)
     if relative.is_absolute() or ".." in relative.parts:
         raise ValueError(f"the shard's path {shard!r} leaves the label folder {folder}")
-    return folder / relative
+    return own(folder) / relative.as_posix()
 
 
-def is_committed(folder: Path, shard: str) -> bool:
+def is_committed(folder: AnyPath, shard: str) -> bool:
     """True where the shard has a ledger: only then its labels count."""
-    return ledger_path(label_tar(folder, shard)).exists()
+    return exists(ledger_path(label_tar(folder, shard)))
+
+
+def committed_shards(folder: AnyPath) -> frozenset[str]:
+    """All shards that have a ledger in `LABELS/EXPERT`, from one listing of it."""
+    found = (name.removesuffix(".ledger") for name in walk(folder) if name.endswith(".ledger"))
+    return frozenset(f"{name}.tar" for name in found)
 
 
 class ShardLabelWriter:
@@ -33,13 +41,16 @@ class ShardLabelWriter:
 
     A context manager: leaving it without a commit removes what was written. Call `add` or `fail`
     once per key, in the order of the image shard. Times, owners and modes in the tar are fixed.
+    `image_size` is the image shard's size in bytes; without it the labels cannot follow when the
+    data set grows.
     """
 
-    def __init__(self, folder: Path, shard: str) -> None:
+    def __init__(self, folder: AnyPath, shard: str, *, image_size: int = 0) -> None:
         self._tar = label_tar(folder, shard)
         self._file = CommitFile(self._tar)
         self._hash = hashlib.sha256()
         self._position = 0
+        self._image_size = image_size
         self._entries: list[Entry] = []
 
     def __enter__(self) -> ShardLabelWriter:
@@ -54,20 +65,21 @@ class ShardLabelWriter:
         self._file.discard()
 
     def add(self, key: str, label: Encoded) -> None:
-        """Store one label."""
-        offset = self._member(f"{key}.{EXTENSION}", label.png)
-        meta_offset = meta_size = 0
-        if label.meta is not None:
-            text = json.dumps(label.meta, sort_keys=True).encode()
-            meta_offset, meta_size = self._member(f"{key}.json", text), len(text)
+        """Store one label with what belongs to it."""
+        text = None if label.meta is None else json.dumps(label.meta, sort_keys=True).encode()
+        offset, size = self._member(f"{key}.{EXTENSION}", label.png)
+        meta_offset, meta_size = self._member(f"{key}.json", text)
+        confidence = self._member(f"{key}.{CONFIDENCE_EXTENSION}", label.confidence)
         self._entries.append(
             Entry(
                 key=key,
                 status=Status.OK,
                 offset=offset,
-                size=len(label.png),
+                size=size,
                 meta_offset=meta_offset,
                 meta_size=meta_size,
+                confidence_offset=confidence[0],
+                confidence_size=confidence[1],
             )
         )
 
@@ -81,24 +93,28 @@ class ShardLabelWriter:
         Where another run committed the shard meanwhile, its labels stay (`replace` overrides).
         """
         ledger = ledger_path(self._tar)
-        if ledger.exists():
+        if exists(ledger):
             if not replace:
                 return
             ledger.unlink()
         self._write(b"\0" * (2 * BLOCK))
         self._write(b"\0" * (-self._position % tarfile.RECORDSIZE))
         self._file.commit()
-        write_ledger(ledger, self._entries, self._position, self._hash.hexdigest())
+        write_ledger(
+            ledger, self._entries, self._position, self._hash.hexdigest(), self._image_size
+        )
 
-    def _member(self, name: str, data: bytes) -> int:
-        """Append one tar member; returns the offset of its data."""
+    def _member(self, name: str, data: bytes | None) -> tuple[int, int]:
+        """Append one tar member; returns its data's offset and size, zeros where there is none."""
+        if data is None:
+            return 0, 0
         info = tarfile.TarInfo(name)
         info.size = len(data)
         self._write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
         offset = self._position
         self._write(data)
         self._write(b"\0" * (-len(data) % BLOCK))
-        return offset
+        return offset, len(data)
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliptex.models.attention import use_plain_attention
+from cliptex.models.corenet import CoreNetClip, CoreNetEncoder, CoreNetTokenizer
 from cliptex.models.encoder import ImageEncoder
 from cliptex.models.spec import ClipConfig
 from cliptex.models.stem import ConvStem
-from cliptex.models.tokenizer import build_tokenizer
+from cliptex.models.tokenizer import Tokenizer, build_tokenizer
 from cliptex.models.towers import image_encoder
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5
@@ -27,17 +28,33 @@ class Clip(nn.Module):
     Attributes:
         config: the full description, from which `save_clip` and `load_clip` rebuild the model.
         image: dense-capable image encoder.
-        text: open_clip text tower.
+        text: text tower, of open_clip or of the authors' library.
         logit_scale: () natural logarithm of the inverse temperature.
     """
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.config = config = config.resolved()
-        parts = _towers(config)
-        self.image: ImageEncoder = image_encoder(parts.visual, config.mean, config.std)
+        self.image: ImageEncoder
+        self.text: nn.Module
+        self.logit_scale: nn.Parameter
+        self.logit_bias: nn.Parameter | None = None
+        if config.family == "corenet":
+            self._take_corenet(CoreNetClip(_plain(config)))
+        else:
+            self._take_open_clip(_towers(config))
+
+    def _take_corenet(self, parts: CoreNetClip) -> None:
+        self.image = CoreNetEncoder(parts.image_encoder, self.config)
+        self.text = parts.text_encoder
+        self.logit_scale = parts.logit_scale
+        self.tokenizer: Tokenizer = CoreNetTokenizer(parts.text_encoder.context_length)
+
+    def _take_open_clip(self, parts: Any) -> None:
+        config = self.config
+        self.image = image_encoder(parts.visual, config.mean, config.std, config.pool_pos)
         self.text = parts.text
-        self.logit_scale: nn.Parameter = parts.logit_scale
+        self.logit_scale = parts.logit_scale
         self.logit_bias = parts.logit_bias
         vocabulary = config.vocabulary if isinstance(config.vocabulary, tuple) else None
         self.tokenizer = build_tokenizer(config.text_cfg, vocabulary)
@@ -62,6 +79,15 @@ class Clip(nn.Module):
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unit image embeddings (B, D), unit text embeddings (B, D), scale ()."""
         return self.encode_image(images), self.encode_text(tokens), self.scale
+
+
+def _plain(config: ClipConfig) -> ClipConfig:
+    """`config`, if it asks nothing that a tower of the authors' library does not have."""
+    fields = ("quick_gelu", "init_logit_bias", "conv_stem", "pool_pos", "vocabulary")
+    for name in fields:
+        if getattr(config, name) != ClipConfig.model_fields[name].default:
+            raise ValueError(f"{name} is not for a model of family 'corenet': leave it out")
+    return config
 
 
 def _towers(config: ClipConfig) -> Any:

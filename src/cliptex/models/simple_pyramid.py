@@ -31,7 +31,9 @@ class PixelNorm(nn.Module):
         """(B, C, h, w) -> float32 of the same shape."""
         x = x.float()
         centred = x - x.mean(dim=1, keepdim=True)
-        deviation = centred.square().mean(dim=1, keepdim=True).sqrt()
+        variance = centred.square().mean(dim=1, keepdim=True)
+        # A pixel of equal channels has variance 0, where the root has no finite gradient.
+        deviation = variance.clamp(min=torch.finfo(torch.float32).tiny).sqrt()
         scale, shift = (p.view(1, -1, 1, 1) for p in (self.weight, self.bias))
         return centred / (deviation + self.eps) * scale + shift
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import BaseModel, ConfigDict, model_validator
 
-OPEN_CLIP, TIMM = "open_clip:", "timm:"
+OPEN_CLIP, TIMM, CORENET, HUB = "open_clip:", "timm:", "corenet:", "hf-hub:"
+Family = Literal["open_clip", "corenet"]
+PositionRule = Literal["grid2d", "flat1d"]
 
 
 class ClipConfig(BaseModel):
@@ -21,10 +24,14 @@ class ClipConfig(BaseModel):
         vision_cfg: open_clip's CLIPVisionCfg keys (layers, width, patch_size, image_size, ...;
             timm_model_name for a timm tower).
         text_cfg: open_clip's CLIPTextCfg keys (context_length, width, heads, layers, ...).
+        family: "corenet" builds the towers of the CLIPTeX authors' library instead of open_clip's;
+            the two descriptions then hold what `cliptex.models.corenet` says.
         quick_gelu: sigmoid approximation of GELU, as OpenAI's weights want.
         init_logit_scale: natural logarithm of the first temperature's inverse.
         init_logit_bias: lets sigmoid-loss checkpoints load; the contrastive loss ignores it.
         conv_stem: replace a ViT's patchify convolution by a convolutional stem.
+        pool_pos: how a ResNet's attention pooling stretches its positions to other sizes: on the
+            grid, or along the flattened raster as the authors' library does.
         mean, std: colour normalisation of images in [0, 1].
         vocabulary: byte-pair ids kept by a compact tokenizer, or a JSON file with that list.
     """
@@ -34,10 +41,12 @@ class ClipConfig(BaseModel):
     embed_dim: int
     vision_cfg: dict[str, Any]
     text_cfg: dict[str, Any]
+    family: Family = "open_clip"
     quick_gelu: bool = False
     init_logit_scale: float = 2.6592600369327783  # ln(1 / 0.07), Radford et al. 2021
     init_logit_bias: float | None = None
     conv_stem: bool = False
+    pool_pos: PositionRule = "grid2d"
     mean: tuple[float, float, float] = OPENAI_DATASET_MEAN
     std: tuple[float, float, float] = OPENAI_DATASET_STD
     vocabulary: tuple[int, ...] | Path | None = None
@@ -65,12 +74,14 @@ class ModelSpec(BaseModel):
 
     Attributes:
         name: "open_clip:ViT-B-16", "timm:tf_efficientnet_lite0" (image tower; the text tower is
-            open_clip's default), "playroom", or a folder written by `save_clip`.
+            open_clip's default), "corenet:ViT-B-16", "corenet:FILE", "hf-hub:ORG/NAME",
+            "playroom", or a folder (see docs/models.md).
         config: a full description, for small or unusual models.
         weights: for open_clip names a pretraining tag or a local file; for timm names a timm tag
-            or a local file of the trunk; for `config` a local file. A tag may download; without
-            weights the model is random.
+            or a local file of the trunk; else a local file. A tag or a hub name may download;
+            without weights the model is random.
         image_weights: local file with weights of the image tower alone (a timm trunk, say).
+        pool_pos: replaces that of the description.
         seed: seeds whatever is initialised at random.
     """
 
@@ -80,6 +91,7 @@ class ModelSpec(BaseModel):
     config: ClipConfig | None = None
     weights: str | None = None
     image_weights: Path | None = None
+    pool_pos: PositionRule | None = None
     seed: int = 0
 
     @model_validator(mode="after")
@@ -89,33 +101,48 @@ class ModelSpec(BaseModel):
         return self
 
 
-def named_config(name: str) -> ClipConfig:
-    """The description behind "open_clip:NAME" or "timm:NAME"; ValueError if there is none."""
+def named_config(name: str, tag: str | None = None) -> ClipConfig:
+    """The description behind "open_clip:NAME" or "timm:NAME"; ValueError if there is none.
+
+    tag: of pretrained weights, which may want another activation and other colours than the name
+    alone says.
+    """
     if name.startswith(TIMM):
-        return _timm_config(name.removeprefix(TIMM))
+        return _timm_config(name.removeprefix(TIMM), tag)
     short = name.removeprefix(OPEN_CLIP)
     found = open_clip.get_model_config(short)
     if found is None:
         raise ValueError(
             f"model name {name!r}: open_clip knows no {short!r}; see open_clip.list_models()"
         )
+    preset = open_clip.get_pretrained_cfg(short, tag) if tag else {}
+    if preset.get("quick_gelu"):
+        found["quick_gelu"] = True
+    return from_open_clip(found, preset)
+
+
+def from_open_clip(model: Mapping[str, Any], preprocess: Mapping[str, Any]) -> ClipConfig:
+    """The description behind open_clip's `model_cfg` and `preprocess_cfg` (mean and std)."""
     # open_clip marks the class to instantiate in ways that do not matter here: every model is two
     # towers, and the captioning decoder of CoCa takes no part in the contrast.
     known = ("embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias")
-    fields = {key: found[key] for key in known if key in found}
-    vision = {**found["vision_cfg"], "output_tokens": False, "patch_dropout": 0.0}
-    text = {**found["text_cfg"], "output_tokens": False}
-    return ClipConfig(vision_cfg=vision, text_cfg=text, **fields)
+    fields = {key: model[key] for key in known if key in model}
+    colours = {key: preprocess[key] for key in ("mean", "std") if preprocess.get(key)}
+    vision = {**model["vision_cfg"], "output_tokens": False, "patch_dropout": 0.0}
+    vision.pop("timm_model_pretrained", None)
+    text = {**model["text_cfg"], "output_tokens": False}
+    return ClipConfig.model_validate({"vision_cfg": vision, "text_cfg": text, **fields, **colours})
 
 
-def _timm_config(name: str) -> ClipConfig:
+def _timm_config(name: str, tag: str | None) -> ClipConfig:
     import timm
 
     if not timm.is_model(name.split(".")[0]):
         raise ValueError(
             f"model name 'timm:{name}': timm knows no such model; see timm.list_models()"
         )
-    preset = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    full = f"{name}.{tag}" if tag else name
+    preset = timm.get_pretrained_cfg(full, allow_unregistered=True)
     size = preset.input_size[-1] if preset else 224
     vision = {"timm_model_name": name, "image_size": size, "timm_pool": "", "timm_proj": "linear"}
     colours: dict[str, Any] = {"mean": preset.mean, "std": preset.std} if preset else {}

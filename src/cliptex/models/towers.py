@@ -1,7 +1,7 @@
 """Image towers of open_clip and timm as encoders that work at any input size.
 
 At the native size an embedding equals the tower's own output bit for bit; at others the
-positional table is interpolated on its two-dimensional grid (bicubic, no antialiasing).
+positional table is interpolated, by default on its two-dimensional grid (bicubic, no antialiasing).
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliptex.models.encoder import Features, ImageEncoder
+from cliptex.models.spec import PositionRule
 
 
-def resize_positions(table: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolate a positional table (1 + n * n, C) to (1 + h * w, C) on the grid.
+def resize_positions(table: Tensor, size: tuple[int, int], rule: PositionRule = "grid2d") -> Tensor:
+    """Interpolate a positional table (1 + n * n, C) to (1 + h * w, C).
 
-    The first row (class or mean token) is kept. A table of the right grid is returned as it is.
+    grid2d: bicubic on the n x n grid. flat1d: linear along the raster of n * n entries, as the
+    authors' library does (corenet, layers/positional_embedding.py); it knows only h * w, so that
+    the columns of the two grids do not meet. The first row (class or mean token) is kept. A table
+    that already fits is returned as it is.
     """
+    if rule == "flat1d":
+        return _resize_raster(table, size[0] * size[1])
     side = round((table.shape[0] - 1) ** 0.5)
     if size == (side, side):
         return table
@@ -30,6 +36,14 @@ def resize_positions(table: Tensor, size: tuple[int, int]) -> Tensor:
     grid = F.interpolate(grid, size=size, mode="bicubic", align_corners=False)  # (1, C, h, w)
     rows = grid.permute(0, 2, 3, 1).reshape(size[0] * size[1], -1)  # (h * w, C)
     return torch.cat([table[:1], rows.to(table.dtype)])
+
+
+def _resize_raster(table: Tensor, cells: int) -> Tensor:
+    if cells == table.shape[0] - 1:
+        return table
+    raster = table[1:].float().T[None]  # (1, C, n * n)
+    raster = F.interpolate(raster, size=cells, mode="linear", align_corners=False)  # (1, C, cells)
+    return torch.cat([table[:1], raster[0].T.to(table.dtype)])
 
 
 def _one_side(size: Any, what: str) -> int:
@@ -87,9 +101,16 @@ class ResNetEncoder(ImageEncoder):
 
     stride = 32
 
-    def __init__(self, tower: ModifiedResNet, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(
+        self,
+        tower: ModifiedResNet,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        pool_pos: PositionRule = "grid2d",
+    ) -> None:
         super().__init__(mean, std)
         self.tower = tower
+        self.pool_pos: PositionRule = pool_pos
         self.image_size = _one_side(tower.image_size, "image_size")
         self.channels = self.pooled_channels = tower.attnpool.positional_embedding.shape[1]
         self.embed_dim = tower.output_dim
@@ -99,7 +120,8 @@ class ResNetEncoder(ImageEncoder):
         tower = self.tower
         x = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
         pool = tower.attnpool
-        table = resize_positions(pool.positional_embedding, (x.shape[-2], x.shape[-1]))
+        size = (x.shape[-2], x.shape[-1])
+        table = resize_positions(pool.positional_embedding, size, self.pool_pos)
         embedding = torch.func.functional_call(pool, {"positional_embedding": table}, (x,))
         return Features(embedding, x.mean((2, 3)), {self.stride: x})
 
@@ -157,13 +179,21 @@ def _allow_any_size(trunk: Any) -> None:
 
 
 def image_encoder(
-    tower: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    tower: nn.Module,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    pool_pos: PositionRule = "grid2d",
 ) -> ImageEncoder:
     """Wrap an open_clip image tower; TypeError for a kind that is not known here."""
+    if isinstance(tower, ModifiedResNet):
+        return ResNetEncoder(tower, mean, std, pool_pos)
+    if pool_pos != "grid2d":
+        raise ValueError(
+            f"pool_pos={pool_pos!r} is for ResNets with attention pooling, not for a tower of type "
+            f"{type(tower).__name__}: leave it out"
+        )
     if isinstance(tower, VisionTransformer):
         return VitEncoder(tower, mean, std)
-    if isinstance(tower, ModifiedResNet):
-        return ResNetEncoder(tower, mean, std)
     if isinstance(tower, TimmModel):
         return TimmEncoder(tower, mean, std)
     raise TypeError(f"no dense maps are known for an image tower of type {type(tower).__name__}")

@@ -7,17 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign
 
-from cliptex.models.detection.heads import ProposalHead, box_head, conv_stack, mask_predictor
+from cliptex.models.detection.mask_rcnn import MaskRcnnForm, build_mask_rcnn
 from cliptex.models.detection.plain_vit import PlainViT, VitForm
 from cliptex.models.simple_pyramid import PyramidBackbone
 
-ANCHOR_SIDES = (32, 64, 128, 256, 512)
-ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 MULTIPLE = 32
 """Sides of images must be multiples of it."""
 
@@ -76,27 +71,12 @@ def build_vit_maskrcnn(form: DetectorForm = DetectorForm()) -> VitMaskRCNN:
     """The untrained detector. All five levels go to the proposals and to both heads."""
     vit = PlainViT(form.vit)
     backbone = PyramidBackbone(vit, vit.channels, form.width)
-    levels = [str(stride) for stride in (4, 8, 16, 32, 64)]
-    anchors = AnchorGenerator(
-        tuple((side,) for side in ANCHOR_SIDES), (ANCHOR_RATIOS,) * len(ANCHOR_SIDES)
+    heads = MaskRcnnForm(
+        width=form.width,
+        hidden=form.hidden,
+        score_threshold=form.score_threshold,
+        detections=form.detections,
     )
-    model = MaskRCNN(
-        backbone,
-        rpn_anchor_generator=anchors,
-        rpn_head=ProposalHead(form.width, len(ANCHOR_RATIOS)),
-        rpn_bg_iou_thresh=0.7,  # the authors' default: no band of ignored anchors
-        rpn_pre_nms_top_n_test=1000,
-        rpn_post_nms_top_n_test=1000,
-        rpn_nms_thresh=0.7,
-        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2),
-        box_head=box_head(form.width, 7, form.hidden),
-        box_predictor=FastRCNNPredictor(form.hidden, form.classes),
-        box_score_thresh=form.score_threshold,
-        box_nms_thresh=0.5,
-        box_detections_per_img=form.detections,
-        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2),
-        mask_head=conv_stack(form.width, 4),
-        mask_predictor=mask_predictor(form.width, form.classes),
-    )
+    model = build_mask_rcnn(backbone, (4, 8, 16, 32, 64), form.classes, heads)
     model.transform = Unscaled()
     return VitMaskRCNN(model)

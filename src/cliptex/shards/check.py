@@ -54,11 +54,14 @@ def check(shards: ImageTextShards, *, decode: bool = True) -> CheckReport:
     """Check all shards; `decode=False` leaves out the decoding of every image.
 
     Kinds of problems: "duplicate key", "missing image", "missing text", "empty caption",
-    "undecodable image", "refused" (member names and links), "truncated" (tar).
+    "undecodable image", "refused" (member names and links), "truncated" or "unfinished" (tar).
+    Of shards opened with `on_damaged="keep"`, those that are not read at all are "unreadable".
     """
     problems: list[tuple[str, str]] = []
     captions = 0
     keys: Counter[bytes] = Counter()
+    for shard in shards.damaged.keys() - set(shards.shards):
+        problems.append(("unreadable", f"{shard}: {shards.damaged[shard]}"))
     for shard in shards.shards:
         index = shards.index(shard)
         keys.update(index.names.tolist())
@@ -68,7 +71,7 @@ def check(shards: ImageTextShards, *, decode: bool = True) -> CheckReport:
     for number in track(range(len(shards)), label="checking"):
         captions += _check_sample(shards, number, decode, problems)
     return CheckReport(
-        shards=len(shards.shards),
+        shards=len(set(shards.shards) | shards.damaged.keys()),
         samples=len(shards),
         captions=captions,
         counts=dict(Counter(kind for kind, _ in problems)),

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections import OrderedDict
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from cliptex.console import say, track
+from cliptex.files import (
+    AnyPath,
+    OpenFiles,
+    RandomFile,
+    Stamp,
+    as_path,
+    is_local,
+    open_random,
+    own,
+    stamp,
+    walk,
+)
 from cliptex.shards.captions import clean_captions, decode_caption
-from cliptex.shards.index import MISSING, ShardIndex, cached_index, index_shard, keep_index
+from cliptex.shards.index import MISSING, ShardIndex, index_shard
+from cliptex.shards.index_cache import IndexHead, cached_head, cached_index, keep_index
 
-_OPEN_FILES = 64  # per process; shards may be more than the system's limit of open files
+OnDamaged = Literal["raise", "leave out", "keep"]
+
 _WORTH_A_BAR = 16  # shards to scan before progress is shown
 _COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -48,64 +62,139 @@ class ImageTextShards:
     """WebDataset tars read as they are, at random, by (shard, key) or by number.
 
     Samples are numbered through all shards in the order of `shards`, within a shard in the order
-    of the tar. The object may be pickled and forked; files are opened where they are read.
+    of the tar. Of a shard that was indexed before, opening reads the index's head alone. The
+    object may be pickled and forked; files are opened where they are read.
 
     Args:
-        root: a folder searched recursively for *.tar, or one tar.
-        cache: a folder for the index; by default `$XDG_CACHE_HOME/cliptex/index`. A shard is
-            scanned again when its size or time of change differs.
+        root: a folder searched recursively for *.tar, or one tar; local, or a URL that fsspec
+            knows (s3://, hf://, https://). Remote shards are read by range requests.
+        cache: a local folder for the index; by default `$XDG_CACHE_HOME/cliptex/index`. A shard
+            is scanned again when its size or its tag or time of change differs.
+        on_damaged: what to do where shards are damaged (see `ShardIndex.damage`): "raise" an
+            error that names them, "leave out" the whole shards, or "keep" the samples that are
+            whole.
+
+    Attributes:
+        damaged: path of each damaged shard, as in `shards`, and why.
 
     Raises:
         FileNotFoundError: there is no such folder, or no tar in it.
-        ValueError: a tar is compressed.
+        ValueError: a tar is compressed or damaged, or all are damaged.
     """
 
-    def __init__(self, root: str | Path, *, cache: Path | None = None) -> None:
-        root = Path(root)
-        paths = find_shards(root)
-        self.root = root if root.is_dir() else root.parent
-        self.shards = tuple(path.relative_to(self.root).as_posix() for path in paths)
+    def __init__(
+        self,
+        root: str | AnyPath,
+        *,
+        cache: Path | None = None,
+        on_damaged: OnDamaged = "raise",
+    ) -> None:
+        self.root, found = find_shards(as_path(root))
         self.cache = cache if cache is not None else default_cache()
-        self._files: OrderedDict[str, _Descriptor] = OrderedDict()
-        self._load_indices()
+        self.damaged: dict[str, str] = {}
+        self._files = OpenFiles()
+        self._stamps = {name: self._known_stamp(name, known) for name, known in found.items()}
+        self._indices: dict[str, ShardIndex] = {}
+        self._unkept: set[str] = set()  # shards whose index is in memory alone
+        self._heads: dict[str, IndexHead] = {}
+        self._load_heads()
+        self._judge(on_damaged)
+        self.shards = tuple(self._heads)
+        counts = (head.count for head in self._heads.values())
+        self._starts = [0, *accumulate(counts)]  # number of each shard's first sample, then of all
 
-    def _load_indices(self) -> None:
-        self._indices = {s: cached_index(self.root / s, self.cache) for s in self.shards}
-        unknown = [shard for shard, index in self._indices.items() if index is None]
+    def _known_stamp(self, shard: str, known: Stamp | None) -> Stamp:
+        return known if known is not None else stamp(self.root / shard)
+
+    def _load_heads(self) -> None:
+        heads = {
+            shard: cached_head(self.root / shard, version, self.cache)
+            for shard, version in self._stamps.items()
+        }
+        unknown = [shard for shard, head in heads.items() if head is None]
+        if any(not self._stamps[shard].version for shard in unknown):
+            say(
+                f"{self.root} tells neither tags nor times of change: a shard that changes and "
+                "keeps its size will go unnoticed"
+            )
         steps = track(unknown, label="indexing") if len(unknown) >= _WORTH_A_BAR else unknown
         for shard in steps:
-            self._indices[shard] = self._scan(shard)
-        counts = [len(self.index(shard)) for shard in self.shards]
-        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+            heads[shard] = self._scan(shard)
+        self._heads = {shard: head for shard, head in heads.items() if head is not None}
 
-    def _scan(self, shard: str) -> ShardIndex:
-        index = index_shard(self.root / shard)
+    def _scan(self, shard: str) -> IndexHead | None:
+        """Index a shard anew; None, and a line in `damaged`, where nothing in it can be read."""
+        path = self.root / shard
         try:
-            keep_index(self.root / shard, index, self.cache)
+            index = index_shard(path)
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and not is_local(path):
+                raise  # a fault of the network says nothing of the shard
+            self.damaged[shard] = str(error).removeprefix(f"{path}: ")
+            return None
+        self._stamps[shard] = index.stamp
+        try:
+            keep_index(path, index, self.cache)
         except OSError as error:  # the index is only a convenience: go on without keeping it
             say(f"the index of {shard} could not be kept in {self.cache}: {error}")
-        return index
+            self._unkept.add(shard)
+            self._indices[shard] = index
+        return IndexHead.of(index)
+
+    def _judge(self, on_damaged: OnDamaged) -> None:
+        """Fill `damaged`, and raise or leave out as asked."""
+        cut = {shard: head.damage for shard, head in self._heads.items() if head.damage}
+        self.damaged = dict(sorted({**self.damaged, **cut}.items()))
+        if not self.damaged:
+            return
+        lines = "\n".join(f"  {self.root / shard}: {why}" for shard, why in self.damaged.items())
+        total = len(self._stamps)
+        found = f"{len(self.damaged)} of {total} shards are damaged:\n{lines}\n"
+        if on_damaged == "leave out":
+            self._heads = {s: h for s, h in self._heads.items() if s not in self.damaged}
+        if on_damaged == "raise" or not self._heads:
+            raise ValueError(
+                f"{found}copy them anew or move them elsewhere; ImageTextShards(..., "
+                'on_damaged="leave out") goes on without them'
+            )
+        say(f"{found}{'left out' if on_damaged == 'leave out' else 'what is whole is kept'}")
 
     @property
     def dataset_id(self) -> str:
         """32 hexadecimal digits from the shards' relative paths, sizes and keys."""
         digest = hashlib.sha256()
         for shard in self.shards:
-            index = self.index(shard)
-            digest.update(f"{shard}\0{index.size}\0{index.digest}\n".encode())
+            head = self._heads[shard]
+            digest.update(f"{shard}\0{head.size}\0{head.digest}\n".encode())
         return digest.hexdigest()[:32]
 
     def index(self, shard: str) -> ShardIndex:
+        """The places of a shard's samples, loaded when first asked for; KeyError without it."""
         index = self._indices.get(shard)
         if index is None:
-            raise KeyError(f"{self.root} has no shard {shard!r}")
+            index = self._indices[shard] = self._load_index(shard)
         return index
+
+    def _load_index(self, shard: str) -> ShardIndex:
+        if shard not in self._heads:
+            raise KeyError(f"{self.root} has no shard {shard!r}")
+        index = cached_index(self.root / shard, self._stamps[shard], self.cache)
+        if index is None:  # the cache was emptied meanwhile
+            index = index_shard(own(self.root) / shard)
+            if index.stamp != self._stamps[shard]:
+                raise self._changed(shard)
+        return index
+
+    def _changed(self, shard: str) -> ValueError:
+        return ValueError(
+            f"{self.root / shard}: changed since it was indexed; open the shards anew"
+        )
 
     def keys(self, shard: str) -> tuple[str, ...]:
         return self.index(shard).keys
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __repr__(self) -> str:
         return f"ImageTextShards({str(self.root)!r}: {len(self.shards)} shards, {len(self)} pairs)"
@@ -143,8 +232,8 @@ class ImageTextShards:
     def _locate(self, i: int) -> tuple[str, int]:
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
-        number = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return self.shards[number], int(i - self._starts[number])
+        number = bisect_right(self._starts, i) - 1
+        return self.shards[number], int(i) - self._starts[number]
 
     def _read_row(self, shard: str, row: int) -> Sample:
         index = self.index(shard)
@@ -160,61 +249,40 @@ class ImageTextShards:
         return clean_captions(decode_caption(data))
 
     def _pread(self, shard: str, offset: int, size: int) -> bytes:
-        descriptor = self._open(shard)  # held, so that it outlives its place among the open ones
-        data = os.pread(descriptor.number, size, offset)
+        data = self._files.get(shard, lambda: self._open(shard)).read(offset, size)
         if len(data) != size:
             raise ValueError(f"{self.root / shard}: ends within a sample; it was changed or cut")
         return data
 
-    def _open(self, shard: str) -> _Descriptor:
-        descriptor = self._files.pop(shard, None)
-        if descriptor is None:
-            index = self.index(shard)
-            descriptor = _Descriptor(self.root / shard)
-            stat = os.fstat(descriptor.number)
-            if (stat.st_size, stat.st_mtime_ns) != (index.size, index.mtime_ns):
-                raise ValueError(
-                    f"{self.root / shard}: changed since it was indexed; open the shards anew"
-                )
-        self._files[shard] = descriptor
-        # No lock (one held during a fork would stop the child): threads may open a file twice or
-        # empty the table under each other, both harmless.
-        with contextlib.suppress(KeyError):
-            while len(self._files) > _OPEN_FILES:
-                self._files.popitem(last=False)
-        return descriptor
+    def _open(self, shard: str) -> RandomFile:
+        file = open_random(own(self.root) / shard)
+        if file.stamp != self._stamps[shard]:
+            raise self._changed(shard)
+        return file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": OrderedDict()}
+        kept = {shard: index for shard, index in self._indices.items() if shard in self._unkept}
+        return {**self.__dict__, "_indices": kept}
 
 
-class _Descriptor:
-    """A file open for reading, closed when the last user lets go (also in another thread)."""
-
-    def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
-
-
-def find_shards(root: Path) -> list[Path]:
-    """The tars under `root` (or `root` itself, if it is one), sorted by relative path."""
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
+def find_shards(root: AnyPath) -> tuple[AnyPath, dict[str, Stamp | None]]:
+    """The tars under `root` (or `root` itself, if it is one): their folder, and the version of
+    each, where the listing tells it, by relative path in order."""
+    if root.suffix == ".tar" if not is_local(root) else root.is_file():
+        return root.parent, {root.name: None}
+    if is_local(root) and not root.is_dir():
         raise FileNotFoundError(f"{root}: no such file or folder of image-text tars")
-    files = [p for p in root.rglob("*") if not p.name.startswith(".") and p.is_file()]
-    for path in files:
-        if path.name.lower().endswith(_COMPRESSED_SUFFIXES):
+    files = walk(root)
+    for name in files:
+        if name.lower().endswith(_COMPRESSED_SUFFIXES):
             raise ValueError(
-                f"{path}: a compressed tar cannot be read at random; decompress it to a plain .tar"
+                f"{root / name}: a compressed tar cannot be read at random; decompress it to a "
+                "plain .tar"
             )
-    shards = [path for path in files if path.suffix == ".tar"]
+    shards = {name: version for name, version in files.items() if name.endswith(".tar")}
     if not shards:
         raise FileNotFoundError(f"{root}: no *.tar in this folder; see `cliptex shards import`")
-    return sorted(shards, key=lambda path: path.relative_to(root).as_posix())
+    return root, shards
 
 
 def default_cache() -> Path:

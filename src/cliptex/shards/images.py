@@ -108,6 +108,23 @@ def decode_image(
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of a JPEG that is stored upright, from its header; None for anything else.
+
+    Of such an image `decode_image` with a `min_side` keeps the top left corner where it is.
+    """
+    if image_extension(data) != "jpg":
+        return None
+    data, exif = _split_jpeg_exif(data)
+    if _orientation(exif) != 1:
+        return None
+    try:
+        with _OPENERS["jpg"](io.BytesIO(data)) as image:
+            return image.height, image.width
+    except Exception:  # `decode_image` says what is wrong
+        return None
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too-large"  # a GIF whose first frame is larger than its header says

@@ -1,5 +1,7 @@
 """Other people's image-text collections to shards; images are copied byte for byte.
 
+All paths may be remote.
+
 Every caption of an image is kept, one per line of KEY.txt: nothing is lost by the import, and
 the trainer may draw another one each time.
 
@@ -10,6 +12,7 @@ stats tell of the same items is not written again, so a stopped import goes on w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptex.console import track
-from cliptex.files import sha256_file, write_atomic
+from cliptex.files import AnyPath, AtomicFile, exists, sha256_file, walk, write_atomic
 from cliptex.shards.captions import clean_caption
 from cliptex.shards.images import ImageError, decode_image, image_extension
 from cliptex.shards.index import index_shard
@@ -28,6 +31,7 @@ from cliptex.shards.write import ShardFile, shard_path
 
 _CHECK_SIDE = 32  # decode no finer than this when only asking whether an image is whole
 _STATS_FORMAT = 1
+_COPY_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +66,9 @@ class _ShardStats:
 
 
 def import_folder(
-    captions_file: Path,
-    images: Path,
-    out: Path,
+    captions_file: AnyPath,
+    images: AnyPath,
+    out: AnyPath,
     *,
     image_column: str = "",
     caption_column: str = "",
@@ -80,9 +84,9 @@ def import_folder(
 
 
 def import_karpathy(
-    annotations: Path,
-    images: Path,
-    out: Path,
+    annotations: AnyPath,
+    images: AnyPath,
+    out: AnyPath,
     *,
     split: str = "train",
     samples_per_shard: int = 1000,
@@ -93,25 +97,24 @@ def import_karpathy(
 
 
 def import_coco(
-    annotations: Path, images: Path, out: Path, *, samples_per_shard: int = 1000
+    annotations: AnyPath, images: AnyPath, out: AnyPath, *, samples_per_shard: int = 1000
 ) -> ImportReport:
     """Import a COCO captions JSON with its folder of images."""
     items = coco_items(annotations)
     return _import_items(items, images, out, prefix="coco", samples_per_shard=samples_per_shard)
 
 
-def import_img2dataset(folder: Path, out: Path) -> ImportReport:
+def import_img2dataset(folder: AnyPath, out: AnyPath) -> ImportReport:
     """Import img2dataset's output: its tars as they are, or its folders of files.
 
     Tars are hard-linked (copied across file systems) and compared with what img2dataset's
     `NNNNN_stats.json` claims; folders of files become one tar each, under the same keys.
     """
-    tars = sorted(path for path in folder.rglob("*.tar") if not path.name.startswith("."))
-    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    tars = [name for name in walk(folder) if name.endswith(".tar")]
     if tars:
-        pairs = [(tar, out / tar.relative_to(folder)) for tar in tars]
-        stats = [_link_tar(*pair) for pair in track(pairs, label="importing")]
-        return _report(stats)
+        steps = track(tars, label="importing")
+        return _report([_link_tar(folder / name, out / name) for name in steps])
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
     filled = [(path, items) for path in folders if (items := files_items(path))]
     if not filled:
         raise ValueError(
@@ -127,7 +130,7 @@ def import_img2dataset(folder: Path, out: Path) -> ImportReport:
 
 
 def _import_items(
-    items: list[Item], images: Path, out: Path, *, prefix: str, samples_per_shard: int
+    items: list[Item], images: AnyPath, out: AnyPath, *, prefix: str, samples_per_shard: int
 ) -> ImportReport:
     if samples_per_shard < 1:
         raise ValueError(f"samples_per_shard must be at least 1, not {samples_per_shard}")
@@ -150,7 +153,9 @@ def _import_items(
     )
 
 
-def _import_shard(items: Sequence[Item], images: Path, path: Path, *, first: int) -> _ShardStats:
+def _import_shard(
+    items: Sequence[Item], images: AnyPath, path: AnyPath, *, first: int
+) -> _ShardStats:
     """Write one shard, unless it is there already from the same items."""
     digest = _digest(items, images)
     done = _read_stats(path)
@@ -187,17 +192,23 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read_image(images: Path, name: str) -> tuple[bytes, str]:
+def _read_image(images: AnyPath, name: str) -> tuple[bytes, str]:
     """An image's bytes and its true extension, once it proved to be whole."""
     path = images / name
-    if not path.resolve().is_relative_to(images.resolve()):
+    if not _lies_within(path, name, images):
         raise ImageError("refused", f"{name} lies outside of {images}")
     data = path.read_bytes()
     decode_image(data, min_side=_CHECK_SIDE)
     return data, image_extension(data) or ""
 
 
-def _digest(items: Sequence[Item], images: Path) -> str:
+def _lies_within(path: AnyPath, name: str, folder: AnyPath) -> bool:
+    if isinstance(path, Path) and isinstance(folder, Path):
+        return path.resolve().is_relative_to(folder.resolve())
+    return not name.startswith("/") and "://" not in name and ".." not in name.split("/")
+
+
+def _digest(items: Sequence[Item], images: AnyPath) -> str:
     digest = hashlib.sha256()
     for item in items:
         path = images / item.name
@@ -207,12 +218,11 @@ def _digest(items: Sequence[Item], images: Path) -> str:
     return digest.hexdigest()
 
 
-def _link_tar(source: Path, target: Path) -> _ShardStats:
+def _link_tar(source: AnyPath, target: AnyPath) -> _ShardStats:
     """One of img2dataset's tars, linked or copied, checked against its own statistics."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
+    if not exists(target):
         _link_or_copy(source, target)
-    elif not (target.samefile(source) or sha256_file(target) == sha256_file(source)):
+    elif not (_same(source, target) or sha256_file(target) == sha256_file(source)):
         raise ValueError(f"{target}: another file is there already; choose an empty folder")
     index = index_shard(target)
     problems = [f"{source.name}: {problem}" for problem in index.problems]
@@ -225,23 +235,28 @@ def _link_tar(source: Path, target: Path) -> _ShardStats:
     return _ShardStats(items="", samples=len(index), captions=captions, problems=tuple(problems))
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without links
-        temporary = target.with_name(f".{target.name}.tmp")
-        try:
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+def _same(source: AnyPath, target: AnyPath) -> bool:
+    if isinstance(source, Path) and isinstance(target, Path):
+        return target.samefile(source)
+    return False
 
 
-def _stats_path(tar: Path) -> Path:
+def _link_or_copy(source: AnyPath, target: AnyPath) -> None:
+    if isinstance(source, Path) and isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # another file system, or one without links
+            os.link(source.resolve(), target)
+            return
+    with source.open("rb") as original, AtomicFile(target) as copy:
+        shutil.copyfileobj(original, copy.file, _COPY_BYTES)
+        copy.commit()
+
+
+def _stats_path(tar: AnyPath) -> AnyPath:
     return tar.with_name(f"{tar.stem}_stats.json")
 
 
-def _read_stats(tar: Path) -> _ShardStats | None:
+def _read_stats(tar: AnyPath) -> _ShardStats | None:
     try:
         stats = json.loads(_stats_path(tar).read_bytes())
         if stats["format"] != _STATS_FORMAT:
@@ -256,7 +271,7 @@ def _read_stats(tar: Path) -> _ShardStats | None:
         return None
 
 
-def _write_stats(tar: Path, stats: _ShardStats) -> None:
+def _write_stats(tar: AnyPath, stats: _ShardStats) -> None:
     content = {
         "format": _STATS_FORMAT,
         "items": stats.items,

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 import re
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import IO, Self, cast
 
 import numpy as np
 
-from cliptex.files import write_atomic
+from cliptex.files import AnyPath, Stamp, stamp
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 TEXT_EXTENSION = "txt"
 
-FORMAT = 1  # raise when the cached arrays change their meaning
 MISSING = -1  # offset of a caption that is not there
 
 TABLE = np.dtype(
@@ -34,6 +30,8 @@ TABLE = np.dtype(
     ]
 )
 
+_READ_AHEAD = 4 * 2**20  # bytes of a remote shard fetched at once while its headers are read
+_CUT = "truncated: "  # begins the problem of a shard that lacks a part
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)")
 _OCTAL = re.compile(rb"[0-7]+")
 _COMPRESSED = {
@@ -49,20 +47,36 @@ class ShardIndex:
     """The samples of one shard, in the order of the tar.
 
     Attributes:
-        size, mtime_ns: of the shard when it was scanned.
+        stamp: the shard's version when it was scanned.
         names: (N,) bytes, the keys in UTF-8.
         table: (N,) of `TABLE`, byte offsets and sizes within the shard.
         problems: one line each: duplicate or refused members, damage, images that lack.
     """
 
-    size: int
-    mtime_ns: int
+    stamp: Stamp
     names: np.ndarray
     table: np.ndarray
     problems: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the shard."""
+        return self.stamp.size
+
+    @property
+    def damage(self) -> str:
+        """What shows that a part of the shard is missing or broken; "" where it is whole.
+
+        A tar without an end-of-archive mark is whole as long as it has samples: some programs
+        leave the mark out.
+        """
+        cut = [p.removeprefix(_CUT) for p in self.problems if p.startswith(_CUT)]
+        if not cut and not len(self):
+            cut = [p for p in self.problems if p.startswith("unfinished: ")]
+        return cut[0] if cut else ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -77,18 +91,24 @@ class ShardIndex:
         return self.names[row].decode()
 
     def row(self, key: str) -> int:
-        """The row of `key`; KeyError where the shard has no such sample."""
-        wanted = key.encode()
-        place = int(np.searchsorted(self.names, wanted, sorter=self._order))
-        if place < len(self.names):
-            row = int(self._order[place])
-            if self.names[row] == wanted:
-                return row
+        """The row of `key`, by binary search; KeyError where the shard has no such sample."""
+        data = key.encode()
+        if len(data) <= self.names.itemsize and len(self.names):
+            # of the names' own width, else numpy would convert all of them
+            wanted = np.array(data, self.names.dtype)
+            place = int(self.names.searchsorted(wanted, sorter=self._order))
+            if place < len(self.names):
+                row = place if self._order is None else int(self._order[place])
+                if self.names[row] == data:
+                    return row
         raise KeyError(key)
 
     @cached_property
-    def _order(self) -> np.ndarray:
-        return np.argsort(self.names, kind="stable").astype(np.int32)
+    def _order(self) -> np.ndarray | None:
+        """Rows by key; None where the keys are in order already, as they mostly are."""
+        if (self.names[:-1] < self.names[1:]).all():
+            return None
+        return np.argsort(self.names, kind="stable")  # (N,) int64, which searchsorted needs
 
     @cached_property
     def digest(self) -> str:
@@ -111,24 +131,32 @@ class _Scan:
     problems: list[str] = field(default_factory=list)
 
 
-def index_shard(path: Path) -> ShardIndex:
-    """Scan the headers of a plain tar; no member's content is read.
+def index_shard(path: AnyPath) -> ShardIndex:
+    """Scan the headers of a plain tar; no member's content is looked at.
 
-    What is damaged is reported in `problems` and what is whole is kept. Members of a key need
-    not be adjacent. Of two members with one key and role the first is kept.
+    A remote shard is read in stretches of 4 MiB, one at a time. What is damaged is reported in
+    `problems` and what is whole is kept. Members of a key need not be adjacent. Of two members
+    with one key and role the first is kept.
 
     Raises:
         ValueError: the file is compressed, so that nothing in it can be reached at random.
         OSError: the file cannot be read.
     """
-    stat = path.stat()
+    version = stamp(path)
     scan = _Scan()
-    with path.open("rb") as file:
+    with _open(path) as file:
         _refuse_compressed(path, file.read(8))
         file.seek(0)
-        for member in _members(file, stat.st_size, scan.problems):
+        for member in _members(file, version.size, scan.problems):
             _place(member, scan)
-    return _build(scan, stat)
+    return _build(scan, version)
+
+
+def _open(path: AnyPath) -> IO[bytes]:
+    if isinstance(path, Path):
+        return path.open("rb")
+    options = {"block_size": _READ_AHEAD, "cache_type": "readahead"}
+    return cast(IO[bytes], path.fs.open(path.path, "rb", **options))
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -138,7 +166,7 @@ def split_name(name: str) -> tuple[str, str] | None:
     return (match["key"], match["extension"].lower()) if match else None
 
 
-def _refuse_compressed(path: Path, start: bytes) -> None:
+def _refuse_compressed(path: AnyPath, start: bytes) -> None:
     for magic, name in _COMPRESSED.items():
         if start.startswith(magic):
             raise ValueError(
@@ -174,7 +202,7 @@ class _QuickInfo(tarfile.TarInfo):
         return member
 
 
-def _members(file: io.BufferedReader, size: int, problems: list[str]) -> Iterator[tarfile.TarInfo]:
+def _members(file: IO[bytes], size: int, problems: list[str]) -> Iterator[tarfile.TarInfo]:
     """The whole members of an open tar; damage ends the iteration and is reported."""
     end = 0
     try:
@@ -182,19 +210,19 @@ def _members(file: io.BufferedReader, size: int, problems: list[str]) -> Iterato
             while (member := tar.next()) is not None:
                 stored = member.size if _has_data(member) else 0
                 if stored < 0 or member.offset_data + stored > size:
-                    problems.append(f"truncated: {member.name!r} is cut off at byte {size}")
+                    problems.append(f"{_CUT}{member.name!r} is cut off at byte {size}")
                     return
                 end = member.offset_data + -(-stored // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 yield member
     except (tarfile.TarError, ValueError, OverflowError) as error:  # the latter: absurd numbers
-        problems.append(f"truncated: damaged after byte {end} of {size} ({error})")
+        problems.append(f"{_CUT}damaged after byte {end} of {size} ({error})")
         return
     file.seek(end)
     block = file.read(tarfile.BLOCKSIZE)
     if not block:
-        problems.append(f"truncated: ends at byte {size} without an end-of-archive mark")
+        problems.append(f"unfinished: ends at byte {size} without an end-of-archive mark")
     elif block.strip(b"\0"):
-        problems.append(f"truncated: not a tar header at byte {end} of {size}")
+        problems.append(f"{_CUT}not a tar header at byte {end} of {size}")
 
 
 def _has_data(member: tarfile.TarInfo) -> bool:
@@ -234,7 +262,7 @@ def _place(member: tarfile.TarInfo, scan: _Scan) -> None:
     scan.problems.append(f"duplicate key: {name!r}; the first is kept")
 
 
-def _build(scan: _Scan, stat: os.stat_result) -> ShardIndex:
+def _build(scan: _Scan, version: Stamp) -> ShardIndex:
     rows: list[tuple[int, int, int, int, int]] = []
     names: list[bytes] = []
     for key, found in scan.samples.items():
@@ -245,47 +273,8 @@ def _build(scan: _Scan, stat: os.stat_result) -> ShardIndex:
         text_offset, text_size = found.text or (MISSING, 0)
         rows.append((*found.image, text_offset, text_size, found.extension))
     return ShardIndex(
-        size=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
+        stamp=version,
         names=np.array(names, dtype="S") if names else np.empty(0, dtype="S1"),
         table=np.array(rows, dtype=TABLE),
         problems=tuple(scan.problems),
     )
-
-
-def cached_index(path: Path, cache: Path) -> ShardIndex | None:
-    """The index of `path` kept in folder `cache`, where it is present and still fits."""
-    stat = path.stat()
-    try:
-        with _cache_file(path, cache).open("rb") as file, np.load(file) as kept:
-            version, size, mtime_ns = kept["stamp"].tolist()
-            if (version, size, mtime_ns) != (FORMAT, stat.st_size, stat.st_mtime_ns):
-                return None
-            problems = kept["problems"].tobytes().decode("utf-8", "surrogateescape")
-            return ShardIndex(
-                size=size,
-                mtime_ns=mtime_ns,
-                names=kept["names"],
-                table=kept["table"].view(TABLE),
-                problems=tuple(problems.split("\n")) if problems else (),
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def keep_index(path: Path, index: ShardIndex, cache: Path) -> None:
-    """Keep `index` of shard `path` in folder `cache`, atomically."""
-    problems = "\n".join(index.problems).encode("utf-8", "surrogateescape")
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        stamp=np.array([FORMAT, index.size, index.mtime_ns], dtype="<i8"),
-        names=index.names,
-        table=index.table.view("u1"),
-        problems=np.frombuffer(problems, dtype="u1"),
-    )
-    write_atomic(_cache_file(path, cache), buffer.getvalue())
-
-
-def _cache_file(path: Path, cache: Path) -> Path:
-    return cache / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.npz"

@@ -7,9 +7,9 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from cliptex.files import AnyPath
 from cliptex.shards.captions import decode_caption
 
 IMAGE_COLUMNS = (
@@ -40,7 +40,7 @@ class Item:
     key: str | None = None
 
 
-def folder_items(captions_file: Path, image_column: str, caption_column: str) -> list[Item]:
+def folder_items(captions_file: AnyPath, image_column: str, caption_column: str) -> list[Item]:
     """The rows of a CSV, TSV, JSONL or JSON captions file, in its order.
 
     Rows with the same image become one item with several captions. An empty column name means
@@ -61,7 +61,7 @@ def folder_items(captions_file: Path, image_column: str, caption_column: str) ->
     return [_item(name, captions) for name, captions in grouped.items()]
 
 
-def karpathy_items(path: Path, images: Path, split: str) -> list[Item]:
+def karpathy_items(path: AnyPath, images: AnyPath, split: str) -> list[Item]:
     """The images of one split of a Karpathy JSON; "train" includes "restval"."""
     if split not in KARPATHY_SPLITS:
         raise ValueError(f"split must be one of {sorted(KARPATHY_SPLITS)}, not {split!r}")
@@ -79,7 +79,7 @@ def karpathy_items(path: Path, images: Path, split: str) -> list[Item]:
     return items
 
 
-def coco_items(path: Path) -> list[Item]:
+def coco_items(path: AnyPath) -> list[Item]:
     """The images of a COCO captions JSON, by image id, captions by annotation id."""
     entries = _json_field(path, "images", "a COCO captions JSON")
     captions: dict[int, list[str]] = {}
@@ -96,7 +96,7 @@ def coco_items(path: Path) -> list[Item]:
     ]
 
 
-def files_items(folder: Path) -> list[Item]:
+def files_items(folder: AnyPath) -> list[Item]:
     """The samples of one subfolder of img2dataset's "files" output, by name."""
     items = []
     stems = {path.name.split(".")[0]: path for path in _sorted(folder) if _is_image(path)}
@@ -108,11 +108,11 @@ def files_items(folder: Path) -> list[Item]:
     return items
 
 
-def _is_image(path: Path) -> bool:
+def _is_image(path: AnyPath) -> bool:
     return path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
 
 
-def _sorted(folder: Path) -> list[Path]:
+def _sorted(folder: AnyPath) -> list[AnyPath]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
@@ -124,7 +124,7 @@ def _id(entry: dict[str, Any]) -> int:
     return int(entry["id"])
 
 
-def _json_field(path: Path, name: str, what: str) -> list[dict[str, Any]]:
+def _json_field(path: AnyPath, name: str, what: str) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -134,7 +134,7 @@ def _json_field(path: Path, name: str, what: str) -> list[dict[str, Any]]:
     return content[name]
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: AnyPath) -> Iterator[dict[str, Any]]:
     # line by line, so that one line in another encoding does not spoil the others
     lines = [decode_caption(line) for line in path.read_bytes().splitlines(keepends=True)]
     suffix = path.suffix.lower()
@@ -149,7 +149,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{path}: a captions file ends in .csv, .tsv, .txt or .jsonl")
 
 
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+def _json_row(path: AnyPath, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -159,7 +159,7 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
     return row
 
 
-def _column(path: Path, row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> str:
+def _column(path: AnyPath, row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> str:
     names = {str(name).strip().lower(): name for name in row}
     for name in (wanted.lower(),) if wanted else known:
         if name in names:

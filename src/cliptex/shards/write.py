@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import tarfile
-import uuid
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cliptex.files import AnyPath, AtomicFile
 from cliptex.shards.index import IMAGE_EXTENSIONS
 
 _KEY = re.compile(r"[^./\\\0][^.\\\0]*")
 
 
 class ShardFile:
-    """One tar being written under a temporary name; leaving the `with` block commits it.
+    """One tar being written elsewhere; leaving the `with` block commits it (see `AtomicFile`).
 
-    An exception inside the block removes the temporary file and leaves `path` as it was. Bytes
+    An exception inside the block leaves `path`, which may be remote, as it was. Bytes
     depend on what is added alone: no times, owners or machine in the headers.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         self.count = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         self._keys: set[str] = set()
-        self._file = _open(self._temporary)
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
+        self._file = AtomicFile(path)
+        self._tar = tarfile.TarFile(fileobj=self._file.file, mode="w", format=tarfile.PAX_FORMAT)
 
     def add(
         self, key: str, image: bytes, extension: str, text: str, meta: dict | None = None
@@ -75,20 +71,9 @@ class ShardFile:
         try:
             if kind is None:
                 self._tar.close()
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-                self._temporary.replace(self.path)
+                self._file.commit()
         finally:
-            self._discard()
-
-    def _discard(self) -> None:
-        try:
-            self._file.close()
-        except OSError:  # closing flushes, which fails once more on a full disk
-            pass
-        finally:
-            self._temporary.unlink(missing_ok=True)
+            self._file.discard()
 
 
 class ShardWriter:
@@ -98,18 +83,18 @@ class ShardWriter:
     shards that are whole and removes the one that is not.
 
     Args:
-        out: the folder.
+        out: the folder, local or remote.
         prefix: the first part of the names.
         samples_per_shard: how many samples before the next shard begins.
     """
 
-    def __init__(self, out: Path, *, prefix: str, samples_per_shard: int = 1000) -> None:
+    def __init__(self, out: AnyPath, *, prefix: str, samples_per_shard: int = 1000) -> None:
         if samples_per_shard < 1:
             raise ValueError(f"samples_per_shard must be at least 1, not {samples_per_shard}")
         self.out = out
         self.prefix = prefix
         self.samples_per_shard = samples_per_shard
-        self.paths: list[Path] = []
+        self.paths: list[AnyPath] = []
         self._shard: ShardFile | None = None
 
     def add(
@@ -146,10 +131,6 @@ class ShardWriter:
         self._finish(kind, error, trace)
 
 
-def _open(path: Path) -> io.BufferedWriter:
-    return path.open("wb")
-
-
-def shard_path(out: Path, prefix: str, number: int) -> Path:
+def shard_path(out: AnyPath, prefix: str, number: int) -> AnyPath:
     """`out/PREFIX-00000.tar`."""
     return out / f"{prefix}-{number:05d}.tar"

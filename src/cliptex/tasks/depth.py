@@ -16,7 +16,7 @@ from cliptex.tasks.task import Task
 
 def loss(prediction: Tensor, targets: DenseTargets) -> Tensor:
     """Mean absolute error over all valid pixels at the labels' size."""
-    return cell_l1(prediction, targets.target, targets.valid)
+    return cell_l1(prediction, targets.target, targets.valid, weight=targets.weight)
 
 
 def picture(prediction: np.ndarray, kind: Kind) -> np.ndarray:

@@ -12,7 +12,7 @@ from cliptex.tasks.task import Task
 
 def loss(prediction: Tensor, targets: DenseTargets) -> Tensor:
     """Mean absolute error over components of all valid pixels; the prediction is not normalised."""
-    return cell_l1(prediction, targets.target, targets.valid)
+    return cell_l1(prediction, targets.target, targets.valid, weight=targets.weight)
 
 
 def picture(prediction: np.ndarray, kind: Kind) -> np.ndarray:

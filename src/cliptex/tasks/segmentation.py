@@ -24,7 +24,9 @@ def loss(prediction: Tensor, targets: DenseTargets) -> Tensor:
     """Cross-entropy over all valid pixels at the labels' size."""
     labels = targets.target
     ignore = 255 if labels.dtype == torch.uint8 else IGNORE
-    return cell_cross_entropy(prediction, labels, ignore=ignore, present=targets.present)
+    return cell_cross_entropy(
+        prediction, labels, ignore=ignore, present=targets.present, weight=targets.weight
+    )
 
 
 def picture(prediction: np.ndarray, kind: Kind) -> np.ndarray:

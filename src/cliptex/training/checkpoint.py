@@ -1,11 +1,14 @@
 """Checkpoints as folders of safetensors and JSON that are either whole or absent.
 
     OUT/checkpoints/step-00000500/model.safetensors      parameters and buffers
-    OUT/checkpoints/step-00000500/optimizer.safetensors  "INDEX.KEY": the optimizer's tensors
+    OUT/checkpoints/step-00000500/optimizer.safetensors  "KEY.PARAMETER": the optimizer's tensors
+    OUT/checkpoints/step-00000500/ema.safetensors        averages of the parameters, if there are
     OUT/checkpoints/step-00000500/state.json             step, and small notes
     OUT/checkpoints/final/                               what the run leaves behind
 
-A folder is written under a temporary name, flushed to the disk and then renamed.
+A folder is written under a temporary name, flushed to the disk and then renamed. Its tensors are
+whole, named by parameter and written by rank 0: any number of ranks can go on from it, sharded or
+not.
 """
 
 from __future__ import annotations
@@ -20,9 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from cliptex.training.parallel import placed_like, whole
+from cliptex.training.state import Ema
 
 CHECKPOINTS = "checkpoints"
 FINAL = "final"
@@ -36,26 +43,36 @@ def save_state(
     step: int,
     *,
     keep: int = 1,
-    notes: Mapping[str, int] | None = None,
+    keep_best: bool = False,
+    notes: Mapping[str, float] | None = None,
+    ema: Ema | None = None,
 ) -> Path:
-    """Save everything needed to go on after `step` finished steps; keep the last `keep`.
+    """Save everything needed to go on after `step` finished steps; all ranks call it together.
 
-    Returns the checkpoint's folder, `out`/checkpoints/step-STEP. `notes` come back from
-    `load_notes`.
+    Of the folders there, the last `keep` remain, and with `keep_best` the one whose note "loss"
+    is lowest. Returns the checkpoint's folder, `out`/checkpoints/step-STEP. `notes` come back
+    from `load_notes`.
     """
     target = out / CHECKPOINTS / f"{_PREFIX}{step:08d}"
-    with new_folder(target) as folder:
-        save_file(_contiguous(network.state_dict()), folder / "model.safetensors")
-        save_file(_contiguous(_optimizer_tensors(optimizer)), folder / "optimizer.safetensors")
-        state = {"step": step, "notes": dict(notes or {})}
-        (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
-    for old in _checkpoints(out)[:-keep]:
-        shutil.rmtree(old)
+    files = {"model": whole_state(network), "optimizer": _optimizer_tensors(network, optimizer)}
+    if ema is not None:
+        files["ema"] = ema.tensors()
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        with new_folder(target) as folder:
+            for name, tensors in files.items():
+                save_file(tensors, folder / f"{name}.safetensors")
+            state = {"step": step, "notes": dict(notes or {})}
+            (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
+        _prune(out, keep, keep_best)
+    if dist.is_initialized():
+        dist.barrier()
     return target
 
 
-def load_state(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int | None:
-    """Load the last checkpoint below `out` into both, in place; how many steps it had finished.
+def load_state(
+    out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None
+) -> int | None:
+    """Load the last checkpoint below `out` into all, in place; how many steps it had finished.
 
     None where there is no checkpoint. Raises ValueError, naming the folder, where it does not
     fit the network.
@@ -65,8 +82,12 @@ def load_state(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) 
         return None
     folder = found[-1]
     try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-        _load_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
+        now = network.state_dict()
+        saved = load_file(folder / "model.safetensors")
+        network.load_state_dict({n: placed_like(t, now.get(n)) for n, t in saved.items()})
+        _load_optimizer(network, optimizer, load_file(folder / "optimizer.safetensors"))
+        if ema is not None:
+            ema.load(load_file(folder / "ema.safetensors"))
         return int(_read_state(folder)["step"])
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         raise ValueError(
@@ -75,10 +96,15 @@ def load_state(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) 
         ) from error
 
 
-def load_notes(out: Path) -> dict[str, int]:
+def load_notes(out: Path) -> dict[str, float]:
     """The notes of the last checkpoint below `out`; empty where there is none."""
     found = _checkpoints(out)
     return dict(_read_state(found[-1])["notes"]) if found else {}
+
+
+def whole_state(network: nn.Module) -> dict[str, Tensor]:
+    """Full parameters and buffers on the CPU by name; all ranks ask together."""
+    return {name: whole(tensor) for name, tensor in network.state_dict().items()}
 
 
 @contextmanager
@@ -118,22 +144,40 @@ def _read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+def _prune(out: Path, keep: int, keep_best: bool) -> None:
+    found = _checkpoints(out)
+    kept = set(found[-keep:])
+    if keep_best:
+        kept.add(min(found, key=lambda path: _read_state(path)["notes"].get("loss", float("inf"))))
+    for old in found:
+        if old not in kept:
+            shutil.rmtree(old)
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
+def _optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{index}.{key}": torch.as_tensor(value)
-        for index, values in state.items()
-        for key, value in values.items()
+        f"{key}.{name}": whole(torch.as_tensor(value))
+        for name, parameter in network.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+def _load_optimizer(
+    network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put the tensors where `load_state_dict` expects them: at the number of their parameter."""
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    members = [p for group in optimizer.param_groups for p in group["params"]]
+    keys = {full.split(".", 1)[0] for full in tensors}
+    state = {
+        number: {
+            key: placed_like(tensors[f"{key}.{names[p]}"], p)
+            for key in keys
+            if f"{key}.{names[p]}" in tensors
+        }
+        for number, p in enumerate(members)
+    }
+    known = {number: values for number, values in state.items() if values}
+    if sum(map(len, known.values())) != len(tensors):
+        raise ValueError("its optimizer has tensors of parameters that the network lacks")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": known})

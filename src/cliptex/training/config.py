@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cliptex.data.sampler import WINDOW
 from cliptex.files import write_atomic
 from cliptex.models.clip import ModelSpec
 from cliptex.models.cliptex import DenseConfig
 
 # What may differ when a run is continued: none of it touches a weight.
 OPERATIONAL = frozenset(
-    {"workers", "cache_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "tensorboard"}
+    {
+        *("workers", "cache_bytes", "checkpoint_every", "keep_checkpoints", "keep_best"),
+        *("log_every", "tensorboard", "peak_tflops"),
+        *("parallel", "accumulate", "activation_checkpointing", "compile"),  # rounding apart
+    }
 )
+
+LENGTHS = ("steps", "epochs", "samples")  # ways to say how long a run is
 
 
 class TrainConfig(BaseModel):
@@ -26,13 +34,24 @@ class TrainConfig(BaseModel):
     data: folder of image-text tars (or one tar). labels: folder of label stores.
     tasks: task name -> folder of its expert below `labels`; none is CLIP-FT.
     loss_weights: λ of loss (1), for "clip" and for every task.
-    steps, epochs: exactly one of them says how long.
+    steps, epochs, samples: exactly one of them says how long: steps of the optimizer, passes over
+        the data, or images seen, both of which end with the step that reaches them.
     resolution: (height, width) pixels of the images; more than one alternate (variable
         resolution), the first is the base at which `batch_size` holds.
     head_lr_multiplier: learning rate of pyramid and heads over that of CLIP (paper: 1).
+    shuffle_window: samples that are shuffled together, see cliptex.data.sampler.
     crop_scale, crop_ratio, flip: see cliptex.data.transforms.Augmentation.
     workers: threads that prepare batches; cache_bytes: decoded data kept in memory.
     bad_steps: stop after so many steps in a row whose loss is not finite.
+    accumulate: parts in which a rank computes its share of a batch, for less memory; the
+        contrastive loss still compares all samples of the global batch.
+    parallel: how several ranks share the work; one rank does without.
+    activation_checkpointing: recompute the towers' blocks on the way back, for less memory.
+    compile: torch.compile for the towers' blocks.
+    ema: share that a moving average of the weights takes of each step's (the authors' library
+        for CLIP: 5e-4); the average is saved beside the final weights.
+    keep_best: keep also the checkpoint with the lowest running mean of the training loss.
+    peak_tflops: of one device at this precision, for the log's `mfu`; measured if not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +67,7 @@ class TrainConfig(BaseModel):
 
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
+    samples: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
     resolution: tuple[tuple[int, int], ...] = ((512, 512),)
 
@@ -60,9 +80,15 @@ class TrainConfig(BaseModel):
     betas: tuple[float, float] = (0.9, 0.98)  # as above
     eps: float = Field(default=1e-6, gt=0)  # as above
     clip_grad: float | None = Field(default=None, gt=0)
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    accumulate: int = Field(default=1, ge=1)
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    activation_checkpointing: bool = False
+    compile: bool = False
     seed: int = Field(default=0, ge=0)
 
+    shuffle_window: int = Field(default=WINDOW, ge=1)
     crop_scale: tuple[float, float] = (0.9, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = Field(default=0.0, ge=0, le=1)
@@ -71,14 +97,16 @@ class TrainConfig(BaseModel):
     cache_bytes: int = Field(default=2 << 30, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=1, ge=1)
+    keep_best: bool = False
     log_every: int = Field(default=10, ge=1)
     tensorboard: bool = True
+    peak_tflops: float | None = Field(default=None, gt=0)
     bad_steps: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("set exactly one of steps and epochs")
+        if sum(getattr(self, name) is not None for name in LENGTHS) != 1:
+            raise ValueError(f"set exactly one of {', '.join(LENGTHS)}")
         if self.tasks and self.labels is None:
             raise ValueError(f"labels: name the folder with the labels of {sorted(self.tasks)}")
         if missing := {"clip", *self.tasks} - self.loss_weights.keys():
@@ -91,6 +119,13 @@ class TrainConfig(BaseModel):
         if not 0 < low <= high <= 1:
             raise ValueError(f"crop_scale: need 0 < low <= high <= 1, not {self.crop_scale}")
         return self
+
+
+def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """`config` with some keys changed, validated again; one length given takes the others back."""
+    given = [name for name in LENGTHS if changes.get(name) is not None]
+    others = {name: None for name in LENGTHS if given and name not in given}
+    return TrainConfig.model_validate({**dict(config), **others, **changes})
 
 
 def dump_config(config: TrainConfig, path: Path) -> None:

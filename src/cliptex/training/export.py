@@ -4,30 +4,51 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
+from torch import Tensor
 
-from cliptex.models.clip import save_clip
-from cliptex.training.checkpoint import CHECKPOINTS, FINAL, new_folder
+from cliptex.models.clip import Clip, save_clip
+from cliptex.training.checkpoint import CHECKPOINTS, FINAL, new_folder, whole_state
 from cliptex.training.network import Network
+from cliptex.training.state import Ema
 
 HEADS = "heads.safetensors"
+FINAL_EMA = "final-ema"
 _CLIP = "clip."
 
 
-def save_final(model: Network, out: Path) -> Path:
-    """Write `out`/checkpoints/final, whole or not at all, and return it.
+def save_final(model: Network, out: Path, ema: Ema | None = None) -> Path:
+    """Write `out`/checkpoints/final, whole or not at all, and return it; all ranks call together.
 
     model.safetensors and model.json are the CLIP's. heads.safetensors, written where there were
-    tasks, holds the pyramid and the heads by their names in `Cliptex`.
+    tasks, holds the pyramid and the heads by their names in `Cliptex`. The same for the averages
+    of `ema` comes first, in `final-ema`.
     """
-    final = out / CHECKPOINTS / FINAL
-    with new_folder(final) as folder:
-        save_clip(model.clip, folder)
-        rest = {
-            name: tensor.detach().cpu().contiguous()
-            for name, tensor in model.state_dict().items()
-            if not name.startswith(_CLIP)
-        }
-        if rest:
-            save_file(rest, folder / HEADS)
-    return final
+    if ema is not None:
+        with ema.in_place():
+            _write(model, out / CHECKPOINTS / FINAL_EMA)
+    return _write(model, out / CHECKPOINTS / FINAL)
+
+
+def _write(model: Network, target: Path) -> Path:
+    state = whole_state(model)
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        with new_folder(target) as folder:
+            save_clip(_whole_clip(model.clip, state), folder)
+            rest = {name: t for name, t in state.items() if not name.startswith(_CLIP)}
+            if rest:
+                save_file(rest, folder / HEADS)
+    if dist.is_initialized():
+        dist.barrier()
+    return target
+
+
+def _whole_clip(clip: Clip, state: dict[str, Tensor]) -> Clip:
+    """A Clip of the same description around full tensors, whatever holds the weights now."""
+    with torch.device("meta"):
+        copy = Clip(clip.config)
+    mine = {n.removeprefix(_CLIP): t for n, t in state.items() if n.startswith(_CLIP)}
+    copy.load_state_dict(mine, assign=True)
+    return copy

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cliptex.training.config import TrainConfig
+from cliptex.training.parallel import by_kind
 
 
 def lr_at(config: TrainConfig, step: int, steps: int) -> float:
@@ -52,8 +53,8 @@ def _groups(
     spared = [p for p in parameters if p.ndim < 2]
     return [
         {"params": members, "weight_decay": decay, "lr_scale": lr_scale}
-        for members, decay in ((decayed, config.weight_decay), (spared, 0.0))
-        if members
+        for same_decay, decay in ((decayed, config.weight_decay), (spared, 0.0))
+        for members in by_kind(same_decay)
     ]
 
 

@@ -15,13 +15,14 @@ import torch
 
 from cliptex.files import write_atomic
 from cliptex.training.config import TrainConfig, differences, dump_config, load_config
+from cliptex.training.distributed import World
 
 CONFIG, ENVIRONMENT, LOG = "config.yaml", "environment.json", "log.jsonl"
 _PACKAGES = ("cliptex", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
 
 
-def open_run(config: TrainConfig, out: Path) -> None:
-    """Create `out`, or check that the run in it has the same configuration.
+def open_run(config: TrainConfig, out: Path, world: World) -> None:
+    """Create `out`, or check that the run in it has the same configuration; all ranks together.
 
     Raises ValueError, naming the keys, where it has another one.
     """
@@ -31,9 +32,12 @@ def open_run(config: TrainConfig, out: Path) -> None:
             f"{path}: this folder holds a run with another configuration ({', '.join(changed)} "
             f"differ); choose another folder, or remove this one to start again"
         )
-    dump_config(config, path)
-    environment = json.dumps(describe_environment(), indent=2) + "\n"
-    write_atomic(out / ENVIRONMENT, environment.encode())
+    world.wait()
+    if world.main:
+        dump_config(config, path)
+        environment = {**describe_environment(), "ranks": world.size}
+        write_atomic(out / ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
+    world.wait()
 
 
 def describe_environment() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from cliptex.console import say
 from cliptex.data.cache import ByteBudgetCache
@@ -16,55 +17,93 @@ from cliptex.labels.reader import LabelReader
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.tasks import TASKS, Task
 from cliptex.training.config import TrainConfig
+from cliptex.training.distributed import World
 from cliptex.training.network import Network, build_network
 from cliptex.training.optimizer import build_optimizer
+from cliptex.training.parallel import distribute
+from cliptex.training.state import Ema, LossScale
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything that a training run works with."""
+    """Everything that a training run works with on one rank.
+
+    model holds the weights under their names; engine is what computes with them, the model itself
+    or its distributed form. channels: task -> outputs of its head.
+    """
 
     config: TrainConfig
+    world: World
     steps: int
     dataset: JoinedDataset
     sampler: Sampler
     tasks: Mapping[str, Task]
+    channels: Mapping[str, int]
     model: Network
+    engine: nn.Module
     optimizer: torch.optim.Optimizer
+    scale: LossScale
+    ema: Ema | None
 
 
-def prepare(config: TrainConfig) -> Run:
+def default_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare(config: TrainConfig, world: World | None = None) -> Run:
     """Open the data, check it against the labels, build the model from the seed.
 
+    world: the ranks of the run; by default this process alone, on a GPU if there is one.
+
     Raises ValueError where tasks, labels, data and lengths do not belong together.
+    """
+    if world is None:
+        world = World(device=default_device())
+    dataset, sampler, channels, steps = open_data(config, tell=world.main)
+    model = build_network(config, channels).to(world.device)
+    engine = distribute(model, config, world)
+    added = [module for name, module in model.named_children() if name != "clip"]
+    optimizer = build_optimizer(model.clip, added, config)
+    return Run(
+        config=config,
+        world=world,
+        steps=steps,
+        dataset=dataset,
+        sampler=sampler,
+        tasks={name: TASKS[name] for name in config.tasks},
+        channels=channels,
+        model=model,
+        engine=engine,
+        optimizer=optimizer,
+        scale=LossScale(config.precision == "fp16"),
+        ema=None if config.ema is None else Ema(model, config.ema),
+    )
+
+
+def open_data(
+    config: TrainConfig, *, tell: bool = True
+) -> tuple[JoinedDataset, Sampler, dict[str, int], int]:
+    """Samples with labels, their order, task -> outputs of its head, and the number of steps.
+
+    tell: say how many images have labels. Raises ValueError where parts do not fit together.
     """
     shards = ImageTextShards(config.data)
     if len(shards) == 0:
         raise ValueError(f"{config.data}: no samples in the shards; import image-text pairs first")
-    labels = _open_labels(config, shards)
-    dataset, sampler = _open_data(config, shards, labels)
-    steps = config.steps if config.steps is not None else sampler.steps(config.epochs or 0)
+    labels = _open_labels(config, shards, tell=tell)
+    dataset, sampler = _join(config, shards, labels)
+    steps = _length(config, sampler)
     if config.warmup_steps >= steps:
         raise ValueError(
             f"warmup_steps: {config.warmup_steps} steps of warm-up in a run of {steps} steps; "
             "shorten the warm-up or train longer"
         )
     channels = {task: TASKS[task].channels(reader.kind) for task, reader in labels.items()}
-    model = build_network(config, channels).to(_device())
-    added = [module for name, module in model.named_children() if name != "clip"]
-    optimizer = build_optimizer(model.clip, added, config)
-    return Run(
-        config=config,
-        steps=steps,
-        dataset=dataset,
-        sampler=sampler,
-        tasks={name: TASKS[name] for name in config.tasks},
-        model=model,
-        optimizer=optimizer,
-    )
+    return dataset, sampler, channels, steps
 
 
-def _open_data(
+def _join(
     config: TrainConfig, shards: ImageTextShards, labels: Mapping[str, LabelReader]
 ) -> tuple[JoinedDataset, Sampler]:
     dataset = JoinedDataset(
@@ -81,15 +120,22 @@ def _open_data(
         batch_size=config.batch_size,
         seed=config.seed,
         sizes=config.resolution,
+        shards=tuple(len(shards.index(shard)) for shard in shards.shards),
+        window=config.shuffle_window,
     )
     return dataset, sampler
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _length(config: TrainConfig, sampler: Sampler) -> int:
+    """Steps of the run."""
+    if config.samples is not None:
+        return sampler.steps_for(config.samples)
+    return config.steps if config.steps is not None else sampler.steps(config.epochs or 0)
 
 
-def _open_labels(config: TrainConfig, shards: ImageTextShards) -> dict[str, LabelReader]:
+def _open_labels(
+    config: TrainConfig, shards: ImageTextShards, *, tell: bool
+) -> dict[str, LabelReader]:
     if unknown := sorted(set(config.tasks) - set(TASKS)):
         raise ValueError(f"tasks: {unknown} are unknown; there are {', '.join(TASKS)}")
     readers: dict[str, LabelReader] = {}
@@ -108,6 +154,7 @@ def _open_labels(config: TrainConfig, shards: ImageTextShards) -> dict[str, Labe
                 f"{reader.folder} holds {type(reader.kind).__name__}"
             )
         coverage = reader.coverage(shards)
-        say(f"labels for {task}: {expert} covers {coverage:.1%} of {len(shards)} images")
+        if tell:
+            say(f"labels for {task}: {expert} covers {coverage:.1%} of {len(shards)} images")
         readers[task] = reader
     return readers

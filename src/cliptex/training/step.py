@@ -1,30 +1,49 @@
-"""Loss (1) of the paper and one step of the optimizer.
+"""Loss (1) of the paper and one step of the optimizer, on one rank or many.
 
 L = λ_clip L_clip + Σ_t λ_t L_t                                       (section 3.2, equation 1)
+
+L_clip compares all samples of the global batch; L_t is the mean over all its labelled pixels.
+Each rank computes its share of them, see `cliptex.training.distributed`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cliptex.data.joined import Batch
-from cliptex.losses import contrastive
-from cliptex.tasks import Task
-from cliptex.training.config import TrainConfig
-from cliptex.training.network import Network
+from cliptex.losses import DenseTargets, contrastive
+from cliptex.models.cliptex import CliptexOutput
+from cliptex.training.distributed import World, contrastive_share
+from cliptex.training.flops import DTYPES
+from cliptex.training.parallel import finish_gradients, gradient_norm, gradients_at_end
+from cliptex.training.setup import Run
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all ranks know of a step before they compute it.
+
+    rows: samples of each rank. pixels: task -> counted pixels of the global batch; empty where
+    one rank computes the batch in one part. stop: some rank was asked to stop.
+    """
+
+    rows: tuple[int, ...]
+    pixels: Mapping[str, float]
+    stop: bool
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did.
+    """What one step did; the same on all ranks.
 
-    losses: "clip" and every task before weighting, and their weighted sum "total".
-    grad_norm: global norm before clipping; NaN where no gradient was computed.
+    losses: "clip" and every task before weighting, and their weighted sum "total", all of the
+        global batch.
+    grad_norm: global norm before clipping.
     applied: False where something was not finite and the weights were left alone.
     """
 
@@ -33,43 +52,155 @@ class StepReport:
     applied: bool
 
 
-def compute_losses(
-    model: Network, batch: Batch, tasks: Mapping[str, Task], config: TrainConfig
-) -> dict[str, Tensor]:
-    """The losses of a batch, each a float32 scalar: "clip", each task, weighted sum "total".
+def agree(world: World, batch: Batch, parts: int, stop: bool) -> Agreed:
+    """Exchange sizes and label counts of the ranks' shares, and whether one wants to stop."""
+    alone = world.size == 1 and parts == 1
+    own = {} if alone else {name: t.counted().item() for name, t in batch.targets.items()}
+    told = world.gather([len(batch.captions), stop, *own.values()])
+    rows, stops, *pixels = zip(*told, strict=True)
+    return Agreed(
+        rows=tuple(int(n) for n in rows),
+        pixels={name: sum(counts) for name, counts in zip(own, pixels, strict=True)},
+        stop=any(stops),
+    )
 
-    The network runs under bfloat16 autocast where the configuration says so; the losses never.
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """`batch` in up to `parts` batches of nearly equal length."""
+    total = len(batch.captions)
+    edges = [total * part // parts for part in range(parts + 1)]
+    return [_rows(batch, slice(a, b)) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    targets = {name: _target_rows(target, rows) for name, target in batch.targets.items()}
+    return Batch(
+        images=batch.images[rows],
+        captions=batch.captions[rows],
+        names=batch.names[rows],
+        targets=targets,
+    )
+
+
+def _target_rows(targets: DenseTargets, rows: slice) -> DenseTargets:
+    values = {field.name: getattr(targets, field.name) for field in fields(targets)}
+    return replace(targets, **{n: v[rows] for n, v in values.items() if v is not None})
+
+
+def compute_losses(run: Run, batch: Batch, agreed: Agreed) -> dict[str, Tensor]:
+    """This rank's losses, float32 scalars: "clip", each task, weighted sum "total".
+
+    Their mean over ranks is the loss of the global batch. The network runs under autocast where
+    the configuration says so; the losses never.
     """
-    device = next(model.parameters()).device
+    out = _forward(run, batch)
+    clip = _contrastive(run, out.image_embedding, out.text_embedding, out.scale, agreed.rows)
+    return _with_total(run, {"clip": clip, **_dense_losses(run, batch, out, agreed)})
+
+
+def _forward(run: Run, batch: Batch) -> CliptexOutput:
+    device = run.world.device
     images = batch.images.to(device, non_blocking=True).float() / 255  # (B, 3, H, W)
-    tokens = model.clip.tokenize(batch.captions).to(device, non_blocking=True)  # (B, L)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        image, text, scale, predictions = model(images, tokens)
-    losses = {"clip": contrastive(image.float(), text.float(), scale.float())}
-    for name, task in tasks.items():
-        targets = batch.targets[name].to(device)
-        losses[name] = task.loss(predictions[name].float(), targets)
-    weighted = [config.loss_weights[name] * loss for name, loss in losses.items()]
+    tokens = run.model.clip.tokenize(batch.captions).to(device, non_blocking=True)  # (B, L)
+    dtype = DTYPES[run.config.precision]
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        return run.engine(images, tokens)
+
+
+def _contrastive(
+    run: Run, image: Tensor, text: Tensor, scale: Tensor, rows: Sequence[int]
+) -> Tensor:
+    image, text, scale = image.float(), text.float(), scale.float()
+    if run.world.size == 1:
+        return contrastive(image, text, scale)
+    return contrastive_share(image, text, scale, rows, run.world)
+
+
+def _dense_losses(run: Run, batch: Batch, out: CliptexOutput, agreed: Agreed) -> dict[str, Tensor]:
+    """Each task's mean over own pixels, weighed by own over all pixels and the ranks."""
+    losses = {}
+    for name, task in run.tasks.items():
+        targets = batch.targets[name]
+        loss = task.loss(out.predictions[name].float(), targets.to(run.world.device))
+        if name in agreed.pixels:  # 0 labelled pixels give 0, still in the graph of the head
+            loss = loss * (run.world.size * targets.counted().item() / max(agreed.pixels[name], 1))
+        losses[name] = loss
+    return losses
+
+
+def _with_total(run: Run, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    weighted = [run.config.loss_weights[name] * loss for name, loss in losses.items()]
     return {**losses, "total": torch.stack(weighted).sum()}
 
 
-def train_step(
-    model: Network,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    tasks: Mapping[str, Task],
-    config: TrainConfig,
-) -> StepReport:
+def train_step(run: Run, batch: Batch, agreed: Agreed) -> StepReport:
     """Losses, gradients and an update, unless the loss or a gradient is not finite."""
-    losses = compute_losses(model, batch, tasks, config)
-    values = {name: loss.item() for name, loss in losses.items()}
-    optimizer.zero_grad(set_to_none=True)
-    if not math.isfinite(values["total"]):
-        return StepReport(values, math.nan, applied=False)
-    losses["total"].backward()
-    limit = math.inf if config.clip_grad is None else config.clip_grad
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), limit).item()
-    applied = math.isfinite(grad_norm)
+    run.optimizer.zero_grad(set_to_none=True)
+    parts = min(run.config.accumulate, *agreed.rows)  # equal on all ranks
+    if parts == 1:
+        losses = compute_losses(run, batch, agreed)
+        (losses["total"] * run.scale.value).backward()
+    else:
+        losses = _backward_in_parts(run, split(batch, parts), agreed)
+    finish_gradients(run.engine, run.world)
+    gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+    norm = gradient_norm(gradients) / run.scale.value
+    values = torch.stack([*(loss.detach() for loss in losses.values()), norm])
+    *means, grad_norm = run.world.mean(values).tolist()  # the step's one wait for the device
+    report = dict(zip(losses, means, strict=True))
+    applied = math.isfinite(report["total"]) and math.isfinite(grad_norm)
     if applied:
-        optimizer.step()
-    return StepReport(values, grad_norm, applied)
+        _rescale(gradients, grad_norm, run)
+        run.optimizer.step()
+        if run.ema is not None:
+            run.ema.update()
+    run.scale.update(applied)
+    return StepReport(report, grad_norm, applied)
+
+
+def _rescale(gradients: list[Tensor], norm: float, run: Run) -> None:
+    """Undo the loss scale, and clip to `clip_grad`."""
+    limit = run.config.clip_grad
+    factor = 1.0 if limit is None else min(1.0, limit / (norm + 1e-6))
+    if (factor := factor / run.scale.value) != 1:
+        for gradient in gradients:
+            gradient.mul_(factor)
+
+
+def _backward_in_parts(run: Run, parts: list[Batch], agreed: Agreed) -> dict[str, Tensor]:
+    """The gradient of the whole batch with the activations of one part at a time (GradCache).
+
+    Gao et al. 2021: embed all parts without a graph; take the contrastive loss's gradient for the
+    embeddings of the whole batch; embed each part again, with a graph, and send its rows of that
+    gradient back. Every pass of a part draws the same random numbers.
+    """
+    seed = torch.initial_seed()
+    with torch.no_grad():
+        first = [_seeded_forward(run, part, seed + i) for i, part in enumerate(parts)]
+    image = torch.cat([out.image_embedding for out in first]).requires_grad_()  # (B_rank, D)
+    text = torch.cat([out.text_embedding for out in first]).requires_grad_()
+    scale = first[0].scale.detach().requires_grad_()
+    clip = _contrastive(run, image, text, scale, agreed.rows)
+    weighted = run.config.loss_weights["clip"] * clip
+    of_image, of_text, of_scale = torch.autograd.grad(weighted, (image, text, scale))
+    sizes = [len(part.captions) for part in parts]
+    losses: dict[str, list[Tensor]] = {name: [] for name in run.tasks}
+    for i, (part, d_image, d_text) in enumerate(
+        zip(parts, of_image.split(sizes), of_text.split(sizes), strict=True)
+    ):
+        with gradients_at_end(run.engine, last := i == len(parts) - 1):
+            out = _seeded_forward(run, part, seed + i)
+            dense = _dense_losses(run, part, out, agreed)
+            back = (out.image_embedding * d_image).sum() + (out.text_embedding * d_text).sum()
+            back = back + out.scale * (of_scale if last else 0)
+            back = back + sum(run.config.loss_weights[n] * loss for n, loss in dense.items())
+            (back * run.scale.value).backward()
+        for name, loss in dense.items():
+            losses[name].append(loss.detach())
+    summed = {name: torch.stack(values).sum() for name, values in losses.items()}
+    return _with_total(run, {"clip": clip.detach(), **summed})
+
+
+def _seeded_forward(run: Run, part: Batch, seed: int) -> CliptexOutput:
+    torch.manual_seed(seed)
+    return _forward(run, part)

@@ -1,1 +1,1 @@
-"""Parts of detectors: the plain ViT and the heads."""
+"""Detectors and their parts: the plain ViT, necks over an encoder's maps, Mask R-CNN, SSD."""

@@ -24,6 +24,10 @@ class ProposalHead(nn.Module):
         self.conv = conv_stack(width, depth)
         self.cls_logits = ConvBlock(nn.Conv2d(width, anchors, 1))
         self.bbox_pred = ConvBlock(nn.Conv2d(width, 4 * anchors, 1))
+        for block in (self.cls_logits, self.bbox_pred):  # as torchvision's: start near the anchors
+            conv = block.get_submodule("block.conv")
+            nn.init.normal_(conv.get_parameter("weight"), std=0.01)
+            nn.init.zeros_(conv.get_parameter("bias"))
 
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Maps (B, C, h, w) -> logits (B, A, h, w) and offsets (B, 4A, h, w), a level each."""

@@ -1,5 +1,5 @@
 """The plain ViT of the CLIPTeX authors' library: convolutional stem, pre-norm blocks, no class
-token. Parameter names are those of their public checkpoints.
+token. Parameter names are those of their public checkpoints; their CLIP is made of the same blocks.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ OutputName = Literal["out_proj", "out_proj_attn"]
 
 @dataclass(frozen=True)
 class VitForm:
-    """Sizes of a ViT; the defaults are ViT-B/16's. `positions`: entries of the positional table."""
+    """Sizes of a transformer; the defaults are ViT-B/16's.
+
+    positions: entries of the positional table; eps: of its norms; causal: a token sees only those
+    before it.
+    """
 
     width: int = 768
     layers: int = 12
     heads: int = 12
     hidden: int = 3072
     positions: int = 196
+    eps: float = EPS
+    causal: bool = False
 
 
 class Attention(nn.Module):
@@ -33,9 +39,10 @@ class Attention(nn.Module):
     The output's projection is called `out_proj_attn` in detectors, `out_proj` in CLIP.
     """
 
-    def __init__(self, width: int, heads: int, output: OutputName) -> None:
+    def __init__(self, width: int, heads: int, output: OutputName, causal: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.output = output
         self.qkv_proj = nn.Linear(width, 3 * width)
         self.add_module(output, nn.Linear(width, width))
@@ -44,7 +51,8 @@ class Attention(nn.Module):
         """(B, N, C) -> (B, N, C)."""
         qkv = self.qkv_proj(x).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        mixed = mixed.transpose(1, 2).flatten(2)  # (B, N, C)
         return self.get_submodule(self.output)(mixed)
 
 
@@ -54,10 +62,11 @@ class Block(nn.Module):
     def __init__(self, form: VitForm, output: OutputName) -> None:
         super().__init__()
         self.pre_norm_mha = nn.Sequential(
-            nn.LayerNorm(form.width, eps=EPS), Attention(form.width, form.heads, output)
+            nn.LayerNorm(form.width, eps=form.eps),
+            Attention(form.width, form.heads, output, form.causal),
         )
         self.pre_norm_ffn = nn.Sequential(
-            nn.LayerNorm(form.width, eps=EPS),
+            nn.LayerNorm(form.width, eps=form.eps),
             nn.Linear(form.width, form.hidden),
             nn.GELU(),
             nn.Identity(),  # dropout in the authors' numbering
@@ -109,7 +118,7 @@ class PlainViT(nn.Module):
     def __init__(self, form: VitForm, output: OutputName = "out_proj_attn") -> None:
         super().__init__()
         self.patch_emb = patch_stem(form.width)
-        self.post_transformer_norm = nn.LayerNorm(form.width, eps=EPS)
+        self.post_transformer_norm = nn.LayerNorm(form.width, eps=form.eps)
         self.transformer = nn.Sequential(*(Block(form, output) for _ in range(form.layers)))
         self.pos_embed = PositionTable(form.positions, form.width)
         self.simple_fpn = SimplePyramid(form.width)

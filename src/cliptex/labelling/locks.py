@@ -1,0 +1,70 @@
+"""Locks that keep two runs on one machine or file system from labelling a shard twice."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from cliptex.files import AnyPath
+from cliptex.labels.writer import label_tar
+
+
+class ShardLock:
+    """The right to label one shard of one store; a context manager, or `release` it.
+
+    The lock is the kernel's (flock) on a file beside the shard's labels, so it ends however its
+    owner dies; `remove_abandoned` clears the file away. Remote stores have no locks: there, two
+    runs may label the same shard, and the second finds it committed.
+    """
+
+    def __init__(self, path: Path | None, file: IO[bytes] | None) -> None:
+        self._path = path
+        self._file = file
+
+    @classmethod
+    def take(cls, folder: AnyPath, shard: str) -> ShardLock | None:
+        """The lock of `shard` in the store `LABELS/EXPERT`, or None where another run holds it."""
+        tar = label_tar(folder, shard)
+        if not isinstance(tar, Path):
+            return cls(None, None)
+        tar.parent.mkdir(parents=True, exist_ok=True)
+        path = tar.with_name(f".{tar.name}.lock.cliptex-tmp")
+        while True:
+            file = path.open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return None
+            if _is_at(path, file):
+                return cls(path, file)
+            file.close()  # its last owner removed it between our opening and locking it
+
+    def release(self) -> None:
+        """Let others label the shard; once more does nothing."""
+        if self._file is None or self._path is None or self._file.closed:
+            return
+        self._path.unlink(missing_ok=True)  # before it is unlocked: nobody may lock a lost file
+        self._file.close()
+
+    def __enter__(self) -> ShardLock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether an open file is still the one that `path` names."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,226 @@
+"""CLIP of the CLIPTeX authors' library (CoreNet): towers, names and captions as in its files.
+
+The image tower is a ViT with a convolutional stem and batch norm, whose class token has no
+position; the text tower is theirs, too. Both differ from open_clip's in parameters and arithmetic,
+so that weights of one do not fit the other. Modules are named so that a state dict has the keys,
+shapes and order of the released checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cliptex.models.detection.plain_vit import (
+    Block,
+    PositionTable,
+    VitForm,
+    patch_stem,
+)
+from cliptex.models.encoder import Features, ImageEncoder
+from cliptex.models.spec import CORENET, ClipConfig
+from cliptex.models.tokenizer import BpeTokenizer
+from cliptex.shards.captions import clean_caption
+
+STRIDE = 16
+TEXT_EPS = 1e-5
+HEAD_WIDTH = 64  # of every attention head in the released models
+_POSITIONS = "image_encoder.pos_embed.pos_embed.pos_embed"
+_TEXT_POSITIONS = "text_encoder.positional_embedding.pos_embed.pos_embed"
+
+
+class RangeParameters(nn.Module):
+    """The six scalars of the authors' learnt augmentation: carried in and out, not applied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("brightness", "contrast", "noise"):
+            bounds = nn.Module()
+            bounds.register_buffer("_low", torch.zeros(()))
+            bounds.register_buffer("_high", torch.zeros(()))
+            self.add_module(name, bounds)
+
+
+class Projection(nn.Module):
+    """x @ proj, without bias."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.proj = nn.Parameter(inputs**-0.5 * torch.randn(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C) -> (B, D)."""
+        return x @ self.proj
+
+
+class CoreNetImage(nn.Module):
+    """Image tower: positions go to the patches only, the class token is put before them bare."""
+
+    def __init__(self, form: VitForm, embed_dim: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, form.width))
+        nn.init.trunc_normal_(self.cls_token, std=form.width**-0.5)
+        self.neural_augmentor = RangeParameters()
+        self.patch_emb = patch_stem(form.width)
+        self.post_transformer_norm = nn.LayerNorm(form.width, eps=form.eps)
+        self.transformer = nn.Sequential(*(Block(form, "out_proj") for _ in range(form.layers)))
+        self.classifier = Projection(form.width, embed_dim)
+        self.pos_embed = PositionTable(form.positions, form.width)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [0, 1] -> class token (B, C) and map (B, C, H / 16, W / 16), normed."""
+        x = self.patch_emb(images)  # (B, C, h, w)
+        size = (x.shape[-2], x.shape[-1])
+        x = x.flatten(2).transpose(1, 2)  # (B, h * w, C)
+        x = x + self.pos_embed(x.shape[1]).to(x.dtype)
+        x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
+        x = self.post_transformer_norm(self.transformer(x))  # (B, 1 + h * w, C)
+        return x[:, 0], x[:, 1:].transpose(1, 2).unflatten(2, size)
+
+
+class CoreNetText(nn.Module):
+    """Text tower: causal, read at the largest token id, which ends a text."""
+
+    def __init__(self, form: VitForm, vocab_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.projection_layer = nn.Parameter(form.width**-0.5 * torch.randn(form.width, embed_dim))
+        self.embedding_layer = nn.Embedding(vocab_size, form.width)
+        self.positional_embedding = PositionTable(form.positions, form.width)
+        self.transformer = nn.Sequential(*(Block(form, "out_proj") for _ in range(form.layers)))
+        self.final_layer_norm = nn.LayerNorm(form.width, eps=form.eps)
+        self.context_length = form.positions
+        _initialise(self.embedding_layer, self.transformer, form)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, L) -> (B, D).
+
+        L below the context length gives what zero-padding gives, since no token sees those behind
+        it. (The authors' code stretches the positions instead, and must be given padded rows.)
+        """
+        length = tokens.shape[1]
+        if length > self.context_length:
+            raise ValueError(f"{length} tokens in a text, the tower reads {self.context_length}")
+        positions = self.positional_embedding(self.context_length)[:, :length]  # (1, L, C)
+        x = self.embedding_layer(tokens) + positions  # (B, L, C)
+        x = self.final_layer_norm(self.transformer(x))
+        ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]  # (B, C)
+        return ends @ self.projection_layer
+
+
+def _initialise(embedding: nn.Embedding, blocks: nn.Sequential, form: VitForm) -> None:
+    """Radford et al. 2021's first weights of a text transformer."""
+    into, out = form.width**-0.5, form.width**-0.5 * (2 * form.layers) ** -0.5
+    nn.init.normal_(embedding.weight, std=0.02)
+    for block in blocks:
+        parts = {
+            "pre_norm_mha.1.qkv_proj": into,
+            "pre_norm_mha.1.out_proj": out,
+            "pre_norm_ffn.1": (2 * form.width) ** -0.5,
+            "pre_norm_ffn.4": out,
+        }
+        for name, std in parts.items():
+            nn.init.normal_(block.get_parameter(f"{name}.weight"), std=std)
+
+
+class CoreNetClip(nn.Module):
+    """Both towers and the temperature, named as in the released files."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        vision, text = dict(config.vision_cfg), dict(config.text_cfg)
+        vocab_size = text.pop("vocab_size", 49408)
+        self.logit_scale = nn.Parameter(torch.tensor(config.init_logit_scale))
+        self.image_encoder = CoreNetImage(_form("vision_cfg", vision), config.embed_dim)
+        form = _form("text_cfg", {**text, "eps": TEXT_EPS, "causal": True})
+        self.text_encoder = CoreNetText(form, vocab_size, config.embed_dim)
+
+
+def _form(name: str, values: Mapping[str, Any]) -> VitForm:
+    known = {field.name for field in fields(VitForm)}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise ValueError(f"{name}: unknown key {unknown[0]!r} for a corenet tower: use {known}")
+    return VitForm(**values)
+
+
+class CoreNetEncoder(ImageEncoder):
+    """The image tower as an encoder; positions are stretched along the flattened sequence.
+
+    Its batch norm makes features depend on the batch while training.
+    """
+
+    stride = STRIDE
+
+    def __init__(self, tower: CoreNetImage, config: ClipConfig) -> None:
+        super().__init__(config.mean, config.std)
+        self.tower = tower
+        width, self.embed_dim = tower.classifier.proj.shape
+        self.channels = self.pooled_channels = width
+        table = tower.pos_embed.pos_embed.get_parameter("pos_embed")
+        self.image_size = STRIDE * round(table.shape[2] ** 0.5)
+
+    def features(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> class token, its projection, and the map of patch tokens."""
+        pooled, dense = self.tower(images)
+        return Features(self.tower.classifier(pooled), pooled, {self.stride: dense})
+
+
+class CoreNetTokenizer(BpeTokenizer):
+    """CLIP's tokens of captions cleaned as the authors clean them; zeros behind the end."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> (B, context_length) int64."""
+        return super().__call__([clean_caption(text) for text in texts])
+
+
+def _config(vision: Mapping[str, int], text: Mapping[str, int], embed_dim: int) -> ClipConfig:
+    return ClipConfig(
+        family="corenet",
+        embed_dim=embed_dim,
+        vision_cfg=dict(vision),
+        text_cfg=dict(text),
+        mean=(0.0, 0.0, 0.0),  # images enter as they are, in [0, 1]
+        std=(1.0, 1.0, 1.0),
+    )
+
+
+def _size(width: int, layers: int, positions: int) -> dict[str, int]:
+    heads = width // HEAD_WIDTH
+    hidden = 4 * width
+    return dict(width=width, layers=layers, heads=heads, hidden=hidden, positions=positions)
+
+
+CORENET_MODELS: Mapping[str, ClipConfig] = {
+    "ViT-B-16": _config(_size(768, 12, 196), {**_size(512, 12, 77), "vocab_size": 49408}, 512),
+    "ViT-H-16": _config(_size(1280, 32, 196), {**_size(768, 12, 77), "vocab_size": 49408}, 512),
+}
+
+
+def corenet_config(state: Mapping[str, Tensor], source: str) -> ClipConfig:
+    """The description of the model in a released file, read off its shapes.
+
+    Raises ValueError, naming `source` and the key, where it is no CLIP of that library.
+    """
+    try:
+        embed_dim = state["image_encoder.classifier.proj"].shape[1]
+        vision = _sizes(state, "image_encoder", _POSITIONS)
+        text = _sizes(state, "text_encoder", _TEXT_POSITIONS)
+        vocab_size = state["text_encoder.embedding_layer.weight"].shape[0]
+    except KeyError as error:
+        raise ValueError(
+            f"{source}: lacks key {error}: no CLIP checkpoint of the corenet library; if another "
+            f"library saved it, drop the prefix {CORENET!r} (docs/models.md)"
+        ) from error
+    return _config(vision, {**text, "vocab_size": vocab_size}, embed_dim)
+
+
+def _sizes(state: Mapping[str, Tensor], tower: str, positions: str) -> dict[str, int]:
+    _, _, count, width = state[positions].shape
+    prefix = f"{tower}.transformer."
+    layers = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
+    hidden = state[f"{prefix}0.pre_norm_ffn.1.weight"].shape[0]
+    return {**_size(width, len(layers), count), "hidden": hidden}

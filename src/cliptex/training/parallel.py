@@ -1,0 +1,147 @@
+"""How a network is spread over devices: repeated blocks, checkpointing, compiling, DDP, FSDP2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from cliptex.training.config import TrainConfig
+from cliptex.training.distributed import World
+from cliptex.training.flops import DTYPES
+from cliptex.training.network import Network
+
+T = TypeVar("T", bound=Tensor)
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """The outermost repeated parts of a tower: a transformer's blocks, a CNN's.
+
+    They are the members, all of one class and with weights, of every ModuleList and of every
+    Sequential of two or more.
+    """
+    found: list[nn.Module] = []
+    for child in module.children():
+        members = list(child.children())
+        if (
+            isinstance(child, nn.ModuleList | nn.Sequential)
+            and len(members) >= (1 if isinstance(child, nn.ModuleList) else 2)
+            and len({type(member) for member in members}) == 1
+            and all(any(True for _ in member.parameters()) for member in members)
+        ):
+            found += members
+        else:
+            found += blocks(child)
+    return found
+
+
+def distribute(model: Network, config: TrainConfig, world: World) -> nn.Module:
+    """The module to call for the forward pass; `model` keeps its names and its weights.
+
+    Order matters: blocks are checkpointed, then compiled, then sharded, so that each wraps what
+    was done before. On GPUs, batch norms of several ranks share their statistics.
+    """
+    if model.clip.logit_bias is not None:  # of SigLIP checkpoints; the contrastive loss has none
+        model.clip.logit_bias.requires_grad_(False)
+    towers = [*blocks(model.clip.image), *blocks(model.clip.text)]
+    if config.activation_checkpointing:
+        for block in towers:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if config.compile:
+        for block in towers:
+            block.compile()
+    if world.size == 1:
+        return model
+    if config.parallel == "fsdp2":
+        return _shard(model, towers, world, DTYPES[config.precision])
+    if world.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: a network is no batch norm
+    devices = [world.device] if world.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+
+def _shard(
+    model: Network, towers: Iterable[nn.Module], world: World, dtype: torch.dtype
+) -> nn.Module:
+    """Shard every block, then the rest; the logit scale has no dimension to shard and stays.
+
+    Gathered weights have the dtype of the computation: autocast would keep its own half-precision
+    copies of all of them until the backward pass, and nothing would be saved. Gradients are
+    averaged in float32.
+    """
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    policy = MixedPrecisionPolicy(
+        param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32
+    )
+    for block in towers:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    images_stay = replace(policy, cast_forward_inputs=False)  # colours are normalised in float32
+    whole_ones = set(_scalars(model))
+    fully_shard(model, mesh=mesh, mp_policy=images_stay, ignored_params=whole_ones)
+    return model
+
+
+def _scalars(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.ndim == 0]
+
+
+@contextmanager
+def gradients_at_end(engine: nn.Module, last: bool) -> Iterator[None]:
+    """Within, a backward pass adds to the gradients; ranks exchange them in the `last` one."""
+    context: AbstractContextManager[object] = nullcontext()
+    if isinstance(engine, FSDPModule):
+        engine.set_requires_gradient_sync(last)
+    elif isinstance(engine, DistributedDataParallel) and not last:
+        context = engine.no_sync()
+    with context:
+        yield
+
+
+def finish_gradients(engine: nn.Module, world: World) -> None:
+    """Average, after the last backward pass, the gradients that FSDP2 does not know."""
+    if isinstance(engine, FSDPModule):
+        for parameter in _scalars(engine):
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world.size
+
+
+def gradient_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """() global 2-norm over whole gradients, sharded or not."""
+    norms = [nn.utils.get_total_norm(group) for group in by_kind(gradients)]
+    whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    return torch.linalg.vector_norm(torch.stack(whole)) if len(whole) > 1 else whole[0]
+
+
+def by_kind(tensors: Iterable[T]) -> list[list[T]]:
+    """Sharded and whole tensors apart: the operations on lists do not take both at once."""
+    groups: dict[bool, list[T]] = {}
+    for tensor in tensors:
+        groups.setdefault(isinstance(tensor, DTensor), []).append(tensor)
+    return list(groups.values())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor of a sharded one (all ranks must ask together), on the CPU."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().contiguous()
+
+
+def placed_like(tensor: Tensor, like: Tensor | None) -> Tensor:
+    """This rank's shard of a full `tensor` where `like` is sharded; else `tensor` itself."""
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor
+    return distribute_tensor(
+        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    )

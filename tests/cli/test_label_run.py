@@ -1,0 +1,165 @@
+"""`cliptex label run` and `retry`, as typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cliptex.cli.app import USER_ERROR, main
+from cliptex.experts import load
+from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.labels.kinds import ScalarField
+from cliptex.labels.reader import LabelReader
+from cliptex.shards.write import ShardWriter
+
+
+class Moody:
+    """Fails on dark images while `bad` holds; counts what it is shown."""
+
+    bad = False
+    shown = 0
+    spec = ExpertSpec(
+        name="moody",
+        kind=ScalarField("1/m"),
+        source="a test",
+        revision="1",
+        weights_sha256="0" * 64,
+        licence="none",
+    )
+
+    def predict(self, images: list[np.ndarray]) -> list[Prediction]:
+        self.shown += len(images)
+        if self.bad and any(image[0, 0, 0] == 0 for image in images):
+            raise RuntimeError("too dark")
+        return [Prediction(image.mean(axis=2)) for image in images]
+
+
+@pytest.fixture
+def moody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Moody:
+    """An expert that the command line knows as `moody`."""
+    expert = Moody()
+    monkeypatch.setitem(load.FILES, "moody", lambda weights, placement: expert)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return expert
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def write_data(folder: Path) -> Path:
+    """Four shards of four images; the first of each is dark."""
+    from cliptex.labels.codecs import png_bytes
+
+    with ShardWriter(folder, prefix="x", samples_per_shard=4) as writer:
+        for i in range(16):
+            pixels = np.full((6, 8, 3), 30 * (i % 4), np.uint8)
+            pixels[1] += i
+            writer.add(f"{i:02d}", png_bytes(pixels), "png", "a picture")
+    return folder
+
+
+def command(verb: str, data: Path, labels: Path, *more: str) -> int:
+    place = ["run", "--out", str(labels)] if verb == "run" else ["retry", str(labels)]
+    options = ["--data", str(data), "--expert", "moody", "--device", "cpu"]
+    return main(["label", *place, *options, *more])
+
+
+def test_corrupt_shards_among_good_ones(moody: Moody, tmp_path: Path, capsys) -> None:
+    """A tar cut short, one whose middle header is damaged, and an image of garbage."""
+    data, labels = write_data(tmp_path / "data"), tmp_path / "labels"
+    cut, middle, garbage = (data / f"x-0000{i}.tar" for i in range(3))
+    whole = {path: path.read_bytes() for path in (cut, middle)}
+    cut.write_bytes(cut.read_bytes()[:2000])
+    blocks = bytearray(middle.read_bytes())
+    start = blocks.index(b"05.png")
+    blocks[start : start + 400] = b"?" * 400
+    middle.write_bytes(blocks)
+    data_bytes = bytearray(garbage.read_bytes())
+    start = data_bytes.index(b"\x89PNG", data_bytes.index(b"09.png"))
+    data_bytes[start : start + 40] = b"?" * 40
+    garbage.write_bytes(data_bytes)
+
+    assert command("run", data, labels) == USER_ERROR
+    printed = capsys.readouterr()
+    assert "2 shards done, 0 done before: 7 ok, 1 decode-error" in printed.out
+    told = printed.err.splitlines()[-1]
+    assert "error: 2 shards have no labels" in told and "same command again" in told
+    assert "x-00000.tar: " in told and "x-00001.tar: " in told
+    failures = {key: text for _, key, _, text in LabelReader(labels / "moody").failures()}
+    assert list(failures) == ["09"] and failures["09"].startswith("unknown-format")
+    assert moody.shown == 7 and len(tree(labels)) == 5
+
+    before = tree(labels)
+    assert command("run", data, labels) == USER_ERROR, "the shards are still damaged"
+    assert moody.shown == 7 and tree(labels) == before
+    assert "0 shards done, 2 done before: -" in capsys.readouterr().out
+
+    for path, content in whole.items():
+        path.write_bytes(content)
+    assert command("run", data, labels) == 0, "once repaired, they alone are labelled"
+    assert "2 shards done, 2 done before: 8 ok" in capsys.readouterr().out and moody.shown == 15
+    assert command("run", data, tmp_path / "sound") == 0
+    assert tree(labels) == tree(tmp_path / "sound")
+
+
+def test_retry(moody: Moody, tmp_path: Path, capsys) -> None:
+    data, labels = write_data(tmp_path / "data"), tmp_path / "labels"
+    assert command("run", data, tmp_path / "sound") == 0
+    moody.bad = True
+    assert command("run", data, labels, "--max-side", "512") == 0
+    assert "4 shards done, 0 done before: 12 ok, 4 expert-error" in capsys.readouterr().out
+    moody.bad, moody.shown = False, 0
+    assert command("retry", data, labels) == 0
+    printed = capsys.readouterr().out
+    assert "it failed on 4 images in 4 shards, which are labelled anew (16 images)" in printed
+    assert "4 shards done" in printed and moody.shown == 16
+    assert tree(labels) == tree(tmp_path / "sound")
+    assert command("retry", data, labels) == 0
+    assert "nothing to do" in capsys.readouterr().out and moody.shown == 16
+    assert command("retry", data, tmp_path / "none") == USER_ERROR
+
+
+def test_a_data_set_that_is_not_the_old_one_grown__is_refused(
+    moody: Moody, tmp_path: Path, capsys
+) -> None:
+    data, labels = write_data(tmp_path / "data"), tmp_path / "labels"
+    assert command("run", data, labels) == 0
+    before = tree(labels)
+    moved = data / "x-00003.tar"
+    content = moved.read_bytes()
+    moved.unlink()
+    assert command("run", data, labels) == USER_ERROR, "labels without images"
+    assert "dataset_id" in capsys.readouterr().err and tree(labels) == before
+    moved.write_bytes(content.replace(b"a picture", b"A picture") + bytes(512))
+    assert command("run", data, labels) == USER_ERROR, "another shard under an old name"
+    assert "dataset_id" in capsys.readouterr().err and tree(labels) == before
+    moved.write_bytes(content)
+    (data / "x-00004.tar").write_bytes(content)
+    assert command("run", data, labels) == 0, "a shard more"
+    assert tree(labels).keys() > before.keys()
+
+
+def test_choices_that_cannot_be(moody: Moody, tmp_path: Path, capsys) -> None:
+    data, labels = write_data(tmp_path / "data"), tmp_path / "labels"
+    for options, message in (
+        (["--device", "cpu,cpu"], "each once"),
+        (["--rank", "1"], "both or neither"),
+        (["--engine", "ray", "--rank", "0", "--world-size", "2"], "belong to --engine local"),
+    ):
+        assert command("run", data, labels, *options) == USER_ERROR
+        assert message in capsys.readouterr().err
+    assert not labels.exists()
+
+
+def test_confidence__none_and_flip(moody: Moody, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    assert command("run", data, tmp_path / "own") == 0
+    assert LabelReader(tmp_path / "own" / "moody").manifest.confidence == ""
+    assert command("run", data, tmp_path / "flip", "--confidence", "flip") == 0
+    reader = LabelReader(tmp_path / "flip" / "moody")
+    assert reader.manifest.confidence == "flip consistency"
+    stored = reader.read("x-00000.tar", "01", confidence=True)
+    assert stored is not None and stored.confidence is not None

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliptex.cli import main
+from cliptex.models.spec import ClipConfig, ModelSpec
+from cliptex.shards.write import ShardWriter
+from cliptex.training.config import TrainConfig, dump_config
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """A configuration file for eight grey images."""
+    with ShardWriter(tmp_path / "data", prefix="web", samples_per_shard=8) as writer:
+        for number in range(8):
+            path = tmp_path / "image.png"
+            Image.fromarray(np.full((40, 40, 3), 20 * number, np.uint8)).save(path)
+            writer.add(f"{number:03d}", path.read_bytes(), "png", "a grey square")
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 8, "width": 16, "heads": 1, "layers": 1}
+    spec = ModelSpec(config=ClipConfig(embed_dim=8, vision_cfg=vision, text_cfg=text))
+    config = TrainConfig(
+        model=spec,
+        data=tmp_path / "data",
+        steps=3,
+        warmup_steps=1,
+        batch_size=4,
+        resolution=((32, 32),),
+        workers=0,
+        tensorboard=False,
+    )
+    dump_config(config, tmp_path / "given.yaml")
+    return tmp_path / "given.yaml"
+
+
+def test_dry_run_then_run(given: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "run"
+    assert main(["train", str(given), "--out", str(out), "--dry-run", "--batch-size", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "batch_size: 2" in printed and "memory in GB" in printed
+    assert printed.splitlines()[-1] == str(out / "first-batch.html")
+    assert (out / "first-batch.html").is_file() and not (out / "checkpoints").exists()
+    assert main(["train", str(given), "--out", str(out), "--batch-size", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / "checkpoints" / "final")
+
+
+def test_keys_of_the_engine(given: Path, tmp_path: Path) -> None:
+    arguments = ["--accumulate", "2", "--ema", "0.1", "--activation-checkpointing"]
+    arguments += ["--precision", "fp16", "--parallel", "fsdp2"]
+    out = tmp_path / "run"
+    assert main(["train", str(given), "--out", str(out), *arguments]) == 0
+    assert (out / "checkpoints" / "final-ema" / "model.safetensors").is_file()
