@@ -1,11 +1,11 @@
 import torch
 from torch.nn import functional as F
 
+from cliptex.models.dense_heads import interpolation
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.fit import (
     Heads,
     TrainData,
-    _interpolation,
     _sample,
     _strata,
     epochs_for,
@@ -18,7 +18,7 @@ from cliptex.probes.select import best_index
 def test_interpolation__is_torch_bilinear():
     x = torch.randn(1, 2, 3, 5)
     expected = F.interpolate(x, size=(7, 11), mode="bilinear", align_corners=False)
-    got = _interpolation(3, 7) @ x @ _interpolation(5, 11).T
+    got = interpolation(3, 7) @ x @ interpolation(5, 11).T
     torch.testing.assert_close(got, expected)
 
 

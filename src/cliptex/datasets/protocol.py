@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -53,6 +54,49 @@ class LabelledImages(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]: ...
+
+
+@dataclass(frozen=True)
+class DetectionItem:
+    """One picture with its objects, crowds left out.
+
+    `image` (H, W, 3) uint8 RGB; `boxes` (N, 4) float32 as left, top, right, bottom in pixels,
+    inside the picture and at least one pixel wide and high; `labels` (N,) int64 from 1 (0 is the
+    background); `masks` (N, H, W) uint8 of 0 and 1, None where they were not asked for.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None
+
+
+class DetectionDataset(Protocol):
+    """Pictures with boxes and masks of objects; label k is `classes[k - 1]`.
+
+    `category_ids[k - 1]` is what the annotations call it. `ground_truth` gives COCO's dictionary
+    (images, annotations with crowds, categories) of the pictures at `indices`, for scoring.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def category_ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def image_ids(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def item(self, index: int, *, masks: bool) -> DetectionItem: ...
+
+    def with_objects(self) -> list[int]: ...
+
+    def ground_truth(self, indices: Sequence[int]) -> dict[str, list[dict[str, Any]]]: ...
 
 
 class CaptionedImages(Protocol):

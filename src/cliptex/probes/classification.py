@@ -74,7 +74,7 @@ def run_classification_probe(
             return score(heads, TrainData(data.maps[rows], data.targets[rows]))
 
         head, selection = chosen_head(
-            data, _loss, len(train.classes), config, validate=validate, split=val is not None
+            data, class_loss, len(train.classes), config, validate=validate, split=val is not None
         )
         scorer = score(head, read_pooled(reader, test, label=f"{label}, test"))[0]
     protocol = {
@@ -110,7 +110,8 @@ def run_classification_probe(
     )
 
 
-def _loss(out: Tensor, y: Tensor) -> Tensor:
+def class_loss(out: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy of (M, K, 1, 1) and classes (M, 1, 1)."""
     return torch.nn.functional.cross_entropy(out, y.long())
 
 

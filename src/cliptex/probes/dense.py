@@ -29,6 +29,7 @@ from cliptex.probes.scores import (
     DepthScorer,
     NormalsScorer,
     Scorer,
+    ScoringRules,
     SegmentationScorer,
     disparity_of,
 )
@@ -40,21 +41,26 @@ from cliptex.results import Result
 class ProbeTask:
     """What a dense probe needs to know about its kind of label.
 
-    `prepare` turns a ground truth into the training target at a square side; `loss` takes raw
-    (M, K, g, g) and targets (M, g, g, ...).
+    `convert` turns a ground truth into the training target, a label of kind `label`; `loss` takes
+    raw (M, K, g, g) and targets (M, g, g, ...).
     """
 
     name: str
     channels: int
     dtype: torch.dtype
     target_shape: tuple[int, ...]  # behind (N, r, r)
-    prepare: Callable[[np.ndarray, int], np.ndarray]
+    label: Kind
+    convert: Callable[[np.ndarray], np.ndarray]
     loss: Loss
     loss_name: str
     scorer: Callable[[], Scorer]
 
+    def prepare(self, target: np.ndarray, side: int) -> np.ndarray:
+        """The training target of a whole picture, squashed to a square."""
+        return self.label.resize(self.convert(target), (side, side))
 
-def probe_task(kind: Kind, config: ProbeConfig) -> ProbeTask:
+
+def probe_task(kind: Kind, rules: ScoringRules) -> ProbeTask:
     """Cross-entropy, scale-shift-invariant in disparity, or NLL-AngMF (paper section 4.3)."""
     if isinstance(kind, ClassMap):
         return ProbeTask(
@@ -62,26 +68,25 @@ def probe_task(kind: Kind, config: ProbeConfig) -> ProbeTask:
             channels=len(kind.classes),
             dtype=torch.uint8 if kind.ignore == 255 else torch.int32,
             target_shape=(),
-            prepare=lambda target, side: kind.resize(target, (side, side)),
+            label=kind,
+            convert=np.asarray,
             loss=lambda out, y: cross_entropy(out, y, kind.ignore),
             loss_name="cross-entropy",
-            scorer=lambda: SegmentationScorer(kind, config),
+            scorer=lambda: SegmentationScorer(kind, rules),
         )
     if isinstance(kind, ScalarField):
         if kind.unit != "m":
             raise ValueError(f"a depth probe needs ground truth in metres, not {kind.unit!r}")
-        disparity = ScalarField(unit="1/m")
         return ProbeTask(
             name="depth",
             channels=1,
             dtype=torch.float32,
             target_shape=(),
-            prepare=lambda target, side: disparity.resize(
-                disparity_of(target, config.depth_range), (side, side)
-            ),
+            label=ScalarField(unit="1/m"),
+            convert=lambda target: disparity_of(target, rules.depth_range),
             loss=depth_loss,
             loss_name="scale-shift-invariant L1 in disparity",
-            scorer=lambda: DepthScorer(config),
+            scorer=lambda: DepthScorer(rules),
         )
     assert isinstance(kind, UnitVector)
     return ProbeTask(
@@ -89,10 +94,11 @@ def probe_task(kind: Kind, config: ProbeConfig) -> ProbeTask:
         channels=4,
         dtype=torch.float16,
         target_shape=(3,),
-        prepare=lambda target, side: kind.resize(target, (side, side)),
+        label=kind,
+        convert=np.asarray,
         loss=normals_loss,
         loss_name="NLL-AngMF",
-        scorer=lambda: NormalsScorer(config),
+        scorer=lambda: NormalsScorer(rules),
     )
 
 

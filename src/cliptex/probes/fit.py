@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from cliptex.models.dense_heads import interpolation
 from cliptex.probes.config import ProbeConfig
 
 # (M, K, g, g) raw predictions and their (M, g, g, ...) targets -> scalar mean loss
@@ -165,8 +165,8 @@ def _sample(
     rows, columns = (_strata(side, grid, generator) for _ in range(2))
     y = data.targets[batch[:, None, None], rows[None, :, None], columns[None, None, :]]
     maps = data.maps[batch].float()  # (B, C, h, w)
-    vertical = _interpolation(maps.shape[2], side)[rows]  # (g, h)
-    horizontal = _interpolation(maps.shape[3], side)[columns]  # (g, w)
+    vertical = interpolation(maps.shape[2], side)[rows]  # (g, h)
+    horizontal = interpolation(maps.shape[3], side)[columns]  # (g, w)
     x = vertical @ (maps @ horizontal.T)  # (B, C, g, g)
     return x.transpose(0, 1).reshape(x.shape[1], -1), y
 
@@ -175,9 +175,3 @@ def _strata(side: int, grid: int, generator: torch.Generator) -> Tensor:
     """One random index of [0, side) in each of `grid` equal strata, (grid,) int64."""
     drawn = torch.arange(grid) + torch.rand(grid, generator=generator)
     return (drawn * side / grid).long().clamp(max=side - 1)
-
-
-def _interpolation(inputs: int, outputs: int) -> Tensor:
-    """Matrix (outputs, inputs) of bilinear interpolation along one axis, align_corners off."""
-    identity = torch.eye(inputs)[None]  # (1, channels = inputs, inputs)
-    return F.interpolate(identity, size=outputs, mode="linear", align_corners=False)[0].T

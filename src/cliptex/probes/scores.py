@@ -11,7 +11,6 @@ from torch import Tensor
 
 from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import AngularErrors, ConfusionMatrix, absrel, counts_of, depth_mask
-from cliptex.probes.config import ProbeConfig
 
 Better = Literal["higher", "lower"]
 
@@ -22,6 +21,19 @@ class Score:
 
     value: float
     better: Better
+
+
+class ScoringRules(Protocol):
+    """What of a probe's configuration decides how predictions are scored."""
+
+    @property
+    def depth_range(self) -> tuple[float, float]: ...
+
+    @property
+    def evaluation_crop(self) -> tuple[int, int, int, int] | None: ...
+
+    @property
+    def things(self) -> Sequence[str] | None: ...
 
 
 class Scorer(Protocol):
@@ -41,12 +53,12 @@ class Scorer(Protocol):
 class SegmentationScorer:
     """mIoU over all classes and over things, from argmax at the ground truth's size."""
 
-    def __init__(self, kind: ClassMap, config: ProbeConfig) -> None:
+    def __init__(self, kind: ClassMap, rules: ScoringRules) -> None:
         self._kind = kind
-        self._crop = config.evaluation_crop
+        self._crop = rules.evaluation_crop
         self._confusion = ConfusionMatrix(len(kind.classes), kind.ignore)
         self._areas: list[np.ndarray] = []
-        self._things = thing_ids(kind.classes, config.things)
+        self._things = thing_ids(kind.classes, rules.things)
 
     def add(self, prediction: Tensor, target: np.ndarray) -> None:
         ids = prediction.max(0).indices.numpy()  # four times faster than argmax over planes
@@ -86,9 +98,9 @@ class SegmentationScorer:
 class DepthScorer:
     """AbsRel after per-image alignment in disparity (Lasinger's NYUv2 protocol)."""
 
-    def __init__(self, config: ProbeConfig) -> None:
-        self._range = config.depth_range
-        self._crop = config.evaluation_crop
+    def __init__(self, rules: ScoringRules) -> None:
+        self._range = rules.depth_range
+        self._crop = rules.evaluation_crop
         self._values: list[float] = []
 
     def add(self, prediction: Tensor, target: np.ndarray) -> None:
@@ -118,8 +130,8 @@ class NormalsScorer:
 
     NAMES = {"a11": 11.25, "a22": 22.5, "a30": 30.0}
 
-    def __init__(self, config: ProbeConfig) -> None:
-        self._crop = config.evaluation_crop
+    def __init__(self, rules: ScoringRules) -> None:
+        self._crop = rules.evaluation_crop
         self._errors = AngularErrors()
         self._angles: dict[str, list[float]] = {name: [] for name in ("mean", *self.NAMES)}
 

@@ -1,0 +1,239 @@
+"""Many probes on one encoder pass against one probe per pass, and against stored features.
+
+    python benchmarks/bench_probes.py [--check] [--part a|b|c]... [--solo N] [--results FILE]
+
+ViT-B/16 (random weights, float32) at 224 pixels, 64 made-up pictures of 375x500 with 21 classes,
+3 epochs in batches of 32, random crops; heads at full size (512 channels).
+
+a   nine linear heads (3 seeds x 3 rates) in one bank against nine runs of one. `--solo N` times N
+    of the nine and takes their mean for the others. Weights are compared bit by bit.
+b   {linear, DeepLabv3, PSPNet} x 3 rates in one bank against its bound: the encoder passes alone
+    plus the heads' steps alone, on maps that are ready.
+c   the nine linear heads on stored float16 features against one encoder pass per epoch, both
+    without augmentation; the bound of the former is the heads' steps alone.
+
+`--results` keeps the parts' numbers in a JSON file, so that parts may run at different times. The
+last lines are `NAME: MEASURED (goal GOAL) ok|short`; with `--check` one that is short makes the
+exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cliptex.datasets.protocol import DenseItem
+from cliptex.labels.kinds import ClassMap
+from cliptex.models.clip import load_clip
+from cliptex.models.dense_heads import HEAD_NAMES
+from cliptex.models.encoder import FrozenEncoder
+from cliptex.probes.augment import CropAugmentation
+from cliptex.probes.bank import fresh_members, keys_of, train_bank
+from cliptex.probes.bank_config import BankConfig
+from cliptex.probes.examples import Examples, dense_examples
+from cliptex.probes.feature_store import FeatureStore, stored_source
+from cliptex.probes.member import HeadKey, Member
+from cliptex.probes.schedule import Schedule
+from cliptex.probes.sources import BatchSource, FeatureBatch, LiveSource, batch_plan, steps_of
+
+IMAGES, SIDE = 64, 224
+ROWS = range(IMAGES)
+CROPS = CropAugmentation(short_side=(224, 336))
+RATES = (1e-4, 3e-4, 1e-3)
+Numbers = dict[str, float]
+
+
+class Noise:
+    """Pictures of noise with blocks of classes."""
+
+    name, kind = "noise", ClassMap(classes=tuple(f"class {i}" for i in range(21)))
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, index: int) -> DenseItem:
+        rng = np.random.default_rng(index)
+        ids = rng.integers(0, 21, (15, 20)).astype(np.uint8).repeat(25, 0).repeat(25, 1)
+        return DenseItem(rng.integers(0, 256, (375, 500, 3), dtype=np.uint8), ids)
+
+
+def config(heads: Sequence[str], seeds: Sequence[int], **changes: object) -> BankConfig:
+    values = {
+        "heads": tuple(heads),
+        "schedule": Schedule(lr=RATES[0]),
+        "learning_rates": RATES,
+        "seeds": tuple(seeds),
+        "epochs": 3,
+        "resolution": SIDE,
+        "augmentation": CROPS,
+    }
+    return BankConfig.model_validate(values | changes)
+
+
+def timed(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def trained(
+    encoder: FrozenEncoder,
+    examples: Examples,
+    settings: BankConfig,
+    keys: Sequence[HeadKey],
+    source: BatchSource | None = None,
+) -> tuple[list[Member], float]:
+    """A trained bank, and the seconds that its training took."""
+    members = fresh_members(keys, encoder, examples.task, settings)
+    batches = source or LiveSource(encoder, examples, settings)
+
+    def train() -> None:
+        train_bank(members, batches, ROWS, examples.task, settings, label="bank")
+
+    return members, timed(train)
+
+
+def heads_alone(
+    members: Sequence[Member], batches: Sequence[FeatureBatch], examples: Examples
+) -> float:
+    """Seconds of one epoch of steps on maps that are ready."""
+
+    def steps() -> None:
+        for step, batch in enumerate(batches):
+            for member in members:
+                member.learn(batch, examples.task, 1.0, step)
+
+    return timed(steps)
+
+
+def encoder_alone(source: LiveSource, pictures: Sequence[Sequence[np.ndarray]]) -> float:
+    """Seconds of one epoch of encoder passes on pictures that are ready."""
+    return timed(lambda: [source.encode(batch) for batch in pictures])
+
+
+def ready(source: BatchSource, settings: BankConfig) -> list[FeatureBatch]:
+    """The batches of the first epoch."""
+    _, per_epoch = steps_of(IMAGES, settings)
+    first = list(batch_plan(ROWS, settings))[:per_epoch]
+    return list(source.stream(first))
+
+
+def same_bits(one: Member, other: Member) -> bool:
+    theirs = other.module.state_dict()
+    return all(torch.equal(t, theirs[name]) for name, t in one.module.state_dict().items())
+
+
+def part_a(encoder: FrozenEncoder, solo: int) -> Numbers:
+    settings = config(["linear"], (0, 1, 2))
+    examples = dense_examples(Noise(), settings)
+    members, together = trained(encoder, examples, settings, keys_of(settings))
+    # Along the diagonal of rates and seeds first, so that few runs still cover all of both.
+    order = sorted(range(9), key=lambda i: ((i // 3 - i) % 3, i))[:solo]
+    seconds, equal = [], 0
+    for index in order:
+        (alone,), spent = trained(encoder, examples, settings, [members[index].key])
+        seconds.append(spent)
+        equal += same_bits(alone, members[index])
+    print(f"a: one pass {together:.1f} s; {solo} of nine runs {[round(s, 1) for s in seconds]} s")
+    print(f"a: {equal} of {solo} heads are bitwise those of their own runs")
+    speedup = 9 * float(np.mean(seconds)) / together
+    return {"speedup": speedup, "together": together, "unequal": float(solo - equal)}
+
+
+def part_b(encoder: FrozenEncoder) -> Numbers:
+    settings = config(HEAD_NAMES, (0,))
+    examples = dense_examples(Noise(), settings)
+    source = LiveSource(encoder, examples, settings)
+    batches = ready(source, settings)
+    squares = [[examples.plain(i)[0] for i in half] for half in (ROWS[:32], ROWS[32:])]
+    fresh = fresh_members(keys_of(settings), encoder, examples.task, settings)
+    heads_alone(fresh, batches[:1], examples)  # the optimizers' first step allocates their state
+    heads = settings.epochs * heads_alone(fresh, batches, examples)
+    passes = settings.epochs * encoder_alone(source, squares)
+    del fresh
+    _, together = trained(encoder, examples, settings, keys_of(settings))
+    bound = passes + heads
+    print(
+        f"b: bank {together:.1f} s; bound {bound:.1f} s = encoder {passes:.1f} + heads {heads:.1f}"
+    )
+    return {"share": bound / together, "together": together, "bound": bound}
+
+
+def part_c(encoder: FrozenEncoder) -> Numbers:
+    settings = config(["linear"], (0, 1, 2), augmentation=None)
+    examples = dense_examples(Noise(), settings)
+    keys, epochs = keys_of(settings), settings.epochs
+    live, one_pass = trained(encoder, examples, settings, keys)
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore(Path(folder))
+        with stored_source(store, encoder, examples, settings, fingerprint="bench") as source:
+            stored, cached = trained(encoder, examples, settings, keys, source)
+            batches = ready(source, settings)
+            error = source.protocol()["storage_error"]
+    fresh = fresh_members(keys, encoder, examples.task, settings)
+    heads_alone(fresh, batches[:1], examples)
+    bound = heads_alone(fresh, batches, examples)
+    maps = batches[0].maps
+    agree = [
+        float((a.predict(maps).argmax(1) == b.predict(maps).argmax(1)).float().mean())
+        for a, b in zip(live, stored, strict=True)
+    ]
+    print(
+        f"c: epoch on stored features {cached / epochs:.2f} s, bound {bound:.2f} s (heads alone); "
+    )
+    print(f"c: epoch with its encoder pass {one_pass / epochs:.2f} s; storage error {error:.2e}")
+    print(f"c: least share of cells with the same class, of nine heads: {min(agree):.4f}")
+    ratio = one_pass / cached
+    return {"ratio": ratio, "share": bound * epochs / cached, "agree": min(agree)}
+
+
+def claims(found: dict[str, Numbers]) -> list[tuple[str, float, float]]:
+    """(name, measured, least that is good enough) of the parts that were run."""
+    lines = []
+    if "a" in found:
+        lines.append(("nine linear heads in one pass, times faster", found["a"]["speedup"], 6.0))
+        lines.append(("share of heads equal to their own runs", 1 - found["a"]["unequal"], 1.0))
+    if "b" in found:
+        lines.append(("bank's bound over its time", found["b"]["share"], 0.85))
+    if "c" in found:
+        lines.append(("stored features, times faster", found["c"]["ratio"], 1.0))
+        lines.append(("cells with the same class on stored features", found["c"]["agree"], 0.99))
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Banks of probes, timed.")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--part", action="append", choices=("a", "b", "c"))
+    parser.add_argument("--solo", type=int, default=9)
+    parser.add_argument("--results", type=Path)
+    options = parser.parse_args()
+    found: dict[str, Numbers] = {}
+    if options.results and options.results.exists():
+        found = json.loads(options.results.read_text())
+    encoder = FrozenEncoder(load_clip("open_clip:ViT-B-16").image)
+    parts = {"a": lambda: part_a(encoder, options.solo)}
+    parts |= {"b": lambda: part_b(encoder), "c": lambda: part_c(encoder)}
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for name in options.part or parts:
+        found[name] = parts[name]()
+        if options.results:
+            options.results.write_text(json.dumps(found))
+    short = 0
+    for name, measured, goal in claims(found):
+        good = measured >= goal
+        short += not good
+        print(f"{name}: {measured:.3g} (goal {goal:g}) {'ok' if good else 'short'}")
+    return 1 if short and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

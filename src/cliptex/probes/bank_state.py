@@ -1,0 +1,98 @@
+"""The state of a bank between two steps, in one file that is either whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cliptex.probes.member import Member
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """Where a bank saves itself every `every` steps.
+
+    identity: whatever the outcome depends on; a file of another identity is refused. Dropout,
+    order and augmentation are functions of seeds and steps, so heads, optimizers and the step are
+    all there is to keep.
+    """
+
+    path: Path
+    identity: str
+    every: int = 200
+
+    def save(self, members: Sequence[Member], step: int) -> None:
+        """Write heads, optimizers and the number of finished steps, atomically."""
+        tensors: dict[str, Tensor] = {}
+        for member in members:
+            prefix = member.key.name
+            for name, tensor in member.module.state_dict().items():
+                tensors[f"{prefix}/module/{name}"] = tensor.contiguous()
+            for index, slots in member.optimizer.state_dict()["state"].items():
+                for slot, tensor in slots.items():
+                    tensors[f"{prefix}/optimizer/{index}/{slot}"] = tensor.contiguous()
+        diverged = [member.key.name for member in members if member.diverged]
+        state = {"identity": self.identity, "step": step, "diverged": diverged}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            save_file(tensors, temporary, metadata={"bank": json.dumps(state)})
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load(self, members: Sequence[Member]) -> int:
+        """Put the saved state into `members`, in place; how many steps were finished, 0 if none.
+
+        ValueError names a file that is damaged or belongs to another probe.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                state = json.loads((file.metadata() or {})["bank"])
+                if state["identity"] != self.identity:
+                    raise ValueError("it belongs to a probe of other settings, weights or data")
+                names = list(file.keys())
+                for member in members:
+                    own = f"{member.key.name}/"
+                    tensors = {n.removeprefix(own): n for n in names if n.startswith(own)}
+                    _restore(member, {n: file.get_tensor(full) for n, full in tensors.items()})
+                    member.diverged = member.key.name in state["diverged"]
+        except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ValueError(
+                f"{self.path}: cannot go on from this state: {error}; remove the file to start anew"
+            ) from error
+        return int(state["step"])
+
+
+def _restore(member: Member, tensors: dict[str, Tensor]) -> None:
+    module, slots = {}, {}
+    for name, tensor in tensors.items():
+        kind, rest = name.split("/", 1)
+        if kind == "module":
+            module[rest] = tensor
+        else:
+            index, slot = rest.split("/")
+            slots.setdefault(int(index), {})[slot] = tensor
+    member.module.load_state_dict(module)
+    groups: list[dict[str, Any]] = member.optimizer.state_dict()["param_groups"]
+    member.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def identity_of(facts: dict[str, object]) -> str:
+    """A digest of JSON-able facts."""
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

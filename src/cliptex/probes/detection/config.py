@@ -1,0 +1,220 @@
+"""Everything a detection probe's number depends on, and the named recipes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cliptex.models.detection.mask_rcnn import MaskRcnnForm, MaskRcnnHead
+from cliptex.models.detection.ssd import SsdForm, SsdHead
+
+Head = MaskRcnnHead | SsdHead
+RUNTIME = ("save_every", "workers", "evaluation_batch")
+"""Fields that change no number."""
+
+
+class Schedule(BaseModel):
+    """The learning rate over a training of `epochs`, in Table 8's words.
+
+    A linear warm-up by steps from `warmup_rate` to `rate`; after it the rate changes once an
+    epoch, as in the authors' library: at `milestones` (epochs, from 0) by `gamma` for multi-step,
+    or along a cosine from `rate` to `min_rate`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["multi-step", "cosine"]
+    epochs: int = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    warmup_rate: float = Field(ge=0)
+    rate: float = Field(gt=0)
+    min_rate: float = Field(default=0.0, ge=0)
+    milestones: tuple[int, ...] = ()
+    gamma: float = 1.0
+
+    def at(self, step: int, steps_per_epoch: int) -> float:
+        """The rate of `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return self.warmup_rate + (self.rate - self.warmup_rate) * step / self.warmup_steps
+        epoch = step // steps_per_epoch
+        if self.kind == "multi-step":
+            return self.rate * self.gamma ** sum(epoch >= m for m in self.milestones)
+        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        return self.min_rate + (self.rate - self.min_rate) * cosine
+
+
+class DetectionProbe(BaseModel):
+    """A detection probe: head, data, optimiser, schedule, and how its rate is chosen.
+
+    head: sizes and thresholds; its type says whether this is Mask R-CNN or SSD.
+    size: side in pixels of the square that pictures are squashed to for evaluation; a multiple
+        of 32. Encoders whose stride does not divide it see the nearest multiple of their stride.
+    train_sizes: sides that a training step draws one of; (size,) where empty. The batch stays.
+    batch_size: pictures per step, over all devices. What is left of an epoch's order is dropped.
+    augment: flip (left-right, half of the time), or ssd (also the crops and colour distortions of
+        Liu et al. 2015).
+    rates: peak learning rates, trained side by side; the schedule's other rates scale along.
+        Empty: that of the schedule.
+    seeds: each of weights and of the samples drawn in losses; the order of pictures, their sizes
+        and augmentation are those of `data_seed` for all.
+    weight_decay, decay_biases: AdamW's, and whether it applies to biases and norms.
+    holdout: share of the training pictures that several rates are chosen on, by the mean over
+        seeds of mask AP, or of box AP where there are no masks. With one rate all are learnt
+        from.
+    save_every, workers: steps between saved states; processes that read pictures.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: MaskRcnnForm | SsdForm
+    schedule: Schedule
+    size: int = Field(gt=0, multiple_of=32)
+    train_sizes: tuple[int, ...] = ()
+    batch_size: int = Field(gt=0)
+    augment: Literal["flip", "ssd"]
+    rates: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    weight_decay: float = Field(ge=0)
+    decay_biases: bool
+    holdout: float = Field(default=0.1, gt=0, lt=1)
+    data_seed: int = 0
+    save_every: int = Field(default=500, gt=0)
+    workers: int = Field(default=0, ge=0)
+    evaluation_batch: int = Field(default=4, gt=0)
+
+    @model_validator(mode="after")
+    def _checked(self) -> DetectionProbe:
+        odd = [side for side in self.train_sizes if side % 32 or side <= 0]
+        if odd:
+            raise ValueError(f"train_sizes {odd} are not multiples of 32")
+        for field in ("rates", "seeds"):
+            values = getattr(self, field)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{field} {values} repeat themselves")
+        if any(rate <= 0 for rate in self.rates):
+            raise ValueError(f"rates {self.rates} must be positive")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The probe's name in results."""
+        return "mask_rcnn" if self.masks else "ssd"
+
+    @property
+    def masks(self) -> bool:
+        """Whether masks are learnt and scored."""
+        return isinstance(self.head, MaskRcnnForm)
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The peak rates that are trained."""
+        return self.rates or (self.schedule.rate,)
+
+    def build(self, channels: Mapping[int, int], classes: int) -> Head:
+        """An untrained head over maps of `channels` by stride; `classes` with the background."""
+        if isinstance(self.head, MaskRcnnForm):
+            return MaskRcnnHead(channels, classes, self.head)
+        return SsdHead(channels, classes, self.head)
+
+    def protocol(self) -> dict[str, object]:
+        """What belongs into a row, JSON-able."""
+        left_out = {"head", "rates", "seeds", *RUNTIME}
+        return {**self.model_dump(mode="json", exclude=left_out), "head": asdict(self.head)}
+
+
+def paper_mask_rcnn() -> DetectionProbe:
+    """Table 8's Mask R-CNN; size, augmentation and decay are the authors' library's."""
+    return DetectionProbe(
+        head=MaskRcnnForm(),
+        schedule=Schedule(
+            kind="multi-step",
+            epochs=25,
+            warmup_steps=250,
+            warmup_rate=1e-5,
+            rate=3e-4,
+            milestones=(22, 24),
+            gamma=0.1,
+        ),
+        size=1024,
+        train_sizes=tuple(range(512, 1281, 32)),
+        batch_size=4,
+        augment="flip",
+        weight_decay=0.1,
+        decay_biases=False,
+    )
+
+
+def paper_ssd() -> DetectionProbe:
+    """Table 8's SSD; size, augmentation and decay are the authors' library's."""
+    return DetectionProbe(
+        head=SsdForm(),
+        schedule=Schedule(
+            kind="cosine",
+            epochs=200,
+            warmup_steps=500,
+            warmup_rate=9e-5,
+            rate=9e-4,
+            min_rate=1e-6,
+        ),
+        size=320,
+        batch_size=32,
+        augment="ssd",
+        weight_decay=0.01,
+        decay_biases=True,
+    )
+
+
+def small_mask_rcnn() -> DetectionProbe:
+    """For the playroom on two cores: 64 channels, 64 boxes per picture in the loss."""
+    return DetectionProbe(
+        head=MaskRcnnForm(
+            width=64,
+            hidden=128,
+            depth=2,
+            proposal_depth=1,
+            anchor_scale=4,
+            proposal_samples=64,
+            train_proposals=(500, 250),
+            test_proposals=(250, 100),
+            rois=64,
+            detections=30,
+        ),
+        schedule=Schedule(
+            kind="multi-step",
+            epochs=4,
+            warmup_steps=50,
+            warmup_rate=1e-4,
+            rate=1e-3,
+            milestones=(3,),
+            gamma=0.1,
+        ),
+        size=128,
+        batch_size=8,
+        augment="flip",
+        weight_decay=0.05,
+        decay_biases=False,
+    )
+
+
+def small_ssd() -> DetectionProbe:
+    """For the playroom on two cores: four levels of 64 channels."""
+    return DetectionProbe(
+        head=SsdForm(
+            strides=(16, 32, 64, -1),
+            widths=(64, 64, 64, 64),
+            ratios=((2, 3), (2, 3), (2, 3), (2,)),
+            detections=50,
+        ),
+        schedule=Schedule(
+            kind="cosine", epochs=12, warmup_steps=50, warmup_rate=1e-4, rate=2e-3, min_rate=1e-5
+        ),
+        size=128,
+        batch_size=16,
+        augment="flip",
+        weight_decay=0.01,
+        decay_biases=False,
+    )

@@ -1,0 +1,143 @@
+"""COCO instances in the original layout: ids, boxes, masks, crowds, and damaged files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliptex.datasets.coco import CocoInstances, decode_mask
+
+SQUARE = [1, 1, 4, 1, 4, 3, 1, 3]  # pixels of columns 1..3 and rows 1..2
+
+
+def annotation(number: int, image: int, category: int, **other) -> dict:
+    base = {"bbox": [1, 1, 3, 2], "area": 6, "segmentation": [SQUARE], "iscrowd": 0}
+    return {"id": number, "image_id": image, "category_id": category, **base, **other}
+
+
+CONTENT = {
+    "images": [
+        {"id": 42, "file_name": "b.png", "height": 4, "width": 6},
+        {"id": 7, "file_name": "a.png", "height": 5, "width": 5},
+    ],
+    "categories": [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}],
+    "annotations": [
+        annotation(1, 42, 90),
+        annotation(2, 42, 3, bbox=[-2, 1, 4, 99]),
+        annotation(3, 42, 3, bbox=[2, 2, 0.5, 1]),
+        annotation(4, 7, 3, iscrowd=1, segmentation={"counts": [6, 2, 17], "size": [5, 5]}),
+    ],
+}
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    write(tmp_path, CONTENT)
+    (tmp_path / "val2017").mkdir()
+    for i, about in enumerate(CONTENT["images"]):
+        array = np.full((about["height"], about["width"], 3), 50 * (i + 1), np.uint8)
+        Image.fromarray(array).save(tmp_path / "val2017" / about["file_name"])
+    return tmp_path
+
+
+def write(root: Path, content: object) -> None:
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+
+
+def test_labels__follow_the_sparse_ids_in_rising_order(coco: Path) -> None:
+    data = CocoInstances(coco, "val")
+    assert (data.classes, data.category_ids) == (("car", "toothbrush"), (3, 90))
+    assert data.image_ids == (42, 7)
+    item = data.item(0, masks=True)
+    assert item.image.shape == (4, 6, 3) and item.image[0, 0, 0] == 50
+    np.testing.assert_array_equal(item.labels, [2, 1])
+
+
+def test_boxes__are_clipped_and_slivers_dropped(coco: Path) -> None:
+    item = CocoInstances(coco, "val").item(0, masks=False)
+    np.testing.assert_array_equal(item.boxes, [[1, 1, 4, 3], [0, 1, 2, 4]])
+    assert item.boxes.dtype == np.float32 and item.masks is None
+
+
+def test_masks__of_a_polygon_and_of_run_lengths(coco: Path) -> None:
+    item = CocoInstances(coco, "val").item(0, masks=True)
+    assert item.masks is not None
+    expected = np.zeros((4, 6), np.uint8)
+    expected[1:3, 1:4] = 1
+    np.testing.assert_array_equal(item.masks[0], expected)
+    runs = decode_mask({"counts": [6, 2, 17], "size": [5, 5]}, 5, 5)
+    assert np.argwhere(runs).tolist() == [[1, 1], [2, 1]]  # column by column
+
+
+def test_crowds__are_scored_but_not_learnt(coco: Path) -> None:
+    data = CocoInstances(coco, "val")
+    item = data.item(1, masks=True)
+    assert item.boxes.shape == (0, 4) and item.masks is not None and item.masks.shape == (0, 5, 5)
+    assert data.with_objects() == [0]
+    assert [a["id"] for a in data.ground_truth([1])["annotations"]] == [4]
+    assert [i["id"] for i in data.ground_truth([1])["images"]] == [7]
+
+
+def test_subset__by_id(coco: Path) -> None:
+    data = CocoInstances(coco, "val", ids=[7])
+    assert len(data) == 1 and data.image_ids == (7,)
+    assert len(data.classes) == 2, "a subset keeps all classes"
+    (coco / "val2017" / "b.png").unlink()
+    assert len(CocoInstances(coco, "val", ids=[7])) == 1
+    with pytest.raises(ValueError, match=r"no image of id \[5\]"):
+        CocoInstances(coco, "val", ids=[5])
+
+
+def test_missing_image__is_named(coco: Path) -> None:
+    (coco / "val2017" / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images .* missing.*a\.png.*`ids`"):
+        CocoInstances(coco, "val")
+
+
+def test_wrong_size__is_an_error(coco: Path) -> None:
+    Image.new("RGB", (3, 3)).save(coco / "val2017" / "a.png")
+    with pytest.raises(ValueError, match="3x3 pixels, its annotations are for 5x5"):
+        CocoInstances(coco, "val").item(1, masks=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": [annotation(1, 1, 3)]}, "annotation 1 has image_id 1"),
+        ({"annotations": [annotation(1, 42, 4)]}, "annotation 1 has category_id 4"),
+    ],
+)
+def test_dangling_annotations__are_named(coco: Path, change: dict, message: str) -> None:
+    write(coco, CONTENT | change)
+    with pytest.raises(ValueError, match=message):
+        CocoInstances(coco, "val")
+
+
+def test_other_files__are_refused(coco: Path) -> None:
+    write(coco, {"images": []})
+    with pytest.raises(ValueError, match=r"no \['annotations', 'categories'\]"):
+        CocoInstances(coco, "val")
+    path = coco / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps(CONTENT)[:-9])
+    with pytest.raises(ValueError, match="cut off"):
+        CocoInstances(coco, "val")
+    with pytest.raises(FileNotFoundError, match="no annotations of split 'test'"):
+        CocoInstances(coco, "test")
+
+
+@pytest.mark.data
+def test_the_real_set(shared_data: Path) -> None:
+    data = CocoInstances(shared_data / "coco-mini", "val")
+    assert len(data) == 129 and len(data.classes) == 80 and data.category_ids[-1] == 90
+    assert data.classes[0] == "person" and data.classes[-1] == "toothbrush"
+    everything = data.ground_truth(range(len(data)))["annotations"]
+    assert len(everything) == 1196 and sum(a["iscrowd"] for a in everything) == 16
+    item = data.item(0, masks=True)
+    assert item.masks is not None
+    for box, mask in zip(item.boxes, item.masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        around = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        np.testing.assert_allclose(box, around, atol=2)

@@ -1,0 +1,129 @@
+"""Average precision against pycocotools, and against numbers worked by hand."""
+
+from __future__ import annotations
+
+import copy
+import math
+from contextlib import redirect_stdout
+from io import StringIO
+
+import numpy as np
+import pytest
+from pycocotools import mask as codes
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from cliptex.probes.detection.ap import STATISTICS, coco_ap
+
+SIZE = 150
+
+
+def plane(box) -> np.ndarray:
+    left, top, width, height = (int(v) for v in box)
+    out = np.zeros((SIZE, SIZE), np.uint8, order="F")
+    out[top : top + height, left : left + width] = 1
+    return out
+
+
+def encoded(mask: np.ndarray) -> dict:
+    code = codes.encode(np.asfortranarray(mask))
+    return {"size": code["size"], "counts": code["counts"].decode()}
+
+
+def random_set(seed: int) -> tuple[dict, list[dict]]:
+    """Objects of all sizes, some crowds, and results that are shifted, doubled, wrong or lost."""
+    rng = np.random.default_rng(seed)
+    annotations, results = [], []
+    for image in range(1, 9):
+        for _ in range(rng.integers(0, 7)):
+            box = [*rng.integers(0, 40, 2), *rng.choice([9, 20, 50, 105], 2)]
+            box = [int(v) for v in box]
+            category = int(rng.choice([2, 5, 11]))
+            mask = plane(box)
+            mask[::7] = 0  # so that boxes and masks have other overlaps
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": box,
+                    "area": int(mask.sum()),
+                    "segmentation": encoded(mask),
+                    "iscrowd": int(rng.random() < 0.1),
+                }
+            )
+            for _ in range(rng.integers(0, 3)):
+                moved = [max(0, int(v + rng.integers(-4, 5))) for v in box[:2]] + box[2:]
+                wrong = rng.random() < 0.2
+                results.append(
+                    {
+                        "image_id": image,
+                        "category_id": 2 if wrong else category,
+                        "bbox": [float(v) for v in moved],
+                        "score": float(rng.random()),
+                        "segmentation": encoded(plane(moved)),
+                    }
+                )
+    images = [{"id": image, "height": SIZE, "width": SIZE} for image in range(1, 9)]
+    categories = [{"id": number, "name": str(number)} for number in (2, 5, 11)]
+    return {"images": images, "annotations": annotations, "categories": categories}, results
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_parity_with_pycocotools(seed: int) -> None:
+    truth, results = random_set(seed)
+    ours = coco_ap(truth, results)
+    for overlap, suffix in (("bbox", "box"), ("segm", "mask")):
+        with redirect_stdout(StringIO()):
+            reference = COCO()
+            reference.dataset = copy.deepcopy(truth)
+            reference.createIndex()
+            kept = copy.deepcopy(results)
+            for result in kept:  # as published numbers are made: a mask's area is its own
+                result.pop("bbox" if overlap == "segm" else "segmentation")
+            run = COCOeval(reference, reference.loadRes(kept), overlap)
+            run.evaluate()
+            run.accumulate()
+            run.summarize()
+        expected = [100 * v if v >= 0 else math.nan for v in run.stats[:6]]
+        values = [ours[f"{name}_{suffix}"] for name in STATISTICS]
+        np.testing.assert_allclose(values, expected, atol=1e-6)
+        assert 0 < values[0] < 100
+
+
+def one(box, detections) -> dict[str, float]:
+    truth = {
+        "images": [{"id": 1, "height": SIZE, "width": SIZE}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 1,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+            }
+        ],
+    }
+    results = [{"image_id": 1, "category_id": 1, "bbox": b, "score": s} for b, s in detections]
+    return coco_ap(truth, results, ["bbox"])
+
+
+def test_by_hand() -> None:
+    # overlap 80 * 100 / 100 * 100 = 0.8: found at .5, .55, ..., .8, so 7 of 10 thresholds
+    scores = one([0, 0, 100, 100], [([0, 0, 80, 100], 0.9)])
+    assert scores["ap_box"] == pytest.approx(70)
+    assert scores["ap50_box"] == scores["ap75_box"] == pytest.approx(100)
+    assert scores["apl_box"] == pytest.approx(70) and math.isnan(scores["aps_box"])
+    # a better-scored miss before it halves the precision at every recall
+    scores = one([0, 0, 100, 100], [([0, 0, 100, 100], 0.5), ([0, 100, 40, 40], 0.9)])
+    assert scores["ap_box"] == pytest.approx(50)
+
+
+def test_no_detections__is_zero_where_there_are_objects() -> None:
+    scores = one([0, 0, 100, 100], [])
+    assert scores["ap_box"] == scores["apl_box"] == 0
+    assert math.isnan(scores["aps_box"]) and math.isnan(scores["apm_box"])
+    truth, results = random_set(3)
+    assert set(coco_ap(truth, [])) == set(coco_ap(truth, results))

@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+import torch
+
+from cliptex.data.transforms import Augmentation
+from cliptex.probes.augment import CropAugmentation
+from cliptex.probes.bank import fresh_members, keys_of, train_bank
+from cliptex.probes.bank_config import BankConfig
+from cliptex.probes.examples import class_examples, dense_examples
+from cliptex.probes.features import FrozenEncoderChanged
+from cliptex.probes.member import HeadKey
+from cliptex.probes.run_bank import Naming, run_bank
+from cliptex.probes.schedule import Schedule
+from cliptex.probes.sources import LiveSource, batch_plan
+
+CROP = CropAugmentation(short_side=(12, 24), longest=40)
+
+
+def bank_config(**changes) -> BankConfig:
+    values = {
+        "heads": ("linear", "pspnet", "deeplabv3"),
+        "schedule": Schedule(lr=0.01),
+        "learning_rates": (0.003, 0.01),
+        "seeds": (0, 1),
+        "epochs": 2,
+        "batch_size": 4,
+        "resolution": 16,
+        "width": 16,
+        "weight_decay": 0.01,
+    }
+    return BankConfig(**(values | changes))
+
+
+def trained(encoder, examples, config, keys):
+    members = fresh_members(keys, encoder, examples.task, config)
+    source = LiveSource(encoder, examples, config)
+    rows = range(len(examples))
+    train_bank(members, source, rows, examples.task, config, label="")
+    return members
+
+
+def weights(member):
+    return {name: tensor.clone() for name, tensor in member.module.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_bank__every_head_is_bitwise_its_solo_run(encoder, world, kind):
+    config = bank_config(augmentation=CROP)
+    examples = dense_examples(world(kind, 10, 0), config)
+    together = trained(encoder(), examples, config, keys_of(config))
+    assert len(together) == 12
+    for member in together:
+        alone = trained(encoder(), examples, config, [member.key])[0]
+        assert same(weights(member), weights(alone)), member.key
+
+
+def test_bank__seeds_and_rates_matter_and_dropout_is_on(encoder, world, kinds):
+    config = bank_config(heads=("pspnet",))
+    examples = dense_examples(world(kinds["segmentation"], 10, 0), config)
+    together = trained(encoder(), examples, config, keys_of(config))
+    found = [weights(member) for member in together]
+    assert not any(same(a, b) for i, a in enumerate(found) for b in found[:i])
+    quiet = config.model_copy(update={"dropout": 0.0})
+    without = trained(encoder(), examples, quiet, [together[0].key])[0]
+    assert not same(found[0], weights(without))
+
+
+def test_bank__leaves_the_global_generator_alone(encoder, world, kinds):
+    config = bank_config()
+    examples = dense_examples(world(kinds["segmentation"], 6, 0), config)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trained(encoder(), examples, config, keys_of(config))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_plan__every_picture_once_an_epoch_and_resumable():
+    config = bank_config(epochs=3, batch_size=4)
+    rows = [5, 6, 7, 8, 9, 10]
+    plan = list(batch_plan(rows, config))
+    assert [len(batch) for batch in plan] == [4, 2] * 3
+    for epoch in range(3):
+        seen = [draw for batch in plan[2 * epoch : 2 * epoch + 2] for draw in batch]
+        assert sorted(index for index, _ in seen) == rows
+        assert [position for _, position in seen] == list(range(6 * epoch, 6 * epoch + 6))
+    assert plan[0] != plan[2]
+    for start in range(6):
+        assert list(batch_plan(rows, config, start)) == plan[start:]
+
+
+def test_run__colour_world_is_learnt_by_every_head(encoder, world, kinds):
+    config = bank_config(
+        schedule=Schedule(lr=0.05), learning_rates=(), seeds=(0,), epochs=12, dropout=0.0
+    )
+    sets = [
+        dense_examples(world(kinds["segmentation"], n, s), config) for n, s in ((24, 0), (6, 1))
+    ]
+    outcomes = run_bank(encoder(), sets[0], None, sets[1], config, naming=Naming(model="m"))
+    assert [o.member.key.head for o in outcomes] == list(config.heads)
+    for outcome in outcomes:
+        row = outcome.results[0]
+        assert (row.metric, row.probe, row.n) == ("miou", outcome.member.key.head, 6)
+        assert row.value > 60, row.probe
+        assert row.protocol["selection"] == "none: one rate"
+
+
+def test_run__depth_and_normals_beat_chance_and_rows_tell_the_protocol(encoder, world, kind):
+    config = bank_config(heads=("linear",), learning_rates=(0.001, 0.1), seeds=(0, 1), epochs=8)
+    sets = [dense_examples(world(kind, n, s), config) for n, s in ((16, 0), (4, 1))]
+    outcomes = run_bank(encoder(), sets[0], None, sets[1], config, naming=Naming(model="m"))
+    assert [o.results[0].seed for o in outcomes] == [0, 1]
+    for outcome in outcomes:
+        protocol = outcome.results[0].protocol
+        assert protocol["lr"] == 0.1 and protocol["lr_at_grid_edge"]
+        assert protocol["selection"].endswith("held-out images of train")
+        assert protocol["schedule"]["lr"] == 0.01 and protocol["augmentation"] is None
+
+
+def test_run__test_set_is_read_last_and_once(encoder, world, kinds):
+    order: list[str] = []
+    config = bank_config(heads=("linear",), seeds=(0,), workers=1)
+    kind = kinds["segmentation"]
+    train = dense_examples(world(kind, 8, 0, name="train", order=order), config)
+    test = dense_examples(world(kind, 4, 1, name="test", order=order), config)
+    run_bank(encoder(), train, None, test, config, naming=Naming(model="m"))
+    assert order[-4:] == ["test"] * 4 and order.count("test") == 4
+
+
+def test_run__validation_split_chooses_without_refit(encoder, world, kinds):
+    order: list[str] = []
+    config = bank_config(heads=("linear",), seeds=(0,), workers=1)
+    kind = kinds["segmentation"]
+    sets = [
+        dense_examples(world(kind, 8, s, name=name, order=order), config)
+        for s, name in enumerate(("train", "val", "test"))
+    ]
+    (outcome,) = run_bank(encoder(), *sets, config, naming=Naming(model="m"))
+    assert outcome.results[0].protocol["selection"] == "miou on the validation split"
+    assert order.count("train") == 8 * config.epochs and order.count("val") == 8
+
+
+def test_run__restless_encoder_is_caught(restless, world, kinds):
+    config = bank_config(heads=("linear",), learning_rates=())
+    sets = [dense_examples(world(kinds["depth"], 4, s), config) for s in range(2)]
+    with pytest.raises(FrozenEncoderChanged):
+        run_bank(restless, sets[0], None, sets[1], config, naming=Naming(model="m"))
+
+
+def test_run__a_rate_that_diverges_harms_no_other(encoder, world, kinds):
+    config = bank_config(heads=("linear",), learning_rates=(0.01, 1e25), seeds=(0,), epochs=3)
+    sets = [dense_examples(world(kinds["segmentation"], 8, s), config) for s in range(2)]
+    (outcome,) = run_bank(encoder(), sets[0], None, sets[1], config, naming=Naming(model="m"))
+    assert outcome.results[0].protocol["lr"] == 0.01
+    assert np.isnan(outcome.results[0].protocol["lr_scores"][1])
+    alone = config.model_copy(update={"learning_rates": (1e25,)})
+    with pytest.raises(ValueError, match="smaller learning rate"):
+        run_bank(encoder(), sets[0], None, sets[1], alone, naming=Naming(model="m"))
+
+
+def test_classification__colours_are_learnt_with_random_crops(encoder, colours):
+    config = bank_config(
+        heads=("linear",),
+        learning_rates=(),
+        schedule=Schedule(lr=0.05),
+        seeds=(0,),
+        epochs=20,
+        augmentation=Augmentation(scale=(0.08, 1.0), flip=0.5),
+    )
+    sets = [class_examples(colours(n, s), config) for n, s in ((16, 0), (8, 1))]
+    (outcome,) = run_bank(encoder(), sets[0], None, sets[1], config, naming=Naming(model="m"))
+    assert outcome.results[0].metric == "top1" and outcome.results[0].value == 100
+
+
+def test_faults_are_named(encoder, world, kinds, colours):
+    config = bank_config()
+    with pytest.raises(ValueError, match="linear probe only"):
+        class_examples(colours(4, 0), config)
+    crops = config.model_copy(update={"augmentation": Augmentation(), "heads": ("linear",)})
+    with pytest.raises(ValueError, match="CropAugmentation"):
+        dense_examples(world(kinds["depth"], 4, 0), crops)
+    pair = [dense_examples(world(kinds[name], 4, 0), config) for name in ("depth", "normals")]
+    with pytest.raises(ValueError, match="same kind"):
+        run_bank(encoder(), pair[0], None, pair[1], config, naming=Naming(model="m"))
+    late = config.model_copy(update={"schedule": Schedule(lr=0.1, warmup_steps=500)})
+    with pytest.raises(ValueError, match="warmup_steps"):
+        run_bank(encoder(), pair[0], None, pair[0], late, naming=Naming(model="m"))
+
+
+def test_config__repetitions_are_refused():
+    for changes in ({"heads": ("linear", "linear")}, {"seeds": (1, 1)}, {"learning_rates": (-1,)}):
+        with pytest.raises(ValueError, match=next(iter(changes))):
+            bank_config(**changes)
+
+
+def test_keys__names_are_unique():
+    names = [key.name for key in keys_of(bank_config())]
+    assert len(set(names)) == len(names) == 12
+    assert HeadKey("linear", 3e-05, 0).name == "linear/lr3e-05/seed0"

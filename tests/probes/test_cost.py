@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch import nn
+
+from cliptex.models.encoder import Features, FrozenEncoder
+from cliptex.probes.bank_config import BankConfig
+from cliptex.probes.cost import Device, Job, cost_of, cost_table, encoder_flops, paper_jobs
+from cliptex.probes.schedule import Schedule
+
+
+class Patches(nn.Module):
+    """One patchify convolution of 4 channels at stride 16."""
+
+    stride, channels = 16, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 16, stride=16, bias=False)
+
+    def forward(self, images: torch.Tensor) -> Features:
+        maps = self.conv(images)
+        pooled = maps.mean((2, 3))
+        return Features(pooled, pooled, {16: maps})
+
+
+PASS = 2 * 4 * 3 * 16 * 16 * 4  # 2 x outputs x kernel x cells of a 32 pixel picture
+HEAD = 2 * 4 * 5 * 4  # 4 channels to 5 outputs on 4 cells
+
+
+def job(**changes) -> Job:
+    values = {"schedule": Schedule(lr=1), "epochs": 2, "batch_size": 4, "resolution": 32}
+    return Job(
+        task="segmentation",
+        dataset="d",
+        train_images=10,
+        test_images=3,
+        outputs=5,
+        config=BankConfig.model_validate({**values, **changes}),
+    )
+
+
+def test_flops__by_hand():
+    encoder = FrozenEncoder(Patches())
+    assert encoder_flops(encoder, 32, dense=True) == (PASS, (4, 2, 2))
+    one = cost_of(job(), encoder)
+    assert (one.steps, one.heads) == (6, 1)
+    assert one.flops == 20 * (PASS + 3 * HEAD) + 3 * (PASS + HEAD)
+    grid = cost_of(job(learning_rates=(1.0, 2.0), seeds=(0, 1, 2)), encoder)
+    choice, refit = 20 * (PASS + 3 * 6 * HEAD), 20 * (PASS + 3 * 3 * HEAD)
+    assert grid.heads == 6 and grid.flops == choice + refit + 3 * (PASS + 3 * HEAD)
+
+
+def test_counting_leaves_the_encoder_where_it_is():
+    encoder = FrozenEncoder(Patches())
+    before = encoder.fingerprint()
+    encoder_flops(encoder, 32, dense=False)
+    assert encoder.fingerprint() == before
+
+
+def test_hours_and_table():
+    assert Device(peak_tflops=100, utilisation=0.5).hours(50e12 * 3600) == pytest.approx(1)
+    text = cost_table([cost_of(job(), FrozenEncoder(Patches()))], Device())
+    assert "10 x 2 + 3" in text and "35% of 312 TFLOP/s" in text
+
+
+def test_paper_jobs__their_counts():
+    counts = {one.dataset: (one.train_images, one.test_images) for one in paper_jobs()}
+    assert counts["voc"] == (10_582, 1_449) and counts["ade20k"] == (20_210, 2_000)
+    assert counts["nyu-depth"] == (795, 654) and counts["imagenet"][0] == 1_281_167
+    assert len(counts) == 6
