@@ -34,6 +34,7 @@ class TrainConfig(BaseModel):
     data: folder of image-text tars (or one tar). labels: folder of label stores.
     tasks: task name -> folder of its expert below `labels`; none is CLIP-FT.
     loss_weights: λ of loss (1), for "clip" and for every task.
+    confidence: tasks whose loss weighs every pixel by the confidence stored with its label.
     steps, epochs, samples: exactly one of them says how long: steps of the optimizer, passes over
         the data, or images seen, both of which end with the step that reaches them.
     resolution: (height, width) pixels of the images; more than one alternate (variable
@@ -63,6 +64,7 @@ class TrainConfig(BaseModel):
     loss_weights: dict[str, float] = Field(
         default_factory=lambda: {"clip": 1.0, "segmentation": 0.1, "depth": 1.0, "normals": 1.0}
     )
+    confidence: tuple[str, ...] = ()
     dense: DenseConfig = DenseConfig()
 
     steps: int | None = Field(default=None, ge=1)
@@ -113,6 +115,8 @@ class TrainConfig(BaseModel):
             raise ValueError(f"loss_weights: no weight for {sorted(missing)}")
         if bad := [name for name, w in self.loss_weights.items() if not 0 <= w < math.inf]:
             raise ValueError(f"loss_weights: {bad} must be finite and not negative")
+        if unknown := sorted(set(self.confidence) - set(self.tasks)):
+            raise ValueError(f"confidence: {unknown} are not among the tasks {sorted(self.tasks)}")
         if not self.resolution:
             raise ValueError("resolution: name at least one (height, width)")
         low, high = self.crop_scale

@@ -113,6 +113,7 @@ def _join(
             scale=config.crop_scale, ratio=config.crop_ratio, flip=config.flip
         ),
         seed=config.seed,
+        confidence=frozenset(config.confidence),
         cache=ByteBudgetCache(config.cache_bytes),
     )
     sampler = Sampler(
@@ -152,6 +153,11 @@ def _open_labels(
             raise ValueError(
                 f"tasks: {task} learns from {TASKS[task].kind.__name__} labels, but "
                 f"{reader.folder} holds {type(reader.kind).__name__}"
+            )
+        if task in config.confidence and not reader.manifest.confidence:
+            raise ValueError(
+                f"confidence: {reader.folder} stores none: label with an expert that says how far "
+                f"to trust it (`cliptex label run --confidence own` or `flip`), or take {task} out"
             )
         coverage = reader.coverage(shards)
         if tell:

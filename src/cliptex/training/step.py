@@ -123,7 +123,7 @@ def _dense_losses(run: Run, batch: Batch, out: CliptexOutput, agreed: Agreed) ->
         targets = batch.targets[name]
         loss = task.loss(out.predictions[name].float(), targets.to(run.world.device))
         if name in agreed.pixels:  # 0 labelled pixels give 0, still in the graph of the head
-            loss = loss * (run.world.size * targets.counted().item() / max(agreed.pixels[name], 1))
+            loss = loss * (run.world.size * targets.counted().item() / (agreed.pixels[name] or 1))
         losses[name] = loss
     return losses
 
