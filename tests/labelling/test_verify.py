@@ -13,7 +13,7 @@ from cliptex.labelling.engine import label_shards
 from cliptex.labelling.verify import verify_labels
 from cliptex.labels.codecs import encode
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
-from cliptex.labels.ledger import ROW, Entry, Status, ledger_path, read_ledger, write_ledger
+from cliptex.labels.ledger import ROW, Entry, Status, ledger_bytes, ledger_path, read_ledger
 from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.store import ShardLabelWriter, add_label
 
@@ -42,7 +42,7 @@ def rewrite(tar: Path, change) -> None:
         )
         for key in change(keys)
     ]
-    write_ledger(ledger_path(tar), entries, ledger.tar_size, ledger.tar_sha256)
+    ledger_path(tar).write_bytes(ledger_bytes(entries, ledger.tar_size, ledger.tar_sha256))
 
 
 def test_a_sound_store(shards, folder: Path, make_expert) -> None:
@@ -127,7 +127,7 @@ def test_a_label_that_does_not_decode(shards, folder: Path) -> None:
         )
         for key, row in zip(ledger.keys, ledger.rows, strict=True)
     ]
-    write_ledger(ledger_path(tar), entries, ledger.tar_size, ledger.tar_sha256)
+    ledger_path(tar).write_bytes(ledger_bytes(entries, ledger.tar_size, ledger.tar_sha256))
     (problem,) = verify_labels(shards, folder).problems
     assert problem.file == tar and "4 unreadable labels, such as '00008'" in problem.what
     assert verify_labels(shards, folder, decode=0).ok
@@ -212,7 +212,7 @@ def shift_confidence(tar: Path, by: int) -> None:
         for key, row in zip(ledger.keys, ledger.rows, strict=True)
     ]
     moved = [replace(e, confidence_offset=e.confidence_offset + by) for e in entries]
-    write_ledger(ledger_path(tar), moved, ledger.tar_size, ledger.tar_sha256)
+    ledger_path(tar).write_bytes(ledger_bytes(moved, ledger.tar_size, ledger.tar_sha256))
 
 
 def test_inference__needs_the_same_expert(shards, folder: Path, make_expert) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
+import sys
 import tempfile
 from collections import Counter
+from itertools import count, groupby
 from pathlib import Path
 
 import numpy as np
 import pytest
 from upath import UPath
 
-from cliptex.files import walk
+from cliptex.files import sha256_file, walk
 from cliptex.labels import commit
 from cliptex.labels.codecs import encode
 from cliptex.labels.kinds import ClassMap
-from cliptex.labels.ledger import Entry, Status, read_ledger, write_ledger
+from cliptex.labels.ledger import Entry, Status, ledger_bytes, read_ledger
 from cliptex.labels.writer import ShardLabelWriter, committed_shards, is_committed
 
 
@@ -33,7 +36,7 @@ def test_ledger__round_trip(tmp_path: Path) -> None:
         Entry(key="a", status=Status.DECODE_ERROR),
     ]
     path = tmp_path / "x.ledger"
-    write_ledger(path, entries, 99, "ab" * 32)
+    path.write_bytes(ledger_bytes(entries, 99, "ab" * 32))
     ledger = read_ledger(path)
     assert len(ledger) == 4 and ledger.tar_size == 99 and ledger.tar_sha256 == "ab" * 32
     assert [ledger.find(entry.key) for entry in entries] == [0, 1, 2, 3]
@@ -41,7 +44,7 @@ def test_ledger__round_trip(tmp_path: Path) -> None:
     assert ledger.rows[0]["size"] == 2**33
     assert ledger.message(1) == ledger.message(2) == "lost <X> again", "addresses differ per run"
     assert ledger.message(0) == ledger.message(3) == ""
-    write_ledger(path, [], 0, "00" * 32)
+    path.write_bytes(ledger_bytes([], 0, "00" * 32))
     assert read_ledger(path).find("a") is None
 
 
@@ -62,6 +65,94 @@ def test_writer__of_two_the_first_to_commit_stays(tmp_path: Path) -> None:
         two.commit()
     assert sorted(tree(tmp_path)) == ["0.ledger", "0.tar"]
     assert read_ledger(tmp_path / "0.ledger").counts() == Counter({Status.OK: 1})
+
+
+REPLACING = """
+import os, shutil, signal, sys
+from pathlib import Path
+from cliptex.labels.ledger import Status
+from cliptex.labels.writer import ShardLabelWriter
+
+def commit(folder, message, replace):
+    with ShardLabelWriter(folder, "0.tar") as writer:
+        writer.fail("k", Status.EXPERT_ERROR, message)
+        writer.commit(replace=replace)
+
+def counted(step):
+    def do(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*arguments, **options)
+    return do
+
+for number in range(1, 1000):
+    folder = Path(sys.argv[1]) / str(number)
+    commit(folder, "old", False)
+    child = os.fork()
+    if child == 0:
+        left = number
+        os.fsync = counted(os.fsync)
+        Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+        commit(folder, "new", True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+def test_writer__that_replaces_and_is_killed_at_any_step(tmp_path: Path) -> None:
+    """A ledger is that of the tar beside it, or there is a tar alone: nothing is ever lost."""
+    subprocess.run([sys.executable, "-c", REPLACING, str(tmp_path)], check=True)
+    states: list[str] = []
+    for folder in sorted(tmp_path.iterdir(), key=lambda path: int(path.name)):
+        commit.remove_abandoned(folder)
+        assert (folder / "0.tar").exists()
+        if is_committed(folder, "0.tar"):
+            ledger = read_ledger(folder / "0.ledger")
+            assert ledger.tar_sha256 == sha256_file(folder / "0.tar")
+            states.append(ledger.message(0))
+        else:
+            states.append("alone")
+    order = [state for state, _ in groupby(states)]
+    assert order == ["old", "alone", "new"] and states.count("old") >= 3
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_writer__that_replaces_on_a_full_disk__leaves_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Whether the tar or the ledger is the one that finds no room."""
+    label = encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8))
+    with ShardLabelWriter(tmp_path, "0.tar") as writer:
+        writer.add("k", label)
+        writer.commit()
+    before, real, calls = tree(tmp_path), os.fsync, count(1)
+
+    def full(descriptor: int) -> None:
+        if next(calls) == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(commit.os, "fsync", full)
+    with (
+        pytest.raises(OSError, match="free some space"),
+        ShardLabelWriter(tmp_path, "0.tar") as writer,
+    ):
+        writer.fail("k", Status.EXPERT_ERROR)
+        writer.commit(replace=True)
+    assert tree(tmp_path) == before
+
+
+def test_writer__replaces_a_remote_shard(memory: UPath) -> None:
+    for message in ("old", "new"):
+        with ShardLabelWriter(memory, "0.tar") as writer:
+            writer.fail("k", Status.EXPERT_ERROR, message)
+            writer.commit(replace=True)
+        ledger = read_ledger(memory / "0.ledger")
+        assert ledger.message(0) == message
+        assert ledger.tar_sha256 == sha256_file(memory / "0.tar")
 
 
 def test_writer__refuses_to_leave_the_folder(tmp_path: Path) -> None:
@@ -106,6 +197,27 @@ def test_abandoned_files_go_living_ones_stay(tmp_path: Path) -> None:
         assert not dead.exists()
         living.commit()
     assert tree(tmp_path) == {os.path.join("sub", "1.tar"): b"whole"}
+
+
+def test_a_name_that_a_living_run_took_over__stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the sweep's opening and its locking, the owner lets go and another takes the name."""
+    path, opened, made = tmp_path / ".0.tar.lock.cliptex-tmp", Path.open, []
+    path.write_bytes(b"")
+
+    def open_then_lose(self: Path, *arguments, **options):
+        file = opened(self, *arguments, **options)
+        if not made:
+            path.unlink()
+            made.append(opened(path, "ab"))
+        return file
+
+    monkeypatch.setattr(Path, "open", open_then_lose)
+    assert commit.remove_abandoned(tmp_path) == 0
+    assert path.exists()
+    made[0].close()
+    assert commit.remove_abandoned(tmp_path) == 1
 
 
 def test_remote__whole_or_absent(memory: UPath, tmp_path: Path, monkeypatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from cliptex.labels.codecs import CODECS, codec_name
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
-from cliptex.labels.ledger import ROW, Entry, Status, read_ledger, write_ledger
+from cliptex.labels.ledger import ROW, Entry, Status, ledger_bytes, read_ledger
 from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.store import ShardLabelWriter, add_label
@@ -111,7 +111,7 @@ def test_ledger__byte_by_byte(tmp_path: Path) -> None:
         Entry(key="a", status=Status.OK, **places, **reliable),
         Entry(key="bcd", status=Status.EXPERT_ERROR, message="lost"),
     ]
-    write_ledger(path, entries, 10240, "ab" * 32)
+    path.write_bytes(ledger_bytes(entries, 10240, "ab" * 32))
     assert path.read_bytes() == expected and len(row) == ROW.itemsize == 53
     as_version_1(path)
     old = read_ledger(path)
@@ -121,7 +121,7 @@ def test_ledger__byte_by_byte(tmp_path: Path) -> None:
 
 def test_ledger__of_a_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "0.ledger"
-    write_ledger(path, [], 0, "00" * 32)
+    path.write_bytes(ledger_bytes([], 0, "00" * 32))
     data = bytearray(path.read_bytes())
     data[8] = 3
     path.write_bytes(data)

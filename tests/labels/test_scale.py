@@ -18,7 +18,7 @@ from PIL import Image
 from cliptex.labelling.verify import verify_labels
 from cliptex.labels.codecs import Encoded, encode
 from cliptex.labels.kinds import ClassMap
-from cliptex.labels.ledger import Entry, Ledger, Status, read_ledger, write_ledger
+from cliptex.labels.ledger import Entry, Ledger, Status, ledger_bytes, read_ledger
 from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.writer import ShardLabelWriter
@@ -169,7 +169,7 @@ def test_everything_loaded__takes_little_memory(make: Callable[[int, int], Place
 def ledger_of(folder: Path, keys: list[str], failed: frozenset[str] = frozenset()) -> Ledger:
     status = {True: Status.BAD_LABEL, False: Status.OK}
     entries = [Entry(key=key, status=status[key in failed]) for key in keys]
-    write_ledger(folder / "x.ledger", entries, 0, "0" * 64)
+    (folder / "x.ledger").write_bytes(ledger_bytes(entries, 0, "0" * 64))
     return read_ledger(folder / "x.ledger")
 
 

@@ -124,7 +124,7 @@ def retry(
     for model in _experts(expert, weights, device, precision, confidence):
         failures = find_failures(shards, labels, model.spec.name)
         print(failures)
-        if failures.shards:
+        if failures.due:
             report = label_shards(
                 shards,
                 model,
@@ -132,7 +132,7 @@ def retry(
                 batch_size=batch_size,
                 max_side=failures.max_side,
                 retry_failed=True,
-                only=tuple(failures.shards),
+                only=failures.due,
             )
             _print([report])
 

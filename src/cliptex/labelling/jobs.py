@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, exists
 from cliptex.labels.ledger import Status, ledger_path, read_ledger
 from cliptex.labels.writer import is_committed, label_tar
 
@@ -12,11 +12,17 @@ from cliptex.labels.writer import is_committed, label_tar
 def is_due(folder: AnyPath, shard: str, redo: bool) -> bool:
     """Whether a shard has no labels in `LABELS/EXPERT` yet.
 
-    With `redo` it is due if it has, and the expert failed on some of its images.
+    With `redo` it is due if the expert failed on some of its images, or if its tar has no ledger:
+    a run that labelled it anew may have been killed between the two.
     """
     if not redo:
         return not is_committed(folder, shard)
-    return failed_images(folder, shard) > 0
+    return is_unfinished(folder, shard) or failed_images(folder, shard) > 0
+
+
+def is_unfinished(folder: AnyPath, shard: str) -> bool:
+    """Whether a shard's tar of labels has no ledger, and so does not count."""
+    return not is_committed(folder, shard) and exists(label_tar(folder, shard))
 
 
 def failed_images(folder: AnyPath, shard: str) -> int:

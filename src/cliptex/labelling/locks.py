@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from cliptex.files import AnyPath
+from cliptex.labels.commit import is_at
 from cliptex.labels.writer import label_tar
 
 
@@ -39,7 +39,7 @@ class ShardLock:
             except BlockingIOError:
                 file.close()
                 return None
-            if _is_at(path, file):
+            if is_at(path, file):
                 return cls(path, file)
             file.close()  # its last owner removed it between our opening and locking it
 
@@ -60,11 +60,3 @@ class ShardLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
-
-
-def _is_at(path: Path, file: IO[bytes]) -> bool:
-    """Whether an open file is still the one that `path` names."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False

@@ -64,10 +64,19 @@ class CommitFile:
         except OSError as error:
             raise explain_full_disk(error, self.path) from error
 
+    def prepare(self) -> None:
+        """Bring the bytes to the disk: only a rename, or the network, may fail after this."""
+        try:
+            self._file.flush()
+            if isinstance(self.path, Path):
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise explain_full_disk(error, self.path) from error
+
     def commit(self) -> None:
         """Bring the bytes to the disk, or over the network, and the file to its place."""
         try:
-            self._file.flush()
+            self.prepare()
             if isinstance(self.path, Path):
                 self._commit_local(self.path)
             else:
@@ -78,7 +87,6 @@ class CommitFile:
             self.discard()
 
     def _commit_local(self, path: Path) -> None:
-        os.fsync(self._file.fileno())
         if self._exclusive:
             os.link(self._temporary, path)
             self._temporary.unlink()
@@ -130,11 +138,29 @@ def remove_abandoned(folder: AnyPath) -> int:
         try:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-                removed += 1
+                if is_at(path, file):  # else a living run has made one of that name since
+                    path.unlink(missing_ok=True)
+                    removed += 1
         except (BlockingIOError, FileNotFoundError):
             continue
     return removed
+
+
+def is_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether an open file is still the one that `path` names."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def remove_committed(path: AnyPath) -> None:
+    """Remove a file, if it is there, before anything that follows can be on the disk."""
+    if isinstance(path, Path):
+        path.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    elif exists(path):
+        path.unlink()
 
 
 def _open_locked(path: Path) -> tuple[Path, IO[bytes]]:
@@ -153,7 +179,7 @@ def _open_locked(path: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
+    """Make a rename or a removal durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

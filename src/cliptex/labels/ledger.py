@@ -22,7 +22,6 @@ from functools import cached_property
 import numpy as np
 
 from cliptex.files import AnyPath
-from cliptex.labels.commit import write_committed
 
 MAGIC = b"CLIPTEXL"
 VERSION = 2
@@ -158,10 +157,10 @@ def ledger_path(tar: AnyPath) -> AnyPath:
     return tar.with_suffix(".ledger")
 
 
-def write_ledger(
-    path: AnyPath, entries: Sequence[Entry], tar_size: int, tar_sha256: str, image_size: int = 0
-) -> None:
-    """Write the ledger whole: the last step of a shard's commit."""
+def ledger_bytes(
+    entries: Sequence[Entry], tar_size: int, tar_sha256: str, image_size: int = 0
+) -> bytes:
+    """A whole ledger, whose writing is the last step of a shard's commit."""
     messages: dict[str, int] = {}
     lines = [_line(entry, messages) for entry in entries]
     rows = np.array(lines, dtype=ROW)
@@ -181,7 +180,7 @@ def write_ledger(
         zlib.crc32(body),
         image_size,
     )
-    write_committed(path, header + body)
+    return header + body
 
 
 def _line(entry: Entry, messages: dict[str, int]) -> tuple[int, ...]:

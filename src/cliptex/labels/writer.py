@@ -10,9 +10,9 @@ from types import TracebackType
 
 from cliptex.files import AnyPath, exists, own, walk
 from cliptex.labels.codecs import EXTENSION, Encoded
-from cliptex.labels.commit import CommitFile
+from cliptex.labels.commit import CommitFile, remove_committed
 from cliptex.labels.extras import CONFIDENCE_EXTENSION
-from cliptex.labels.ledger import Entry, Status, ledger_path, write_ledger
+from cliptex.labels.ledger import Entry, Status, ledger_bytes, ledger_path
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -91,18 +91,22 @@ class ShardLabelWriter:
         """Bring tar, then ledger, to their places.
 
         Where another run committed the shard meanwhile, its labels stay (`replace` overrides).
+        Both files are on the disk before the old ones go, so a full disk leaves these as they are;
+        a kill between the renames leaves a tar without a ledger.
         """
-        ledger = ledger_path(self._tar)
-        if exists(ledger):
-            if not replace:
-                return
-            ledger.unlink()
+        path = ledger_path(self._tar)
+        if exists(path) and not replace:
+            return
         self._write(b"\0" * (2 * BLOCK))
         self._write(b"\0" * (-self._position % tarfile.RECORDSIZE))
-        self._file.commit()
-        write_ledger(
-            ledger, self._entries, self._position, self._hash.hexdigest(), self._image_size
-        )
+        self._file.prepare()
+        with CommitFile(path) as ledger:
+            digest = self._hash.hexdigest()
+            ledger.write(ledger_bytes(self._entries, self._position, digest, self._image_size))
+            ledger.prepare()
+            remove_committed(path)  # a ledger never stands beside another tar than its own
+            self._file.commit()
+            ledger.commit()
 
     def _member(self, name: str, data: bytes | None) -> tuple[int, int]:
         """Append one tar member; returns its data's offset and size, zeros where there is none."""
