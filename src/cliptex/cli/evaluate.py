@@ -7,7 +7,14 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes
 
-from cliptex.cli.probing import ProbeOptions, checkpoint_of, cost_text, fast_rows, paper_rows
+from cliptex.cli.probing import (
+    ProbeOptions,
+    checkpoint_of,
+    cost_text,
+    fast_rows,
+    learnt_from,
+    paper_rows,
+)
 
 
 def probe(options: Annotated[ProbeOptions, OmitArgPrefixes]) -> None:
@@ -46,7 +53,8 @@ def zeroshot(
         images: folder of the images of a Karpathy JSON; by default the folder it lies in.
         split: split that is scored.
         resolution: side in pixels to which every picture is resized.
-        leak: mark the rows: an expert learnt from this data set.
+        leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
+            folder says so (provenance.json).
     """
     from cliptex.datasets.folders import ImageFolder
     from cliptex.datasets.karpathy import Karpathy
@@ -56,13 +64,16 @@ def zeroshot(
     from cliptex.zeroshot.encode import ZeroShotConfig
     from cliptex.zeroshot.retrieve import run_retrieval
 
-    names = {"model": name or model, "checkpoint": checkpoint_of(model), "leak": leak}
+    names: dict[str, Any] = {"model": name or model, "checkpoint": checkpoint_of(model)}
     config = ZeroShotConfig(resolution=resolution)
     clip = load_clip(model)
     if dataset == "folder":
-        outcome = run_zeroshot(clip, ImageFolder(root, split), config, **names)
+        images_of = ImageFolder(root, split)
+        names["leak"] = leak or learnt_from(model, images_of)
+        outcome = run_zeroshot(clip, images_of, config, **names)
     else:
         pairs = Karpathy(root, root.parent if images is None else images, split)
+        names["leak"] = leak or learnt_from(model, pairs)
         outcome = run_retrieval(clip, pairs, config, **names)
     append_results(out, outcome.results)
     _show(outcome.results, out)

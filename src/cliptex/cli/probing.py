@@ -53,7 +53,8 @@ class ProbeOptions:
     features: folder in which the paper recipe keeps features (needs --no-augmentation).
     features_dtype: how they are kept.
     features_gib: refuse to keep more than this.
-    leak: mark the rows: an expert learnt from this data set.
+    leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
+        folder says so (provenance.json).
     dry_run: only print images, steps, arithmetic, memory and GPU-hours of the paper recipe;
         without a data set, those of all probes of the paper.
     peak_tflops: of the GPU that --dry-run assumes.
@@ -146,12 +147,13 @@ def fast_rows(options: ProbeOptions) -> list[Result]:
         raise ValueError("--probe: the fast recipe trains linear heads only; add --recipe paper")
     run = run_classification_probe if options.dataset == "folder" else run_dense_probe
     splits = options.splits()
+    leak = options.leak or learnt_from(options.model, splits[2])
     encoder = FrozenEncoder(load_clip(options.model).image)
     memory = FeatureMemory(2 << 30) if len(options.seeds) > 1 else None
     rows = []
     for seed in options.seeds:
         config = ProbeConfig(seed=seed, **options.asked())
-        names = {"model": options.name or options.model, "leak": options.leak}
+        names = {"model": options.name or options.model, "leak": leak}
         names["checkpoint"] = checkpoint_of(options.model)
         rows += run(encoder, *splits, config, memory=memory, **names).results
     return rows
@@ -167,7 +169,7 @@ def paper_rows(options: ProbeOptions) -> list[Result]:
     naming = Naming(
         model=options.name or options.model,
         checkpoint=checkpoint_of(options.model),
-        leak=options.leak,
+        leak=options.leak or learnt_from(options.model, test),
     )
     storage = Storage(state=options.state, features=_store(options))
     encoder = FrozenEncoder(load_clip(options.model).image)
@@ -228,6 +230,13 @@ def _store(options: ProbeOptions) -> FeatureStore | None:
         return None
     budget = round(options.features_gib * 2**30)
     return FeatureStore(options.features, options.features_dtype, budget)
+
+
+def learnt_from(model: str, dataset: Any) -> bool:
+    """Whether an expert behind `model` learnt from the images of `dataset`, as far as recorded."""
+    from cliptex.models.provenance import read_provenance
+
+    return dataset.name in read_provenance(model).learnt_from
 
 
 def checkpoint_of(model: str) -> str:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cliptex.models.clip import Clip, save_clip
+from cliptex.models.provenance import Provenance, write_provenance
 from cliptex.training.checkpoint import CHECKPOINTS, FINAL, new_folder, whole_state
 from cliptex.training.network import Network
 from cliptex.training.state import Ema
@@ -19,20 +20,22 @@ FINAL_EMA = "final-ema"
 _CLIP = "clip."
 
 
-def save_final(model: Network, out: Path, ema: Ema | None = None) -> Path:
+def save_final(
+    model: Network, out: Path, ema: Ema | None = None, provenance: Provenance | None = None
+) -> Path:
     """Write `out`/checkpoints/final, whole or not at all, and return it; all ranks call together.
 
     model.safetensors and model.json are the CLIP's. heads.safetensors, written where there were
     tasks, holds the pyramid and the heads by their names in `Cliptex`. The same for the averages
-    of `ema` comes first, in `final-ema`.
+    of `ema` comes first, in `final-ema`. `provenance` is written beside both.
     """
     if ema is not None:
         with ema.in_place():
-            _write(model, out / CHECKPOINTS / FINAL_EMA)
-    return _write(model, out / CHECKPOINTS / FINAL)
+            _write(model, out / CHECKPOINTS / FINAL_EMA, provenance)
+    return _write(model, out / CHECKPOINTS / FINAL, provenance)
 
 
-def _write(model: Network, target: Path) -> Path:
+def _write(model: Network, target: Path, provenance: Provenance | None) -> Path:
     state = whole_state(model)
     if not dist.is_initialized() or dist.get_rank() == 0:
         with new_folder(target) as folder:
@@ -40,6 +43,8 @@ def _write(model: Network, target: Path) -> Path:
             rest = {name: t for name, t in state.items() if not name.startswith(_CLIP)}
             if rest:
                 save_file(rest, folder / HEADS)
+            if provenance is not None:
+                write_provenance(folder, provenance)
     if dist.is_initialized():
         dist.barrier()
     return target

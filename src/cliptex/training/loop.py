@@ -19,6 +19,7 @@ import torch
 from cliptex.console import say, track
 from cliptex.data.joined import Batch
 from cliptex.data.loader import load_batches
+from cliptex.models.provenance import write_provenance
 from cliptex.training.checkpoint import CHECKPOINTS, FINAL, load_notes, load_state, save_state
 from cliptex.training.config import TrainConfig
 from cliptex.training.distributed import World, join_world
@@ -28,7 +29,7 @@ from cliptex.training.memory import keep_freed_memory
 from cliptex.training.meter import Meter
 from cliptex.training.optimizer import lr_at, set_lr
 from cliptex.training.runfolder import RunLog, open_run
-from cliptex.training.setup import Run, prepare
+from cliptex.training.setup import Run, prepare, provenance_of
 from cliptex.training.state import Progress
 from cliptex.training.step import Agreed, StepReport, agree, train_step
 
@@ -71,8 +72,11 @@ def train(config: TrainConfig, out: Path) -> Path:
             start = load_state(out, run.model, run.optimizer, run.ema) or 0
             if start:
                 _say(world, f"going on after step {start} of {run.steps}")
+            provenance = provenance_of(run)
+            if world.main:
+                write_provenance(out, provenance)
             _loop(run, out, start)
-        return save_final(run.model, out, run.ema)
+        return save_final(run.model, out, run.ema, provenance)
 
 
 def _say(world: World, text: str) -> None:

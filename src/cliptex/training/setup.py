@@ -14,6 +14,7 @@ from cliptex.data.joined import JoinedDataset
 from cliptex.data.sampler import Sampler
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.reader import LabelReader
+from cliptex.models.provenance import Provenance, merged, of_experts, read_provenance
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.tasks import TASKS, Task
 from cliptex.training.config import TrainConfig
@@ -79,6 +80,13 @@ def prepare(config: TrainConfig, world: World | None = None) -> Run:
         scale=LossScale(config.precision == "fp16"),
         ema=None if config.ema is None else Ema(model, config.ema),
     )
+
+
+def provenance_of(run: Run) -> Provenance:
+    """What the experts of the run's labels learnt from, and those of the model it starts from."""
+    manifests = [reader.manifest for reader in run.dataset.labels.values()]
+    experts = of_experts({manifest.expert: manifest.learnt_from for manifest in manifests})
+    return merged([read_provenance(run.config.model.name or ""), experts])
 
 
 def open_data(

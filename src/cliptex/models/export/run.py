@@ -18,6 +18,7 @@ from cliptex.models.export.open_clip_folder import check_open_clip, write_open_c
 from cliptex.models.export.source import Checkpoint, load_checkpoint
 from cliptex.models.export.timm_tower import CODE as TIMM_CODE
 from cliptex.models.export.timm_tower import check_timm, write_timm
+from cliptex.models.provenance import read_provenance, write_provenance
 
 Target = Literal["open-clip", "timm", "hf", "onnx"]
 # Largest difference from the original that an export may have.
@@ -73,6 +74,8 @@ def export_clip(
             f"{BOUNDS[target]:g}: do not use it"
         )
     write_card(card, source, out, difference)
+    if (provenance := read_provenance(checkpoint)).experts:
+        write_provenance(out, provenance)
     return Export(out, difference, tuple(card.notes))
 
 
