@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cliptex.experts.catlip import load_catlip_maskrcnn, read
+from cliptex.experts.catlip import detect, load_catlip_maskrcnn, read
+from cliptex.experts.protocol import Placement, Precision
 from cliptex.models.detection.plain_vit import VitForm
 from cliptex.models.vit_detector import DetectorForm, build_vit_maskrcnn
 
+BF16: Precision = "bfloat16"
 TINY = DetectorForm(VitForm(16, 1, 2, 32, 9), width=8, hidden=16, score_threshold=0.0)
 
 
@@ -39,6 +42,41 @@ def test_expert__labels_images_of_any_size(weights: Path) -> None:
         (alone,) = expert.predict([image])
         assert (alone.label != found.label).mean() < 0.01
     assert expert.spec.learnt_from == ("coco",)
+
+
+def test_half_precision__what_is_not_finite_is_computed_again(weights: Path) -> None:
+    """The backbone gives NaN under autocast: heads drop it silently and would find nothing."""
+    image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    (expected,) = load_catlip_maskrcnn(weights, form=TINY, side=64).predict([image])
+    assert expected.instances
+    expert = load_catlip_maskrcnn(weights, form=TINY, side=64, placement=Placement("cpu", BF16))
+    heads_in_half: list[bool] = []
+
+    def spoil(module: Any, args: Any, pyramid: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {
+            name: x * torch.nan if torch.is_autocast_enabled("cpu") else x
+            for name, x in pyramid.items()
+        }
+
+    model = expert.network.get_submodule("model")
+    model.get_submodule("backbone").register_forward_hook(spoil)
+    for name in ("rpn", "roi_heads"):
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda module, args: heads_in_half.append(torch.is_autocast_enabled("cpu"))
+        )
+    (found,) = expert.predict([image])
+    np.testing.assert_array_equal(found.label, expected.label)
+    assert found.instances == expected.instances and heads_in_half == [False] * 4
+
+
+def test_detect__equals_the_network_s_own_forward(weights: Path) -> None:
+    network = load_catlip_maskrcnn(weights, form=TINY, side=64).network
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for ours, theirs in zip(detect(network, images), network(list(images)), strict=True):
+            assert len(theirs["scores"])
+            for name, value in theirs.items():
+                torch.testing.assert_close(ours[name], value)
 
 
 def test_read__paints_counts_and_survives_no_instance() -> None:

@@ -113,7 +113,8 @@ def depth_anything_metric() -> Built:
     return depth_anything("metric")
 
 
-def zoedepth() -> Built:
+def zoedepth(heads: tuple[str, ...] = ("nyu",)) -> Built:
+    limits = {"nyu": 10.0, "kitti": 80.0}
     config = transformers.ZoeDepthConfig(
         backbone_config={
             "model_type": "beit",
@@ -130,13 +131,24 @@ def zoedepth() -> Built:
         bin_embedding_dim=8,
         num_relative_features=8,
         num_attractors=[2, 2, 2, 2],
-        bin_configurations=[{"n_bins": 4, "min_depth": 0.001, "max_depth": 10.0, "name": "nyu"}],
+        bin_configurations=[
+            {"n_bins": 4, "min_depth": 0.001, "max_depth": limits[name], "name": name}
+            for name in heads
+        ],
+        num_patch_transformer_layers=4,
+        patch_transformer_hidden_size=128,  # fixed in its classifier
+        patch_transformer_intermediate_size=16,
+        patch_transformer_num_attention_heads=2,
         **NECK,
     )
     processor = transformers.ZoeDepthImageProcessor(
         size={"height": 64, "width": 96}, ensure_multiple_of=32
     )
     return transformers.ZoeDepthForDepthEstimation(config), processor
+
+
+def zoedepth_two_heads() -> Built:
+    return zoedepth(("nyu", "kitti"))
 
 
 def depth_pro() -> Built:
@@ -207,6 +219,7 @@ BUILDERS: dict[str, Callable[[], Built]] = {
     "depth-anything": depth_anything,
     "depth-anything-metric": depth_anything_metric,
     "zoedepth": zoedepth,
+    "zoedepth-two-heads": zoedepth_two_heads,
     "depth-pro": depth_pro,
     "glpn": glpn,
     "tipsv2": tipsv2,
@@ -291,6 +304,31 @@ def test_zoedepth__padding_is_cut_off(folder) -> None:
     plane[top:-top, left:-left] = METRES
     label = answer(load_hub_depth(folder("zoedepth")), predicted_depth=plane)
     assert label.shape == (64, 96) and np.allclose(label, 1 / METRES, rtol=1e-4)
+
+
+def test_zoedepth__an_image_picks_its_head_alone(folder) -> None:
+    """Dark images vote for one head, bright ones for the other, twice as loudly."""
+    expert = load_hub_depth(folder("zoedepth-two-heads"))
+    brightness: list[torch.Tensor] = []
+    expert.network.register_forward_pre_hook(
+        lambda module, args, kwargs: brightness.append(kwargs["pixel_values"].mean(dim=(1, 2, 3))),
+        with_kwargs=True,
+    )
+
+    def vote(module: Any, args: Any, logits: torch.Tensor) -> torch.Tensor:
+        bright = brightness[-1] > 0
+        return torch.stack([torch.where(bright, 0, 1), torch.where(bright, 2, 0)], dim=1).float()
+
+    head = expert.network.metric_head
+    head.mlp_classifier.register_forward_hook(vote)
+    for parameter in head.seed_bin_regressors["kitti"].parameters():
+        parameter.add_(2)  # other depths than the first head's
+    images = [np.full((64, 96, 3), value, np.uint8) for value in (10, 245)]
+    alone = [expert.predict([image])[0].label for image in images]
+    together = [found.label for found in expert.predict(images)]
+    for single, batched in zip(alone, together, strict=True):
+        assert np.allclose(single, batched, rtol=1e-3)
+    assert not np.allclose(alone[0], alone[1], rtol=0.1)
 
 
 @pytest.mark.parametrize("name", RELATIVE)

@@ -16,6 +16,7 @@ from cliptex.experts.composite import DETECTOR_SCORE, predict_instances
 from cliptex.experts.postprocess import MAX_SIDE
 from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
+from cliptex.experts.torchvision_detectors import detect_whole
 from cliptex.experts.weights import load_exactly, read_weights
 from cliptex.files import sha256_file
 from cliptex.labels.codecs import fitted_size
@@ -75,7 +76,7 @@ def to_input(image: np.ndarray, side: int) -> Tensor:
 
 def detect(network: nn.Module, images: Tensor) -> list[Outputs]:
     """torchvision's outputs per image: masks (n, 1, side, side), labels and scores (n,), boxes."""
-    return network(list(images))
+    return detect_whole(network.get_submodule("model"), images)
 
 
 def read(found: Outputs, size: tuple[int, int]) -> Prediction:

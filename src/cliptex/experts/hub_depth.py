@@ -113,7 +113,7 @@ def load_hub_depth(
     )
     adapter = Adapter(
         prepare=lambda image: network_input(processor, image),
-        forward=_forward,
+        forward=_one_by_one if _votes_as_a_batch(config) else _forward,
         read=_reader(kind, family, _area(processor, family)),
     )
     return TorchExpert(_spec(checkpoint, kind, processor, family), network, adapter, placement)
@@ -210,6 +210,26 @@ def _forward(network: Any, batch: Tensor) -> list[Outputs]:
     if angles is None:
         return [{"depth": depth} for depth in depths]
     return [{"depth": depth, "angle": angle} for depth, angle in zip(depths, angles, strict=True)]
+
+
+def _votes_as_a_batch(config: Any) -> bool:
+    """ZoeDepth with several heads: transformers sums the images' votes on which head answers."""
+    return config.model_type == "zoedepth" and len(config.bin_configurations) > 1
+
+
+def _one_by_one(network: Any, batch: Tensor) -> list[Outputs]:
+    """As `_forward`, an image at a time, so that no image has a say in another's label."""
+    return [outputs for image in batch for outputs in _forward(network, image[None])]
+
+
+def _votes_as_a_batch(config: Any) -> bool:
+    """ZoeDepth with several heads: transformers sums the images' votes on which head answers."""
+    return config.model_type == "zoedepth" and len(config.bin_configurations) > 1
+
+
+def _one_by_one(network: Any, batch: Tensor) -> list[Outputs]:
+    """As `_forward`, an image at a time, so that no image has a say in another's label."""
+    return [outputs for image in batch for outputs in _forward(network, image[None])]
 
 
 def to_disparity(found: Outputs, measure: Measure) -> Tensor:

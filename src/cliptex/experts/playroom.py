@@ -20,6 +20,7 @@ from cliptex.experts.composite import composite_instances
 from cliptex.experts.playroom_nets import DenseRegressor, build_detector
 from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
+from cliptex.experts.torchvision_detectors import detect_whole
 from cliptex.files import sha256_file
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 
@@ -44,11 +45,6 @@ def to_network_input(image: np.ndarray) -> Tensor:
 def _each(network: nn.Module, images: Tensor) -> list[Outputs]:
     """A dense network's output, image by image."""
     return [{"output": output} for output in network(images)]  # (C, H, W) each
-
-
-def _detect(network: nn.Module, images: Tensor) -> list[Outputs]:
-    """Mask R-CNN's instances: masks (n, 1, H, W), labels (n,), scores (n,), boxes (n, 4)."""
-    return network(list(images))
 
 
 def _read_instances(found: Outputs, size: tuple[int, int]) -> Prediction:
@@ -77,7 +73,7 @@ def _read_normals(found: Outputs, size: tuple[int, int]) -> Prediction:
 
 
 _ADAPTERS = {
-    "segmentation": Adapter(to_network_input, _detect, _read_instances),
+    "segmentation": Adapter(to_network_input, detect_whole, _read_instances),
     "depth": Adapter(to_network_input, _each, _read_disparity),
     "normals": Adapter(to_network_input, _each, _read_normals),
 }

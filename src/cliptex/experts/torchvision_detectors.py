@@ -150,6 +150,24 @@ def _heads(
     return detections
 
 
+def detect_whole(network: Any, batch: Tensor) -> list[Outputs]:
+    """What a Mask R-CNN's own `forward` finds in images (B, 3, H, W), and `features` as above.
+
+    masks (n, 1, H, W) soft, labels and scores (n,), boxes (n, 4) in pixels.
+    """
+    images, _ = network.transform(list(batch))
+    pyramid = network.backbone(images.tensors)
+    with torch.autocast(batch.device.type, enabled=False):
+        pyramid = {name: x.float() for name, x in pyramid.items()}
+        found = _heads(network, images.tensors, pyramid, images.image_sizes)
+        sizes = [(image.shape[1], image.shape[2]) for image in batch]
+        found = network.transform.postprocess(found, images.image_sizes, sizes)
+    return [
+        {**one, "features": torch.stack([x[i].sum() for x in pyramid.values()])}
+        for i, one in enumerate(found)
+    ]
+
+
 def _read(outputs: Outputs, image_size: tuple[int, int]) -> Prediction:
     size = fitted_size(image_size, MAX_SIDE)
     return predict_instances(
