@@ -57,9 +57,8 @@ def test_maps_at_other_sizes(tiny: Callable[..., Clip], family: str) -> None:
     encoder = tiny(family).image
     cells = (encoder.image_size // encoder.stride + 1, encoder.image_size // encoder.stride - 1)
     features = encoder(rand(2, 3, cells[0] * encoder.stride, cells[1] * encoder.stride))
-    (dense,) = features.maps.values()
-    assert list(features.maps) == [encoder.stride]
-    assert dense.shape == (2, encoder.channels, *cells)
+    assert max(features.maps) == encoder.stride
+    assert features.maps[encoder.stride].shape == (2, encoder.channels, *cells)
     assert features.embedding.isfinite().all()
 
 
@@ -75,6 +74,34 @@ def test_maps_lie_where_the_picture_is(tiny: Callable[..., Clip], family: str) -
     first, second = (encoder(x).maps[cell] for x in (images, changed))
     change = (first - second).abs().sum(1)[0]  # (h, w)
     assert change.argmax() == change.shape[1] - 1
+
+
+@pytest.mark.parametrize(
+    ("family", "widths"),
+    [
+        ("vit", {8: 32}),
+        ("timm-vit", {16: 64}),
+        ("resnet", {4: 32, 8: 64, 16: 128, 32: 256}),
+        ("timm-cnn", {4: 24, 8: 32, 16: 48, 32: 256}),
+    ],
+)
+@torch.no_grad()
+def test_maps__of_every_stage_of_a_cnn(
+    tiny: Callable[..., Clip], family: str, widths: dict[int, int]
+) -> None:
+    encoder = tiny(family).image
+    maps = encoder(rand(2, 3, 64, 96)).maps
+    expected = {s: (2, width, 64 // s, 96 // s) for s, width in widths.items()}
+    assert {stride: tuple(x.shape) for stride, x in maps.items()} == expected
+    assert list(maps) == sorted(maps)
+
+
+@torch.no_grad()
+def test_maps__are_the_inputs_of_the_next_stage(tiny: Callable[..., Clip]) -> None:
+    encoder = tiny("resnet").image
+    maps = encoder(rand(1, 3, 64, 64)).maps
+    assert torch.equal(encoder.tower.layer4(maps[16]), maps[32])  # pyright: ignore
+    assert torch.equal(encoder.tower.layer2(maps[4]), maps[8])  # pyright: ignore
 
 
 @torch.no_grad()

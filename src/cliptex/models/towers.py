@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from cliptex.models.encoder import Features, ImageEncoder
 from cliptex.models.spec import PositionRule
 
+FINEST = 4  # stride of the first stage that detectors read
+
 
 def resize_positions(table: Tensor, size: tuple[int, int], rule: PositionRule = "grid2d") -> Tensor:
     """Interpolate a positional table (1 + n * n, C) to (1 + h * w, C).
@@ -94,7 +96,7 @@ class VitEncoder(ImageEncoder):
 
 
 class ResNetEncoder(ImageEncoder):
-    """open_clip's ModifiedResNet: last feature map, attention-pooled embedding.
+    """open_clip's ModifiedResNet: the maps of its four stages, attention-pooled embedding.
 
     Attention pooling ends with its own projection, so `pooled` is the mean of the last map.
     """
@@ -116,18 +118,25 @@ class ResNetEncoder(ImageEncoder):
         self.embed_dim = tower.output_dim
 
     def features(self, images: Tensor) -> Features:
-        """(B, 3, H, W) -> map (B, C, H / 32, W / 32) and features."""
+        """(B, 3, H, W) -> maps at strides 4, 8, 16, 32 of widths C / 8 to C, and features."""
         tower = self.tower
-        x = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
+        x = tower.stem(images)
+        maps: dict[int, Tensor] = {}
+        for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
+            x = stage(x)
+            maps[FINEST << len(maps)] = x
         pool = tower.attnpool
         size = (x.shape[-2], x.shape[-1])
         table = resize_positions(pool.positional_embedding, size, self.pool_pos)
         embedding = torch.func.functional_call(pool, {"positional_embedding": table}, (x,))
-        return Features(embedding, x.mean((2, 3)), {self.stride: x})
+        return Features(embedding, x.mean((2, 3)), maps)
 
 
 class TimmEncoder(ImageEncoder):
-    """A timm trunk under open_clip's adapter: CNNs, hierarchical and plain transformers."""
+    """A timm trunk under open_clip's adapter: CNNs, hierarchical and plain transformers.
+
+    Where the trunk has stages, their maps at strides from 4 come beside the last one.
+    """
 
     def __init__(self, tower: TimmModel, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__(mean, std)
@@ -135,27 +144,33 @@ class TimmEncoder(ImageEncoder):
         self.image_size = _one_side(tower.image_size, "image_size")
         _allow_any_size(tower.trunk)
         self.prefix: int = getattr(tower.trunk, "num_prefix_tokens", 0)
+        self._stages: dict[int, int] = {}  # stride -> index among timm's intermediates
         self._measure()
 
     def _measure(self) -> None:
-        """Learn stride and widths from a blank image: timm has no one place that says them."""
+        """Learn strides and widths from a blank image: timm has no one place that says them."""
         training = self.tower.training
         self.tower.eval()
         self.stride = 1
-        side = self.image_size
+        blank = torch.zeros(1, 3, self.image_size, self.image_size)
         with torch.no_grad():
-            features = self.features(torch.zeros(1, 3, side, side))
+            features = self.features(blank)
+            dense = features.maps[self.stride]
+            self.stride = self.image_size // dense.shape[-1]
+            self._stages = _stages(self.tower.trunk, blank, self.stride)
         self.tower.train(training)
-        (dense,) = features.maps.values()
-        self.stride = side // dense.shape[-1]
         self.channels = dense.shape[1]
         self.pooled_channels = features.pooled.shape[1]
         self.embed_dim = features.embedding.shape[1]
 
     def features(self, images: Tensor) -> Features:
-        """(B, 3, H, W) -> trunk features -> map and pooled features."""
+        """(B, 3, H, W) -> trunk features -> maps and pooled features."""
         trunk: Any = self.tower.trunk
-        x = trunk.forward_features(images)
+        if self._stages:
+            wanted = list(self._stages.values())
+            x, inner = trunk.forward_intermediates(images, indices=wanted, output_fmt="NCHW")
+        else:
+            x, inner = trunk.forward_features(images), []
         pooled = trunk.forward_head(x)
         embedding = self.tower.head(pooled)
         if x.ndim == 3:  # (B, prefix + h * w, C), rows first
@@ -165,7 +180,25 @@ class TimmEncoder(ImageEncoder):
             x = x.permute(0, 3, 1, 2)
         if pooled.ndim == 4:  # the adapter pools by attention: see ResNetEncoder
             pooled = pooled.mean((2, 3))
-        return Features(embedding, pooled, {self.stride: x})
+        maps = dict(zip(self._stages, inner, strict=True))
+        return Features(embedding, pooled, {**maps, self.stride: x})
+
+
+def _stages(trunk: Any, blank: Tensor, last: int) -> dict[int, int]:
+    """Which of timm's intermediates lie at half the stride `last`, at a quarter and so on to 4.
+
+    Of several at one stride the last one counts. Finest first; empty for plain transformers.
+    """
+    if not hasattr(trunk, "forward_intermediates"):
+        return {}
+    inner = trunk.forward_intermediates(blank, output_fmt="NCHW", intermediates_only=True)
+    found = {blank.shape[-1] // x.shape[-1]: index for index, x in enumerate(inner)}
+    stages: dict[int, int] = {}
+    stride = last // 2
+    while stride >= FINEST and stride in found:
+        stages = {stride: found[stride], **stages}
+        stride //= 2
+    return stages
 
 
 def _allow_any_size(trunk: Any) -> None:
