@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -13,14 +15,26 @@ from cliptex.results import Result
 
 def per_image_path(folder: Path, row: Result) -> Path:
     """Where the per-image values of `row` are kept: one .npz per model, measure and seed."""
-    parts = (row.model, row.task, row.dataset, row.probe, row.metric, f"seed{row.seed}")
-    return folder / ("--".join(part for part in parts if part) + ".npz")
+    test = (row.task, row.dataset, row.probe, row.variant, row.metric)
+    parts = (row.model, *test, f"seed{row.seed}")
+    name = "--".join(part for part in parts if part)
+    return folder / (quote(name, safe=" ,") + ".npz")  # a model may be called like a path
 
 
-def save_per_image(folder: Path, row: Result, values: np.ndarray) -> Path:
-    """Write `values` (N, ...), in the order of the test images, as the array `values`."""
+def save_per_image(
+    folder: Path, row: Result, values: np.ndarray | Mapping[str, np.ndarray]
+) -> Path:
+    """Write what each test image adds to `row`, in the order of the test images.
+
+    Either `values`: (N,) whose mean is the row's value (NaN: an image without any); (N, 2)
+    numerators and denominators of a ratio of sums, as for metrics pooled over pixels; or (N, C, 2)
+    such pairs per class, of which the mean over classes is taken. Percentages are 100 times the
+    ratio; RMSE is its root. Or several named arrays, as for detection (see
+    `cliptex.report.resampled_ap`).
+    """
+    arrays = values if isinstance(values, Mapping) else {"values": values}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, values=values)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     path = per_image_path(folder, row)
     write_atomic(path, buffer.getvalue())
     return path

@@ -11,6 +11,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+CONTROLS = ("random-init", "pixels", "mean prediction")
+"""Names of models that have learnt nothing from pictures and text: what their scores say is what
+the architecture, the pixels with their places, and the frequencies of the answers give alone."""
+
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -40,6 +44,17 @@ class Result(BaseModel):
     protocol: dict[str, object] = Field(default_factory=dict)
     leak: bool = False
     time: str = Field(default_factory=_now)
+
+    @property
+    def variant(self) -> str:
+        """What tells apart tests by one probe and metric: `paper recipe, eigen, 512 px`.
+
+        From the protocol's `recipe` (of the probe's training), `name` (of the scoring rules) and
+        `resolution`; "" where it has none of them.
+        """
+        recipe, name, side = (self.protocol.get(key) for key in ("recipe", "name", "resolution"))
+        parts = (recipe and f"{recipe} recipe", name, side and f"{side} px")
+        return ", ".join(str(part) for part in parts if part)
 
 
 def append_results(path: Path, rows: Iterable[Result]) -> None:

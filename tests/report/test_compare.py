@@ -2,22 +2,19 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
 from cliptex.report.compare import (
     compare,
     compare_all,
-    mean_iou,
-    paired_bootstrap,
-    read_per_image,
     share,
     t_interval,
+    values_by_seed,
 )
-from cliptex.report.names import Measure
+from cliptex.report.names import Measure, measures_in_order
 
-DEPTH = Measure("depth", "playroom-depth", "linear", "absrel", "lower")
-THINGS = Measure("segmentation", "playroom-voc", "linear", "miou_things", "higher")
+DEPTH = Measure("depth", "playroom-depth", "linear", "absrel", "lower", "128 px")
+THINGS = Measure("segmentation", "playroom-voc", "linear", "miou_things", "higher", "128 px")
 T_975_2 = 4.302652729911275  # Student's t, two degrees of freedom, from a printed table: 4.303
 
 
@@ -54,9 +51,8 @@ def test_lower_is_better_turns_the_sign(rows):
     assert found.relative.mean == pytest.approx(20)
 
 
-def test_only_common_seeds_count_and_the_last_row_of_a_seed(make_row):
+def test_only_common_seeds_count(make_row):
     rows = [
-        make_row("cliptex", 0.9, seed=0),
         make_row("cliptex", 0.1, seed=0),
         make_row("cliptex", 0.5, seed=7),
         make_row("clip-ft", 0.2, seed=0),
@@ -65,6 +61,24 @@ def test_only_common_seeds_count_and_the_last_row_of_a_seed(make_row):
     (found,) = compare_all(rows, "cliptex", "clip-ft")
     assert found.seeds == (0,) and found.difference.mean == pytest.approx(-0.1)
     assert compare_all(rows, "cliptex", "clip") == []
+
+
+def test_values_by_seed__recipes_do_not_mix(make_row):
+    rows = [make_row("clip", v, protocol={"recipe": r}) for r, v in (("fast", 1.0), ("paper", 2.0))]
+    fast, paper = measures_in_order(rows)
+    assert values_by_seed(rows, fast, "clip") == {0: 1.0}
+    assert values_by_seed(rows, paper, "clip") == {0: 2.0}
+
+
+def test_values_by_seed__a_row_may_be_repeated_but_not_contradicted(make_row):
+    rows = [make_row("clip", 0.5, protocol={"epochs": e, "lr": 0.1}) for e in (1, 1, 2)]
+    measure = Measure.of(rows[0])
+    assert values_by_seed(rows, measure, "clip") == {0: 0.5}
+    rows[2] = rows[2].model_copy(update={"value": 0.25})
+    with pytest.raises(ValueError, match=r"0\.5 .*0\.25 .*; protocol\.epochs differ"):
+        values_by_seed(rows, measure, "clip")
+    absent = [make_row("clip", math.nan), make_row("clip", math.nan)]
+    assert math.isnan(values_by_seed(absent, measure, "clip")[0])
 
 
 def test_zero_baseline_gives_no_relative_gain(make_row):
@@ -84,37 +98,3 @@ def test_share_of_perfect_and_of_placebo(rows):
 def test_share_of_no_gain_is_not_a_number(rows):
     assert math.isnan(share(rows, THINGS, part="cliptex", whole="clip", base="clip-ft"))
     assert math.isnan(share(rows, THINGS, part="cliptex", whole="absent", base="clip-ft"))
-
-
-def test_bootstrap_of_a_constant_difference_is_exact():
-    base = np.random.default_rng(0).random(50)
-    interval = paired_bootstrap(base + 0.25, base, draws=200)
-    assert [interval.low, interval.mean, interval.high] == pytest.approx([0.25] * 3)
-
-
-def test_bootstrap_agrees_with_the_normal_interval():
-    rng = np.random.default_rng(1)
-    base, noise = rng.normal(0, 10, 400), rng.normal(0.5, 1, 400)
-    interval = paired_bootstrap(base + noise, base, draws=4000)
-    half = 1.96 * noise.std(ddof=1) / 20
-    assert interval.mean == pytest.approx(noise.mean())
-    assert interval.low == pytest.approx(noise.mean() - half, abs=0.02)
-    assert interval.high == pytest.approx(noise.mean() + half, abs=0.02)
-
-
-def test_mean_iou_sums_before_it_divides_and_skips_absent_classes():
-    # class 0: (1+3)/(2+6) = 50 %, class 1: 1/4 = 25 %, class 2 nowhere
-    per_image = np.array([[[1, 2], [1, 4], [0, 0]], [[3, 6], [0, 0], [0, 0]]])  # (2, 3, 2)
-    assert mean_iou(per_image.sum(0, keepdims=True).astype(float), 2) == pytest.approx([37.5])
-    interval = paired_bootstrap(per_image, per_image, statistic=mean_iou, draws=50)
-    assert [interval.low, interval.mean, interval.high] == [0, 0, 0]
-
-
-def test_bootstrap_refuses_arrays_that_do_not_pair(tmp_path):
-    with pytest.raises(ValueError, match="do not pair"):
-        paired_bootstrap(np.zeros(3), np.zeros(4))
-    np.savez(tmp_path / "x.npz", other=np.zeros(3))
-    with pytest.raises(ValueError, match=r"x\.npz: no array named 'values'"):
-        read_per_image(tmp_path / "x.npz")
-    np.savez(tmp_path / "y.npz", values=np.arange(3))
-    assert read_per_image(tmp_path / "y.npz").tolist() == [0, 1, 2]

@@ -51,3 +51,15 @@ def test_leaked_benchmarks_claim_nothing(make_row):
 
 def test_nothing_to_compare_is_said(make_row):
     assert sentences([make_row("clip-ft", 0.4)]).startswith("There are no results")
+
+
+def test_probes_are_told_apart_and_long_lists_are_cut(make_row):
+    rows = [
+        make_row(model, value, probe=probe, dataset=f"set{i}")
+        for model, value in (("clip-ft", 0.4), ("cliptex", 0.3))
+        for probe in ("linear", "deeplabv3")
+        for i in range(8)
+    ]
+    text = sentences(rows)
+    assert "depth AbsRel (set0, linear) 0.400 → 0.300" in text
+    assert "(set3, DeepLabv3)" in text and "and 4 more." in text

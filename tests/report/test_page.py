@@ -12,7 +12,7 @@ import pytest
 
 from cliptex.per_image import save_per_image
 from cliptex.report import write_report
-from cliptex.report.figures import class_gap_chart, loss_curves, read_losses
+from cliptex.report.figures import loss_curves, read_losses
 from cliptex.report.page import protocol_rows
 from cliptex.results import append_results
 
@@ -127,16 +127,50 @@ def test_runs_of_several_seeds_make_one_page(tmp_path, rows):
 
 def test_class_gaps_come_from_the_protocol(tmp_path, rows):
     iou = {"clip-ft": {"chair": 10.0, "lamp": None}, "cliptex": {"chair": 15.5, "lamp": 3.0}}
+    support = {"chair": [1_200_000, 34], "lamp": [0, 0]}
     changed = [
-        row.model_copy(update={"protocol": {"class_iou": iou[row.model]}})
+        row.model_copy(update={"protocol": {"class_iou": iou[row.model], "class_support": support}})
         for row in rows
         if row.task == "segmentation" and row.model in iou
     ]
     append_results(tmp_path / "results.jsonl", changed)
     write_report(tmp_path, tmp_path / "out.html", title="t")
     text, _ = parse(tmp_path / "out.html")
-    assert "Per class" in text and ">chair<" in text and ">lamp<" not in text
-    assert class_gap_chart({"a": 1.0}, {"b": 1.0}) == ""
+    assert "Per class" in text and ">chair · 34 images, 1.2 M px<" in text and "lamp" not in text
+    assert "mean over seeds 0, 1, 2" in text
+
+
+def test_controls_are_shown_apart_and_counted_nowhere(tmp_path, rows):
+    extra = [
+        row.model_copy(update={"model": name, "value": 99.0 if row.better == "higher" else 0.0})
+        for row in rows
+        if row.model == "cliptex"
+        for name in ("random-init", "pixels", "mean prediction")
+    ]
+    append_results(tmp_path / "results.jsonl", [*rows, *extra])
+    write_report(tmp_path, tmp_path / "with.html", title="t")
+    text, _ = parse(tmp_path / "with.html")
+    assert text.count('<tr class="control">') == 9 and "have learnt nothing" in text
+    (tmp_path / "results.jsonl").unlink()
+    append_results(tmp_path / "results.jsonl", rows)
+    write_report(tmp_path, tmp_path / "without.html", title="t")
+    plain = (tmp_path / "without.html").read_text(encoding="utf-8")
+    headlines = [re.search(r'<div class="headline">.*?</div>', t, re.S) for t in (text, plain)]
+    assert headlines[0] and headlines[1] and headlines[0][0] == headlines[1][0]
+    assert "have learnt nothing" not in plain
+
+
+def test_overlap_rows_have_a_table_and_no_column(tmp_path, rows, make_row):
+    overlap = make_row(
+        "flickr30k", 12.5, task="data", dataset="flickr8k", metric="overlap", better="lower", n=40
+    )
+    append_results(tmp_path / "results.jsonl", [*rows, overlap])
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    assert "Test images that training may have seen" in text
+    cells = ("flickr8k", "flickr30k", "12 %", "40")
+    assert re.search("".join(f"<td[^>]*>{cell}</td>" for cell in cells), text)
+    assert "<h3>data</h3>" not in text
 
 
 @pytest.mark.parametrize(

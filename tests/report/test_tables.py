@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from cliptex.report.marks import legend
 from cliptex.report.tables import control_rows, expert_rows, model_order, task_tables
 
 ORDER = ["clip", "clip-ft", "cliptex"]
@@ -17,9 +18,10 @@ def test_models_start_baseline_ours_then_controls_without_experts(rows, make_row
 
 def test_tables_by_hand(rows):
     tables = task_tables(rows, model_order(rows, ORDER), ours="cliptex", baseline="clip-ft")
-    assert [table.task for table in tables] == ["segmentation", "depth", "zeroshot"]
+    titles = ["Semantic segmentation", "Depth", "Zero-shot classification"]
+    assert [table.title for table in tables] == titles
     things, depth, zeroshot = tables
-    assert [row[0].text for row in things.cells if row[0]] == [
+    assert [line.cells[0].text for line in things.lines if line.cells[0]] == [
         "20.0 ± 0.0",
         "22.0 ± 2.0",
         "27.0 ± 3.0",
@@ -28,22 +30,23 @@ def test_tables_by_hand(rows):
     ]
     # 5 ± 4.303 / sqrt(3) = 5 ± 2.48
     assert things.differences == ("+5.0 [+2.5, +7.5]",)
-    assert depth.cells[2][0] is not None and depth.cells[2][0].text == "0.320 ± 0.020"
+    ours = depth.lines[2].cells[0]
+    assert ours is not None and ours.text == "0.320 ± 0.020"
     assert depth.columns[0].arrow == "↓" and depth.columns[0].sizes == (100,)
-    assert zeroshot.models == tuple(ORDER), "a model without values has no line"
+    assert [line.model for line in zeroshot.lines] == ORDER, "a model without values has no line"
 
 
 def test_controls_are_never_best_and_lower_wins_for_depth(rows):
     tables = task_tables(rows, model_order(rows, ORDER), ours="cliptex", baseline="clip-ft")
     for table in tables[:2]:
-        best = [m for m, (cell,) in zip(table.models, table.cells, strict=True) if cell.best]
+        best = [line.model for line in table.lines if line.cells[0] and line.cells[0].best]
         assert best == ["cliptex"]
 
 
 def test_ties_share_the_mark_and_leaks_are_marked(make_row):
     rows = [make_row("clip-ft", 0.3, leak=True), make_row("cliptex", 0.3), make_row("clip", 0.4)]
     (table,) = task_tables(rows, ORDER, ours="cliptex", baseline="clip-ft")
-    cells = [row[0] for row in table.cells]
+    cells = [line.cells[0] for line in table.lines]
     assert [cell.text for cell in cells if cell] == ["0.400", "0.300†", "0.300"]
     assert [cell.best for cell in cells if cell] == [False, True, True]
     assert table.differences == ("+0.000",)
@@ -52,7 +55,7 @@ def test_ties_share_the_mark_and_leaks_are_marked(make_row):
 def test_probes_are_not_mixed_and_holes_stay_holes(make_row):
     rows = [make_row("clip", 0.4, probe="linear"), make_row("cliptex", 0.3, probe="decoder")]
     (table,) = task_tables(rows, ["clip", "cliptex"], ours="cliptex", baseline="clip")
-    assert [[cell and cell.text for cell in row] for row in table.cells] == [
+    assert [[cell and cell.text for cell in line.cells] for line in table.lines] == [
         ["0.400", None],
         [None, "0.300"],
     ]
@@ -79,4 +82,56 @@ def test_expert_rows_once_per_value(make_row):
 def test_any_metric_can_be_shown(make_row, metric):
     rows = [make_row("clip", 12.345, metric=metric, task="new-task", better="higher")]
     (table,) = task_tables(rows, ["clip"], ours="cliptex", baseline="clip-ft")
-    assert table.task == "new-task" and len(table.cells) == 1
+    assert table.title == "new-task" and len(table.lines) == 1
+
+
+def test_recipes_have_columns_of_their_own(make_row):
+    rows = [
+        make_row("clip", value, probe="linear", protocol={"recipe": recipe, "resolution": 512})
+        for recipe, value in (("fast", 0.4), ("paper", 0.3))
+    ]
+    (table,) = task_tables(rows, ["clip"], ours="cliptex", baseline="clip-ft")
+    assert [cell and cell.text for cell in table.lines[0].cells] == ["0.400", "0.300"]
+    assert [column.measure.test for column in table.columns] == [
+        "linear probe, fast recipe, 512 px",
+        "linear probe, paper recipe, 512 px",
+    ]
+
+
+def test_what_has_learnt_nothing_stands_apart_and_is_never_best(make_row):
+    rows = [make_row("pixels", 0.1), make_row("clip", 0.4), make_row("mean prediction", 0.2)]
+    order = model_order(rows, ORDER)
+    assert order == ["clip", "pixels", "mean prediction"]
+    (table,) = task_tables(rows, order, ours="cliptex", baseline="clip-ft")
+    assert [line.model for line in table.lines] == ["clip"]
+    assert [line.model for line in table.controls] == ["pixels", "mean prediction"]
+    assert table.lines[0].cells[0] and table.lines[0].cells[0].best
+    assert not any(cell and cell.best for line in table.controls for cell in line.cells)
+
+
+def test_marks_say_what_to_read_with_care(make_row):
+    rows = [
+        make_row("clip", 0.4, protocol={"lr_at_grid_edge": True}),
+        make_row("clip-ft", 0.4, checkpoint="random", protocol={"lr_at_grid_edge": False}),
+        make_row("cliptex", 0.4, protocol={"diverged_at_step": 7}, leak=True),
+        make_row("random-init", 0.4, checkpoint="random"),
+    ]
+    (table,) = task_tables(rows, model_order(rows, ORDER), ours="cliptex", baseline="clip-ft")
+    marks = [line.cells[0].marks for line in (*table.lines, *table.controls) if line.cells[0]]
+    assert marks == ["‡", "§", "†¶", ""]
+    assert [text[0] for text in legend(rows)] == ["†", "‡", "§", "¶"]
+    assert legend([make_row("clip", 0.4, protocol={"diverged_at_step": None})]) == []
+
+
+def test_wide_tasks_are_cut_by_data_set_and_probe(make_row):
+    rows = [
+        make_row("clip", 10.0, task="detection", metric=metric, probe=probe, better="higher")
+        for probe in ("ssd", "mask_rcnn")
+        for metric in ("ap_box", "ap50_box", "ap75_box", "aps_box", "apl_box")
+    ]
+    tables = task_tables(rows, ["clip"], ours="cliptex", baseline="clip-ft")
+    assert [table.title for table in tables] == [
+        "Detection and instance segmentation · d · SSD probe",
+        "Detection and instance segmentation · d · Mask R-CNN probe",
+    ]
+    assert [c.measure.name.label for c in tables[0].columns][:2] == ["box AP", "box AP50"]

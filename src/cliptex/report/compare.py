@@ -1,14 +1,12 @@
-"""Differences between two models: paired over seeds, or paired over test images."""
+"""Differences between two models, paired over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from cliptex.per_image import per_image_path
 from cliptex.report.names import Measure, measures_in_order
 from cliptex.results import Result
 
@@ -68,8 +66,30 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def values_by_seed(rows: Sequence[Result], measure: Measure, model: str) -> dict[int, float]:
-    """Seed -> value; where a run was repeated the last row counts."""
-    return {r.seed: r.value for r in rows if r.model == model and Measure.of(r) == measure}
+    """Seed -> value. A row may be repeated; ValueError where two say different things."""
+    found: dict[int, Result] = {}
+    for row in rows:
+        if row.model == model and Measure.of(row) == measure:
+            first = found.setdefault(row.seed, row)
+            if not np.array_equal(first.value, row.value, equal_nan=True):
+                raise ValueError(_clash(first, row))
+    return {seed: row.value for seed, row in found.items()}
+
+
+def _clash(first: Result, second: Result) -> str:
+    keys = [f"protocol.{k}" for k in sorted({*first.protocol, *second.protocol})]
+    values = [
+        {"checkpoint": r.checkpoint, "n": r.n} | {f"protocol.{k}": v for k, v in r.protocol.items()}
+        for r in (first, second)
+    ]
+    differ = [k for k in ("checkpoint", "n", *keys) if values[0].get(k) != values[1].get(k)]
+    measure = Measure.of(first)
+    return (
+        f"results.jsonl: {first.model}, seed {first.seed}, has two values of {measure.short} on "
+        f"{measure.dataset} ({measure.test}): {first.value:.6g} ({first.time}) and "
+        f"{second.value:.6g} ({second.time}); {', '.join(differ) or 'nothing else'} differ: remove "
+        "one row, or give its model another name"
+    )
 
 
 def compare(
@@ -118,89 +138,3 @@ def share(rows: Sequence[Result], measure: Measure, *, part: str, whole: str, ba
     if measure.sign * (w - b) <= 0:
         return float("nan")
     return (p - b) / (w - b)
-
-
-def mean_of_values(sums: np.ndarray, count: int) -> np.ndarray:
-    """Mean per-image value: `sums` (draws,) of per-image values (N,)."""
-    return sums / count
-
-
-def mean_iou(sums: np.ndarray, count: int) -> np.ndarray:
-    """mIoU in % of `sums` (draws, C, 2): intersection and union per class; absent classes skip."""
-    del count  # a ratio of sums does not need it
-    union = sums[..., 1]
-    iou = np.divide(sums[..., 0], union, out=np.full(union.shape, np.nan), where=union > 0)
-    return 100 * np.nanmean(iou, axis=-1)
-
-
-def paired_bootstrap(
-    ours: np.ndarray,
-    baseline: np.ndarray,
-    *,
-    statistic: Callable[[np.ndarray, int], np.ndarray] = mean_of_values,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Percentile 95 % interval of statistic(ours) - statistic(baseline) over test images.
-
-    `ours` and `baseline` are (N, ...) per-image contributions in the same order of images; the
-    same images are drawn for both, so what is common to a hard image cancels. `statistic` gets
-    sums over the drawn images (draws, ...) and N. Images without a value (NaN) are left out.
-    """
-    if ours.shape != baseline.shape:
-        raise ValueError(f"per-image arrays do not pair: {ours.shape} and {baseline.shape}")
-    missing = np.isnan(ours) | np.isnan(baseline)  # (N, ...)
-    kept = ~missing.reshape(len(ours), -1).any(axis=1)
-    ours, baseline = ours[kept], baseline[kept]
-    if len(ours) == 0:
-        raise ValueError("no test image has a value of both models")
-    n = len(ours)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-    weights = np.concatenate([np.ones((1, n), dtype=weights.dtype), weights])  # first: the sample
-    a, b = (
-        statistic(np.tensordot(weights, array.astype(np.float64), axes=1), n)
-        for array in (ours, baseline)
-    )
-    difference = a - b  # (1 + draws,)
-    low, high = np.quantile(difference[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(difference[0]), float(low), float(high))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageComparison:
-    """Difference ours - baseline on one measure and seed, paired over `n` test images."""
-
-    measure: Measure
-    seed: int
-    n: int
-    difference: Interval
-
-
-def compare_images(
-    rows: Sequence[Result], folder: Path, ours: str, baseline: str
-) -> list[ImageComparison]:
-    """Bootstrap intervals of every measure whose per-image values lie in `folder`; first seed."""
-    found: dict[Measure, ImageComparison] = {}
-    other = {(Measure.of(row), row.seed): row for row in rows if row.model == baseline}
-    for row in sorted(rows, key=lambda row: row.seed):
-        measure = Measure.of(row)
-        pair = other.get((measure, row.seed))
-        if row.model != ours or pair is None or measure in found:
-            continue
-        paths = [per_image_path(folder, one) for one in (row, pair)]
-        if all(path.exists() for path in paths):
-            a, b = (read_per_image(path) for path in paths)
-            statistic = mean_iou if a.ndim == 3 else mean_of_values
-            interval = paired_bootstrap(a, b, statistic=statistic)
-            found[measure] = ImageComparison(
-                measure=measure, seed=row.seed, n=len(a), difference=interval
-            )
-    return [found[measure] for measure in measures_in_order(list(rows)) if measure in found]
-
-
-def read_per_image(path: Path) -> np.ndarray:
-    """The array `values` (N, ...) of a .npz of per-image contributions."""
-    with np.load(path, allow_pickle=False) as file:
-        if "values" not in file:
-            raise ValueError(f"{path}: no array named 'values' (there are {sorted(file)})")
-        return file["values"]

@@ -17,7 +17,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cliptex.report.class_gaps import ClassGap
 from cliptex.report.compare import Comparison, Interval
+from cliptex.report.names import told_apart
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 BETTER, WORSE, UNSURE = "#1a9e8f", "#d1495b", "#8d99ae"
@@ -56,7 +58,10 @@ def gain_chart(comparisons: Sequence[Comparison]) -> str:
         for row, comparison in zip(rows, shown, strict=True):
             _annotate(axes, row, comparison, reach)
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(rows, [f"{c.measure.short} · {c.measure.dataset}" for c in shown])
+        measures = [c.measure for c in shown]
+        details = told_apart(measures, always=True)
+        labels = [f"{m.short} · {d}" for m, d in zip(measures, details, strict=True)]
+        axes.set_yticks(rows, labels)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("relative improvement, %  (right is better)")
@@ -93,20 +98,19 @@ def loss_curves(logs: Mapping[str, Path]) -> str:
         return _svg(figure)
 
 
-def class_gap_chart(ours: Mapping[str, float], baseline: Mapping[str, float]) -> str:
-    """Bars of IoU(ours) - IoU(baseline) in points per class, largest first; "" for no class."""
-    gaps = {name: ours[name] - baseline[name] for name in ours if name in baseline}
-    order = sorted((n for n in gaps if math.isfinite(gaps[n])), key=lambda n: -gaps[n])
-    if not order:
-        return ""
-    with matplotlib.rc_context(_style("classes")):
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * len(order)))
+def class_gap_chart(gaps: Sequence[ClassGap], number: int = 0) -> str:
+    """Bars of IoU(ours) - IoU(baseline) in points per class, in their order, with support.
+
+    number: of this chart on the page.
+    """
+    with matplotlib.rc_context(_style(f"classes {number}")):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * len(gaps)))
         axes = figure.subplots()
-        rows = np.arange(len(order))[::-1]
-        colours = [BETTER if gaps[name] >= 0 else WORSE for name in order]
-        axes.barh(rows, [gaps[name] for name in order], color=colours)
+        rows = np.arange(len(gaps))[::-1]
+        colours = [BETTER if gap.gap >= 0 else WORSE for gap in gaps]
+        axes.barh(rows, [gap.gap for gap in gaps], color=colours)
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(rows, order)
+        axes.set_yticks(rows, [gap.label for gap in gaps])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("IoU gained, points")

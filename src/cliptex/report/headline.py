@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cliptex.report.compare import Comparison
-from cliptex.report.names import DENSE_TASKS, model_name, number
+from cliptex.report.names import DENSE_TASKS, model_name, number, told_apart
 
 KEPT_MARGIN = 1.5
 """Points below the baseline up to which a percentage counts as kept."""
+
+NAMED = 12
+"""Measures that a sentence names; the others are in the tables below it."""
 
 
 def headline(comparisons: Sequence[Comparison], *, ours: str, baseline: str) -> list[str]:
@@ -75,11 +78,11 @@ def _falls(c: Comparison) -> bool:
 
 
 def _changes(comparisons: Sequence[Comparison]) -> str:
-    """`depth AbsRel 0.45 → 0.41, …`; the data set is named where the rest does not tell."""
-    names = [c.measure.short for c in comparisons]
+    """`depth AbsRel 0.45 → 0.41, …`; more is named where that does not tell measures apart."""
+    details = told_apart([c.measure for c in comparisons])
     parts = []
-    for c in comparisons:
-        dataset = f" ({c.measure.dataset})" if names.count(c.measure.short) > 1 else ""
+    for c, detail in zip(comparisons[:NAMED], details, strict=False):
         before, after = (number(value, c.measure.name) for value in (c.baseline, c.ours))
-        parts.append(f"{c.measure.short}{dataset} {before} → {after}")
-    return ", ".join(parts)
+        parts.append(f"{c.measure.short}{detail and f' ({detail})'} {before} → {after}")
+    more = len(comparisons) - len(parts)
+    return ", ".join(parts) + (f" and {more} more" if more else "")

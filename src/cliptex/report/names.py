@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cliptex.results import Result
@@ -16,18 +17,42 @@ class MetricName:
     decimals: int = 1
 
 
+AP_NAMES = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "aps": "AP small",
+    "apm": "AP medium",
+    "apl": "AP large",
+}
+
 METRICS: dict[str, MetricName] = {
     "miou": MetricName(label="mIoU", unit="%"),
     "miou_things": MetricName(label="mIoU, things", unit="%"),
+    "miou_foreground": MetricName(label="mIoU without background", unit="%"),
     "absrel": MetricName(label="AbsRel", decimals=3),
+    "depth_rmse": MetricName(label="RMSE", unit="m", decimals=3),
+    "depth_log10": MetricName(label="log10", decimals=3),
+    "depth_silog": MetricName(label="SILog"),
+    "depth_d1": MetricName(label="δ < 1.25", unit="%"),
+    "depth_d2": MetricName(label="δ < 1.25²", unit="%"),
+    "depth_d3": MetricName(label="δ < 1.25³", unit="%"),
     "mean": MetricName(label="mean angle", unit="°"),
     "median": MetricName(label="median angle", unit="°"),
     "rmse": MetricName(label="RMSE", unit="°"),
+    "a5": MetricName(label="within 5°", unit="%"),
+    "a7": MetricName(label="within 7.5°", unit="%"),
     "a11": MetricName(label="within 11.25°", unit="%"),
     "a22": MetricName(label="within 22.5°", unit="%"),
     "a30": MetricName(label="within 30°", unit="%"),
     "top1": MetricName(label="top-1", unit="%"),
     "top5": MetricName(label="top-5", unit="%"),
+    "mean_per_class": MetricName(label="mean per class", unit="%"),
+    **{
+        f"{statistic}_{form}": MetricName(label=f"{form} {label}", unit="%")
+        for form in ("box", "mask")
+        for statistic, label in AP_NAMES.items()
+    },
     "image_r1": MetricName(label="image R@1", unit="%"),
     "image_r5": MetricName(label="image R@5", unit="%"),
     "image_r10": MetricName(label="image R@10", unit="%"),
@@ -40,11 +65,20 @@ TASKS: dict[str, str] = {
     "segmentation": "Semantic segmentation",
     "depth": "Depth",
     "normals": "Surface normals",
+    "detection": "Detection and instance segmentation",
+    "zeroshot-segmentation": "Zero-shot segmentation from text",
     "classification": "Classification",
     "zeroshot": "Zero-shot classification",
     "retrieval": "Image-text retrieval",
 }
-DENSE_TASKS = ("segmentation", "depth", "normals")
+DENSE_TASKS = ("segmentation", "depth", "normals", "detection", "zeroshot-segmentation")
+
+PROBES: dict[str, str] = {
+    "deeplabv3": "DeepLabv3",
+    "pspnet": "PSPNet",
+    "mask_rcnn": "Mask R-CNN",
+    "ssd": "SSD",
+}
 
 MODELS: dict[str, str] = {
     "clip": "CLIP",
@@ -53,6 +87,8 @@ MODELS: dict[str, str] = {
     "cliptex": "CLIPTeX",
     "cliptex-perfect": "CLIPTeX, perfect labels",
     "cliptex-placebo": "CLIPTeX, placebo labels",
+    "random-init": "random weights",
+    "pixels": "pixels and places",
 }
 
 EXPERT_PREFIX = "expert-"
@@ -66,6 +102,11 @@ def metric_name(metric: str) -> MetricName:
 def model_name(model: str) -> str:
     """The name of `model` as the paper writes it; an unknown one is shown as it is."""
     return MODELS.get(model, model)
+
+
+def probe_name(probe: str) -> str:
+    """The name of `probe`; an unknown one is shown as it is."""
+    return PROBES.get(probe, probe)
 
 
 def task_name(task: str) -> str:
@@ -82,11 +123,22 @@ class Measure:
     probe: str | None
     metric: str
     better: str
+    variant: str = ""
 
     @classmethod
     def of(cls, row: Result) -> Measure:
         """The measure that `row` belongs to."""
-        return cls(row.task, row.dataset, row.probe, row.metric, row.better)
+        return cls(row.task, row.dataset, row.probe, row.metric, row.better, row.variant)
+
+    @property
+    def test(self) -> str:
+        """How it was measured, beside the data set: `linear probe, paper recipe, 512 px`."""
+        return ", ".join(part for part in (self.probe_text, self.variant) if part)
+
+    @property
+    def probe_text(self) -> str:
+        """`linear probe`, "" where there is none."""
+        return f"{probe_name(self.probe)} probe" if self.probe else ""
 
     @property
     def sign(self) -> int:
@@ -101,7 +153,8 @@ class Measure:
     @property
     def short(self) -> str:
         """One line for charts and sentences: `depth AbsRel`."""
-        return f"{self.task.replace('zeroshot', 'zero-shot')} {self.name.label}"
+        task = self.task.replace("zeroshot", "zero-shot").replace("-segmentation", " segmentation")
+        return f"{task} {self.name.label}"
 
 
 def measures_in_order(rows: list[Result]) -> list[Measure]:
@@ -110,6 +163,24 @@ def measures_in_order(rows: list[Result]) -> list[Measure]:
     known = list(TASKS)
     rank = {task: known.index(task) if task in known else len(known) for task in known}
     return sorted(found, key=lambda measure: rank.get(measure.task, len(known)))
+
+
+def told_apart(measures: Sequence[Measure], *, always: bool = False) -> list[str]:
+    """What must follow `short` to tell `measures` apart: data set, probe and variant, or "".
+
+    always: name the data set also where it is plain.
+    """
+    details = []
+    for measure in measures:
+        same = [m for m in measures if m.short == measure.short]
+        here = [m for m in same if m.dataset == measure.dataset]
+        alike = [m for m in here if m.probe == measure.probe]
+        several = always or len({m.dataset for m in same}) > 1
+        parts = [measure.dataset if several else ""]
+        parts += [probe_name(measure.probe or "") if len({m.probe for m in here}) > 1 else ""]
+        parts += [measure.variant if len({m.variant for m in alike}) > 1 else ""]
+        details.append(", ".join(part for part in parts if part))
+    return details
 
 
 def number(value: float, name: MetricName, *, signed: bool = False) -> str:

@@ -11,17 +11,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cliptex.files import write_atomic
-from cliptex.report.compare import compare_all, compare_images
+from cliptex.report.bootstrap import ImageComparison, compare_images
+from cliptex.report.class_gaps import CLASS_IOU, CLASS_SUPPORT, class_gaps
+from cliptex.report.compare import compare_all
 from cliptex.report.figures import class_gap_chart, gain_chart, loss_curves
 from cliptex.report.headline import headline
-from cliptex.report.names import EXPERT_PREFIX, model_name, task_name
+from cliptex.report.marks import legend
+from cliptex.report.names import EXPERT_PREFIX, Measure, model_name, task_name, told_apart
+from cliptex.report.overlaps import OVERLAP, overlap_rows
 from cliptex.report.parts import find_logs, read_environment, read_panels, read_stages
 from cliptex.report.tables import control_rows, expert_rows, interval_text, model_order, task_tables
-from cliptex.results import Result, read_results
+from cliptex.results import CONTROLS, Result, read_results
 
 PER_IMAGE = "per_image"
-CLASS_IOU = "class_iou"
-"""Key of a result's protocol that may hold {class: IoU in %}."""
+PER_CLASS = (CLASS_IOU, CLASS_SUPPORT)
+NOT_REPRODUCED = "none: the values kept per image do not give the row's value"
 
 
 def write_report(
@@ -41,12 +45,14 @@ def write_report(
     FileNotFoundError without `results.jsonl` and ValueError for rows that do not fit.
     """
     folders = [run_folder] if isinstance(run_folder, Path) else list(run_folder)
-    rows = [row for folder in folders for row in read_results(folder / "results.jsonl")]
+    every = [row for folder in folders for row in read_results(folder / "results.jsonl")]
+    rows = [row for row in every if row.metric != OVERLAP]
     panels = [panel for folder in folders for panel in read_panels(folder / "panels")]
     curves = loss_curves(dict(logs) if logs is not None else find_logs(folders))
     content = {
         "title": title,
-        **_measured(rows, folders[0] / PER_IMAGE, start, baseline, ours),
+        **_measured(rows, [folder / PER_IMAGE for folder in folders], start, baseline, ours),
+        "overlaps": overlap_rows(every),
         "panels": panels,
         "curves": Markup(curves),
         "absent": _absent(rows, (start, baseline, ours), bool(panels), bool(curves)),
@@ -58,29 +64,47 @@ def write_report(
 
 
 def _measured(
-    rows: list[Result], per_image: Path, start: str, baseline: str, ours: str
+    rows: list[Result], per_image: Sequence[Path], start: str, baseline: str, ours: str
 ) -> dict[str, object]:
     """What the page says from the result rows and the per-image values alone."""
     models = model_order(rows, [start, baseline, ours])
     comparisons = compare_all(rows, ours, baseline)
+    shares = control_rows(rows, ours=ours, baseline=baseline)
+    labels = _labels([row.measure for row in shares])
     return {
         "ours": ours,
         "baseline": baseline,
         "headline": headline(comparisons, ours=ours, baseline=baseline),
         "gain": Markup(gain_chart(comparisons)) if comparisons else "",
         "tables": task_tables(rows, models, ours=ours, baseline=baseline),
-        "image_differences": [
-            (c.measure, c.seed, c.n, interval_text(c.measure, c.difference))
-            for c in compare_images(rows, per_image, ours, baseline)
-        ],
-        "controls": control_rows(rows, ours=ours, baseline=baseline),
+        "image_differences": _image_differences(compare_images(rows, per_image, ours, baseline)),
+        "shares": [(labels[row.measure], row) for row in shares],
         "experts": expert_rows(rows),
-        "class_gaps": _class_gaps(rows, ours, baseline),
+        "class_gaps": [
+            (test, Markup(class_gap_chart(test.gaps, number)))
+            for number, test in enumerate(class_gaps(rows, ours, baseline))
+        ],
         "protocols": protocol_rows(rows),
-        "leak": any(row.leak for row in rows),
+        "legend": legend(rows),
+        "learnt_nothing": [model for model in models if model in CONTROLS],
         "seeds": sorted({row.seed for row in rows}),
         "rows": len(rows),
     }
+
+
+def _image_differences(found: Sequence[ImageComparison]) -> list[tuple[str, str, int, int]]:
+    """(measure, interval, images, seed) of every comparison."""
+    labels = _labels([c.measure for c in found])
+    texts = (
+        NOT_REPRODUCED if c.difference is None else interval_text(c.measure, c.difference)
+        for c in found
+    )
+    return [(labels[c.measure], text, c.n, c.seed) for c, text in zip(found, texts, strict=True)]
+
+
+def _labels(measures: Sequence[Measure]) -> dict[Measure, str]:
+    details = told_apart(measures, always=True)
+    return {m: f"{m.short} · {detail}" for m, detail in zip(measures, details, strict=True)}
 
 
 def protocol_rows(rows: Sequence[Result]) -> list[tuple[str, str, str]]:
@@ -88,10 +112,11 @@ def protocol_rows(rows: Sequence[Result]) -> list[tuple[str, str, str]]:
     tests: dict[str, dict[str, dict[str, str]]] = {}  # test -> model and seed -> key -> JSON
     for row in rows:
         name = f"{task_name(row.task)} · {row.dataset}"
-        name += f" · {row.probe} probe" if row.probe else ""
+        test = Measure.of(row).test
+        name += f" · {test}" if test else ""
         of_model = tests.setdefault(name, {}).setdefault(f"{model_name(row.model)}, {row.seed}", {})
         for key, value in row.protocol.items():
-            if key != CLASS_IOU:
+            if key not in PER_CLASS:
                 of_model[key] = json.dumps(value, sort_keys=True, ensure_ascii=False)
     found = []
     for name, models in tests.items():
@@ -106,20 +131,6 @@ def protocol_rows(rows: Sequence[Result]) -> list[tuple[str, str, str]]:
 
 def _lines(protocol: Mapping[str, str], keys: Collection[str]) -> str:
     return "\n".join(f"{key}: {protocol[key]}" for key in sorted(keys))
-
-
-def _class_gaps(rows: Sequence[Result], ours: str, baseline: str) -> list[tuple[str, Markup]]:
-    """(data set, chart) per segmentation measure whose rows carry IoU per class; first seed."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    for row in rows:
-        per_class = row.protocol.get(CLASS_IOU)
-        if isinstance(per_class, dict):
-            values = {str(k): float(v) for k, v in per_class.items() if v is not None}
-            found.setdefault((row.dataset, row.model), values)
-    names = [name for name, model in found if model == ours and (name, baseline) in found]
-    return [
-        (name, Markup(class_gap_chart(found[name, ours], found[name, baseline]))) for name in names
-    ]
 
 
 def _absent(rows: Sequence[Result], models: Sequence[str], panels: bool, curves: bool) -> list[str]:

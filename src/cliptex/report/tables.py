@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cliptex.report.compare import Comparison, Interval, compare, share, values_by_seed
+from cliptex.report.marks import marks_of
 from cliptex.report.names import (
     DENSE_TASKS,
     EXPERT_PREFIX,
@@ -15,11 +16,13 @@ from cliptex.report.names import (
     measures_in_order,
     model_name,
     number,
+    task_name,
 )
-from cliptex.results import Result
+from cliptex.results import CONTROLS, Result
 
-LEAK_MARK = "†"
 ABSENT = "–"
+WIDEST = 6
+"""Columns up to which a task has one table; wider ones are cut by data set and probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class Cell:
     mean: float
     sd: float | None
     seeds: int
-    leak: bool
+    marks: str
     best: bool
     text: str
 
@@ -46,50 +49,104 @@ class Column:
         """↑ where higher is better."""
         return "↑" if self.measure.better == "higher" else "↓"
 
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Data set, number of images, probe and how it was used."""
+        size = f"n = {'/'.join(map(str, self.sizes))}"
+        parts = (self.measure.dataset, size, self.measure.probe_text, self.measure.variant)
+        return tuple(part for part in parts if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A model's cells, None where it has no value."""
+
+    model: str
+    cells: tuple[Cell | None, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One task: a row of cells per model (None where a model has no value), and the difference."""
+    """One task, or one data set and probe of it: lines of models, the difference, and `controls`,
+    which have learnt nothing and are no models."""
 
-    task: str
+    title: str
     columns: tuple[Column, ...]
-    models: tuple[str, ...]
-    cells: tuple[tuple[Cell | None, ...], ...]
+    lines: tuple[Line, ...]
     differences: tuple[str, ...]
+    controls: tuple[Line, ...]
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The details that all columns have, so that they need be said once."""
+        first = self.columns[0].details
+        return tuple(d for d in first if all(d in column.details for column in self.columns))
 
 
 def model_order(rows: Sequence[Result], leading: Sequence[str]) -> list[str]:
-    """`leading` models first, then the others as they appear; experts are left out."""
+    """`leading` models first, then the others as they appear, `CONTROLS` last; no experts."""
     found = dict.fromkeys(row.model for row in rows if not row.model.startswith(EXPERT_PREFIX))
     first = [model for model in leading if model in found]
-    return first + [model for model in found if model not in first]
+    others = [model for model in found if model not in first and model not in CONTROLS]
+    return first + others + [model for model in CONTROLS if model in found and model not in first]
 
 
 def task_tables(
     rows: Sequence[Result], models: Sequence[str], *, ours: str, baseline: str
 ) -> list[Table]:
-    """A table per task of the rows of `models`, best value marked; controls do not compete.
+    """Tables of the rows of `models`, in the order of tasks, best value marked.
 
-    A control (a model named `OURS-something`) saw what nobody has in life, so it may not be best.
+    What is not a competitor may not be best: a control of training (a model named
+    `OURS-something`) saw what nobody has in life, and `CONTROLS` have learnt nothing.
     """
     kept = [row for row in rows if row.model in models]
-    measures = measures_in_order(kept)
-    tables = []
-    for task in dict.fromkeys(measure.task for measure in measures):
-        columns = [_column(kept, m) for m in measures if m.task == task]
-        by_column = [_cells(kept, column.measure, models, ours) for column in columns]
-        here = [i for i in range(len(models)) if any(cells[i] for cells in by_column)]
-        comparisons = [compare(kept, c.measure, ours, baseline) for c in columns]
-        tables.append(
-            Table(
-                task=task,
-                columns=tuple(columns),
-                models=tuple(models[i] for i in here),
-                cells=tuple(tuple(cells[i] for cells in by_column) for i in here),
-                differences=tuple(difference_text(c) for c in comparisons),
-            )
-        )
-    return tables
+    return [
+        _table(kept, title, measures, models, ours, baseline)
+        for title, measures in _groups(measures_in_order(kept))
+    ]
+
+
+def _groups(measures: Sequence[Measure]) -> list[tuple[str, list[Measure]]]:
+    """(title, columns) of each table."""
+    tasks: dict[str, list[Measure]] = {}
+    for measure in measures:
+        tasks.setdefault(measure.task, []).append(measure)
+    groups: list[tuple[str, list[Measure]]] = []
+    for task, columns in tasks.items():
+        if len(columns) <= WIDEST:
+            groups.append((task_name(task), columns))
+            continue
+        tests: dict[tuple[str, str], list[Measure]] = {}
+        for measure in columns:
+            tests.setdefault((measure.dataset, measure.test), []).append(measure)
+        for (dataset, _), of_test in tests.items():
+            parts = (task_name(task), dataset, of_test[0].probe_text)
+            groups.append((" · ".join(part for part in parts if part), of_test))
+    return groups
+
+
+def _table(
+    rows: Sequence[Result],
+    title: str,
+    measures: Sequence[Measure],
+    models: Sequence[str],
+    ours: str,
+    baseline: str,
+) -> Table:
+    by_column = [_cells(rows, measure, models, ours) for measure in measures]
+    lines = [
+        Line(model=model, cells=tuple(cells[i] for cells in by_column))
+        for i, model in enumerate(models)
+        if any(cells[i] for cells in by_column)
+    ]
+    comparisons = [compare(rows, measure, ours, baseline) for measure in measures]
+    return Table(
+        title=title,
+        columns=tuple(_column(rows, measure) for measure in measures),
+        lines=tuple(line for line in lines if line.model not in CONTROLS),
+        differences=tuple(difference_text(c) for c in comparisons),
+        controls=tuple(line for line in lines if line.model in CONTROLS),
+    )
 
 
 def difference_text(comparison: Comparison | None) -> str:
@@ -121,28 +178,26 @@ def _cells(
     scores = {
         model: measure.sign * float(np.mean(of_seeds))
         for model, of_seeds in values.items()
-        if of_seeds and not model.startswith(f"{ours}-")
+        if of_seeds and not model.startswith(f"{ours}-") and model not in CONTROLS
     }
     best = {model for model, score in scores.items() if score == max(scores.values())}
-    leaks = {row.model for row in rows if row.leak and Measure.of(row) == measure}
-    return [
-        _cell(measure, values[model], leak=model in leaks, best=model in best) for model in models
-    ]
+    of_measure = [row for row in rows if Measure.of(row) == measure]
+    marks = {m: marks_of([row for row in of_measure if row.model == m]) for m in models}
+    return [_cell(measure, values[m], marks=marks[m], best=m in best) for m in models]
 
 
-def _cell(measure: Measure, values: Sequence[float], *, leak: bool, best: bool) -> Cell | None:
+def _cell(measure: Measure, values: Sequence[float], *, marks: str, best: bool) -> Cell | None:
     if not values:
         return None
     mean = float(np.mean(values))
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     text = number(mean, measure.name)
     text += f" ± {number(sd, measure.name)}" if sd is not None else ""
-    text += LEAK_MARK if leak else ""
-    return Cell(mean=mean, sd=sd, seeds=len(values), leak=leak, best=best, text=text)
+    return Cell(mean=mean, sd=sd, seeds=len(values), marks=marks, best=best, text=text + marks)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControlRow:
+class TrainingControl:
     """Shares of a gain on one dense measure; `text` values are dashes where nothing can be said."""
 
     measure: Measure
@@ -160,14 +215,14 @@ class ControlRow:
         return _percent(self.placebo)
 
 
-def control_rows(rows: Sequence[Result], *, ours: str, baseline: str) -> list[ControlRow]:
+def control_rows(rows: Sequence[Result], *, ours: str, baseline: str) -> list[TrainingControl]:
     """Shares per dense measure, where controls were trained."""
     perfect, placebo = f"{ours}-perfect", f"{ours}-placebo"
     found = []
     for measure in measures_in_order([row for row in rows if row.model in (perfect, placebo)]):
         if measure.task in DENSE_TASKS:
             found.append(
-                ControlRow(
+                TrainingControl(
                     measure=measure,
                     of_perfect=share(rows, measure, part=ours, whole=perfect, base=baseline),
                     placebo=share(rows, measure, part=placebo, whole=ours, base=baseline),

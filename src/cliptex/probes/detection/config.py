@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Literal
@@ -11,46 +10,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cliptex.models.detection.mask_rcnn import MaskRcnnForm, MaskRcnnHead
 from cliptex.models.detection.ssd import SsdForm, SsdHead
+from cliptex.probes.schedule import Schedule
 
 Head = MaskRcnnHead | SsdHead
 RUNTIME = ("save_every", "workers", "evaluation_batch")
 """Fields that change no number."""
 
 
-class Schedule(BaseModel):
-    """The learning rate over a training of `epochs`, in Table 8's words.
-
-    A linear warm-up by steps from `warmup_rate` to `rate`; after it the rate changes once an
-    epoch, as in the authors' library: at `milestones` (epochs, from 0) by `gamma` for multi-step,
-    or along a cosine from `rate` to `min_rate`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["multi-step", "cosine"]
-    epochs: int = Field(gt=0)
-    warmup_steps: int = Field(ge=0)
-    warmup_rate: float = Field(ge=0)
-    rate: float = Field(gt=0)
-    min_rate: float = Field(default=0.0, ge=0)
-    milestones: tuple[int, ...] = ()
-    gamma: float = 1.0
-
-    def at(self, step: int, steps_per_epoch: int) -> float:
-        """The rate of `step`, counted from 0."""
-        if step < self.warmup_steps:
-            return self.warmup_rate + (self.rate - self.warmup_rate) * step / self.warmup_steps
-        epoch = step // steps_per_epoch
-        if self.kind == "multi-step":
-            return self.rate * self.gamma ** sum(epoch >= m for m in self.milestones)
-        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-        return self.min_rate + (self.rate - self.min_rate) * cosine
-
-
 class DetectionProbe(BaseModel):
     """A detection probe: head, data, optimiser, schedule, and how its rate is chosen.
 
+    recipe: what rows call this configuration; rows of two recipes are never compared.
     head: sizes and thresholds; its type says whether this is Mask R-CNN or SSD.
+    schedule, epochs: the learning rate over that many passes over the pictures.
     size: side in pixels of the square that pictures are squashed to for evaluation; a multiple
         of 32. Encoders whose stride does not divide it see the nearest multiple of their stride.
     train_sizes: sides that a training step draws one of; (size,) where empty. The batch stays.
@@ -62,16 +34,17 @@ class DetectionProbe(BaseModel):
     seeds: each of weights and of the samples drawn in losses; the order of pictures, their sizes
         and augmentation are those of `data_seed` for all.
     weight_decay, decay_biases: AdamW's, and whether it applies to biases and norms.
-    holdout: share of the training pictures that several rates are chosen on, by the mean over
-        seeds of mask AP, or of box AP where there are no masks. With one rate all are learnt
-        from.
+    holdout: share of the training pictures that several rates are chosen on, where there is no
+        validation set. With one rate all are learnt from.
     save_every, workers: steps between saved states; processes that read pictures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    recipe: str = ""
     head: MaskRcnnForm | SsdForm
     schedule: Schedule
+    epochs: int = Field(gt=0)
     size: int = Field(gt=0, multiple_of=32)
     train_sizes: tuple[int, ...] = ()
     batch_size: int = Field(gt=0)
@@ -112,7 +85,7 @@ class DetectionProbe(BaseModel):
     @property
     def grid(self) -> tuple[float, ...]:
         """The peak rates that are trained."""
-        return self.rates or (self.schedule.rate,)
+        return self.rates or (self.schedule.lr,)
 
     def build(self, channels: Mapping[int, int], classes: int) -> Head:
         """An untrained head over maps of `channels` by stride; `classes` with the background."""
@@ -129,16 +102,17 @@ class DetectionProbe(BaseModel):
 def paper_mask_rcnn() -> DetectionProbe:
     """Table 8's Mask R-CNN; size, augmentation and decay are the authors' library's."""
     return DetectionProbe(
+        recipe="paper",
         head=MaskRcnnForm(),
         schedule=Schedule(
             kind="multi-step",
-            epochs=25,
+            lr=3e-4,
             warmup_steps=250,
-            warmup_rate=1e-5,
-            rate=3e-4,
+            warmup_init_lr=1e-5,
             milestones=(22, 24),
             gamma=0.1,
         ),
+        epochs=25,
         size=1024,
         train_sizes=tuple(range(512, 1281, 32)),
         batch_size=4,
@@ -151,15 +125,10 @@ def paper_mask_rcnn() -> DetectionProbe:
 def paper_ssd() -> DetectionProbe:
     """Table 8's SSD; size, augmentation and decay are the authors' library's."""
     return DetectionProbe(
+        recipe="paper",
         head=SsdForm(),
-        schedule=Schedule(
-            kind="cosine",
-            epochs=200,
-            warmup_steps=500,
-            warmup_rate=9e-5,
-            rate=9e-4,
-            min_rate=1e-6,
-        ),
+        schedule=Schedule(lr=9e-4, warmup_steps=500, warmup_init_lr=9e-5, min_lr=1e-6),
+        epochs=200,
         size=320,
         batch_size=32,
         augment="ssd",
@@ -171,6 +140,7 @@ def paper_ssd() -> DetectionProbe:
 def small_mask_rcnn() -> DetectionProbe:
     """For the playroom on two cores: 64 channels, 64 boxes per picture in the loss."""
     return DetectionProbe(
+        recipe="small",
         head=MaskRcnnForm(
             width=64,
             hidden=128,
@@ -185,13 +155,13 @@ def small_mask_rcnn() -> DetectionProbe:
         ),
         schedule=Schedule(
             kind="multi-step",
-            epochs=4,
+            lr=1e-3,
             warmup_steps=50,
-            warmup_rate=1e-4,
-            rate=1e-3,
+            warmup_init_lr=1e-4,
             milestones=(3,),
             gamma=0.1,
         ),
+        epochs=4,
         size=128,
         batch_size=8,
         augment="flip",
@@ -203,15 +173,15 @@ def small_mask_rcnn() -> DetectionProbe:
 def small_ssd() -> DetectionProbe:
     """For the playroom on two cores: four levels of 64 channels."""
     return DetectionProbe(
+        recipe="small",
         head=SsdForm(
             strides=(16, 32, 64, -1),
             widths=(64, 64, 64, 64),
             ratios=((2, 3), (2, 3), (2, 3), (2,)),
             detections=50,
         ),
-        schedule=Schedule(
-            kind="cosine", epochs=12, warmup_steps=50, warmup_rate=1e-4, rate=2e-3, min_rate=1e-5
-        ),
+        schedule=Schedule(lr=2e-3, warmup_steps=50, warmup_init_lr=1e-4, min_lr=1e-5),
+        epochs=12,
         size=128,
         batch_size=16,
         augment="flip",

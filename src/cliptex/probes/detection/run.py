@@ -77,6 +77,7 @@ def run_detection_probe(
         tested = _scores(reader, heads, test, range(len(test)), config, "test")
     protocol = {
         **config.protocol(),
+        "resolution": config.size,
         **_selection(rate, scores, held, config),
         "classes": len(test.classes),
         "train_images": len(fit),

@@ -1,0 +1,40 @@
+"""Signs on a number that say why it should be read with care."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cliptex.results import CONTROLS, Result
+
+Mark = tuple[str, str, Callable[[Result], bool]]
+
+
+def _random(row: Result) -> bool:
+    return row.checkpoint == "random" and row.model not in CONTROLS
+
+
+def _diverged(row: Result) -> bool:
+    return row.protocol.get("diverged_at_step") is not None
+
+
+MARKS: tuple[Mark, ...] = (
+    ("†", "an expert learnt from this benchmark: no direction is claimed", lambda row: row.leak),
+    (
+        "‡",
+        "the chosen learning rate is the smallest or largest that was tried",
+        lambda row: bool(row.protocol.get("lr_at_grid_edge")),
+    ),
+    ("§", "the model has random weights", _random),
+    ("¶", "the training diverged", _diverged),
+)
+"""Sign, its meaning, and which rows bear it."""
+
+
+def marks_of(rows: Sequence[Result]) -> str:
+    """The signs that at least one of `rows` bears: `†‡`."""
+    return "".join(sign for sign, _, bears in MARKS if any(bears(row) for row in rows))
+
+
+def legend(rows: Sequence[Result]) -> list[str]:
+    """`† an expert learnt …` of every sign that `rows` bear."""
+    return [f"{sign} {meaning}" for sign, meaning, bears in MARKS if any(bears(r) for r in rows)]
