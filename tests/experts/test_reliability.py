@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.protocol import ExpertSpec, Prediction, concurrency_of
 from cliptex.experts.reliability import (
     FLIP,
     angular_agreement,
@@ -16,6 +16,7 @@ from cliptex.experts.reliability import (
     reduce_confidence,
     with_confidence,
 )
+from cliptex.experts.replicas import ReplicatedExpert
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 
 CLASSES = ClassMap(("background", "ball", "chair"))
@@ -163,6 +164,12 @@ def test_what_the_spec_says() -> None:
     assert specs["flip"].name == specs["none"].name == "scripted"
     with pytest.raises(ValueError, match="own, flip, none"):
         with_confidence(expert, "loud")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["own", "flip", "none"])
+def test_all_replicas_are_kept_busy(how) -> None:
+    both = ReplicatedExpert([Scripted(CLASSES, brightness), Scripted(CLASSES, brightness)])
+    assert concurrency_of(with_confidence(both, how)) == 2
 
 
 def test_no_confidence_is_none() -> None:

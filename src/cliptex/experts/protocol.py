@@ -87,3 +87,20 @@ class Concurrent(Protocol):
 def concurrency_of(expert: Expert) -> int:
     """How many threads may call the expert's `predict` at once: 1 unless it says otherwise."""
     return expert.concurrency if isinstance(expert, Concurrent) else 1
+
+
+class Wrapper:
+    """An expert around another: what it does not change is the other's."""
+
+    def __init__(self, expert: Expert, spec: ExpertSpec | None = None) -> None:
+        self.expert = expert
+        self.spec: ExpertSpec = expert.spec if spec is None else spec
+
+    @property
+    def concurrency(self) -> int:
+        """That of the expert inside."""
+        return concurrency_of(self.expert)
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """One prediction per image (H_i, W_i, 3) uint8."""
+        return self.expert.predict(images)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from cliptex.experts.protocol import Expert, ExpertSpec, Prediction
+from cliptex.experts.protocol import Expert, Prediction, Wrapper
 from cliptex.labels.codecs import fitted_size, scalar_statistics
 from cliptex.labels.extras import CONFIDENCE_SIDE
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
@@ -45,7 +45,7 @@ def with_confidence(expert: Expert, how: Confidence) -> Expert:
     raise ValueError(f"confidence is one of own, flip, none; not {how!r}")
 
 
-class FlipConsistent:
+class FlipConsistent(Wrapper):
     """An expert whose confidence is `flip_agreement`, averaged over cells by `reduce_confidence`.
 
     The mirrored images go through the expert in a batch of their own, so that neither its need of
@@ -53,8 +53,7 @@ class FlipConsistent:
     """
 
     def __init__(self, expert: Expert) -> None:
-        self.expert = expert
-        self.spec: ExpertSpec = replace(expert.spec, confidence=FLIP)
+        super().__init__(expert, replace(expert.spec, confidence=FLIP))
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """One prediction per image (H_i, W_i, 3) uint8."""
@@ -66,12 +65,11 @@ class FlipConsistent:
         ]
 
 
-class WithoutConfidence:
+class WithoutConfidence(Wrapper):
     """An expert that keeps its own reliability to itself."""
 
     def __init__(self, expert: Expert) -> None:
-        self.expert = expert
-        self.spec: ExpertSpec = replace(expert.spec, confidence="")
+        super().__init__(expert, replace(expert.spec, confidence=""))
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """One prediction per image (H_i, W_i, 3) uint8."""
