@@ -4,7 +4,9 @@
 
 ViT-B/16 at 512x512, batch 2, bfloat16 autocast, the configuration of `recipes.cliptex_vit_b16`
 with random weights and made-up labels; all variants interleaved in one process, medians. Peak
-memory is that of a fresh process for each variant. `--gains` times possible improvements too.
+memory is that of a fresh process for each variant. The losses are also timed alone, from labels in
+memory to the predictions' gradients; reading and cropping labels is `bench_loader.py`'s.
+`--gains` times possible improvements instead.
 The last lines are `NAME: MEASURED (goal GOAL) ok|short`; with `--check` one that is short makes
 the exit code 1.
 """
@@ -211,12 +213,25 @@ def gains(rounds: int) -> None:
         if isinstance(module, PlainAttention):  # torch's fused kernel instead
             module.forward = super(PlainAttention, module).forward  # pyright: ignore
     unfused = make_run(CHANNELS)
-    groups = unfused.optimizer.param_groups
-    loop = torch.optim.AdamW([{"params": g["params"]} for g in groups], lr=3e-5, foreach=False)
+    groups = [
+        {key: group[key] for key in ("params", "weight_decay", "lr_scale")}
+        for group in unfused.optimizer.param_groups
+    ]
+    loop = torch.optim.AdamW(groups, lr=3e-5, foreach=False, fused=False)
     object.__setattr__(unfused, "optimizer", loop)
+    short = make_run(CHANNELS)
+    tokenize = short.model.clip.tokenizer
+    length = int(tokenize(CAPTIONS).argmax(1).max()) + 1  # the end has the largest id
+    shorter: Any = lambda texts: tokenize(texts)[:, :length]  # noqa: E731
+    short.model.clip.tokenizer = shorter
+    changed = {
+        "torch's attention": fused_attention,
+        "AdamW in a loop": unfused,
+        f"texts cut to {length} tokens": short,
+    }
     batch = make_batch(CHANNELS)
     steps: dict[str, Step] = {"as it is": plain}
-    for name, run in {"torch's attention": fused_attention, "AdamW in a loop": unfused}.items():
+    for name, run in changed.items():
         steps[name] = lambda run=run: train_step(run, batch, agree(run.world, batch, 1, stop=False))
     steps["activation checkpointing"] = our_step(CHANNELS, activation_checkpointing=True)
     steps["compiled blocks"] = our_step(CHANNELS, compile=True)

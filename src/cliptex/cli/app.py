@@ -33,7 +33,7 @@ COMMANDS: Commands = {
     "zeroshot": evaluate.zeroshot,
     "report": runs.report,
     "export": export.export,
-    "playroom": {"export": data.export, "zoo": runs.zoo},
+    "playroom": {"export": data.export, "zoo": runs.zoo, "reproduce": runs.reproduce},
     "demo": runs.demo,
     "photos": runs.photos,
 }

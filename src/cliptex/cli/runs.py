@@ -1,4 +1,4 @@
-"""`cliptex report`, `demo`, `photos` and `playroom zoo`: whole runs and their pages."""
+"""`cliptex report`, `demo`, `photos`, `playroom zoo|reproduce`: whole runs and their pages."""
 
 from __future__ import annotations
 
@@ -82,6 +82,23 @@ def zoo(out: Path = Path("runs/zoo"), preset: Literal["short", "full"] = "full")
 
     build_zoo(out, preset)
     print(out / "pack")
+
+
+def reproduce(out: Path = Path("runs/reproduce"), seed: tuple[int, ...] = (0, 1, 2)) -> None:
+    """CLIPTeX against CLIP-FT in the playroom, by every probe. Goes on where it was stopped.
+
+    Linear, DeepLabv3 and PSPNet probes, Mask R-CNN, SSD, linear classification and zero-shot.
+
+    Args:
+        out: folder of the run.
+        seed: of trainings and probes; several give intervals.
+    """
+    from cliptex.pipeline.reproduce import run_reproduce
+
+    if not seed:
+        raise ValueError("--seed needs at least one number")
+    run_reproduce(out, seed)
+    _show_run(out)
 
 
 def _show_run(out: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cliptex.datasets.ade20k import Ade20k
+from cliptex.datasets.coco import CocoInstances
 from cliptex.datasets.folders import ImageFolder
 from cliptex.datasets.karpathy import Karpathy
 from cliptex.datasets.normals import NormalsFolder
@@ -93,14 +94,14 @@ def demo_stages(
 ) -> list[Stage]:
     """The demo as a list of stages, working below `out`."""
     models = MODELS + (CONTROLS if controls else ())
-    stages = _data_stages(out, config, controls)
+    stages = data_stages(out, config, controls)
     evaluations = []
     for seed in seeds:
         for model in models:
             checkpoint = WEIGHTS / "clip"
             depends = ["home"]
             if model != "clip":
-                stages.append(_train_stage(out, config, model, seed))
+                stages.append(train_stage(out, config, model, seed))
                 depends.append(stages[-1].name)
                 checkpoint = out / stages[-1].name / "checkpoints" / "final"
             stages.append(_evaluate_stage(out, config, model, seed, checkpoint, depends))
@@ -117,7 +118,7 @@ def demo_stages(
     return stages
 
 
-def _data_stages(out: Path, config: DemoConfig, controls: bool) -> list[Stage]:
+def data_stages(out: Path, config: DemoConfig, controls: bool) -> list[Stage]:
     """Rendering and labelling; with `controls` also perfect and placebo labels."""
     web, truth = out / "web" / "shards", out / "web" / "truth"
 
@@ -187,7 +188,8 @@ def training_config(out: Path, config: DemoConfig, model: str, seed: int) -> Tra
     return playroom(data, out / folder, tasks=tasks, **schedule)
 
 
-def _train_stage(out: Path, config: DemoConfig, model: str, seed: int) -> Stage:
+def train_stage(out: Path, config: DemoConfig, model: str, seed: int) -> Stage:
+    """The training of `model` from `seed`, into `out`/train-MODEL-seedN."""
     recipe = training_config(out, config, model, seed)
     settings = recipe.model_dump(mode="json", exclude={"data", "labels"})
     settings["start"] = sha256_file(WEIGHTS / "clip" / "model.safetensors")
@@ -235,6 +237,9 @@ def home_suite(home: Path, probe: ProbeConfig, test: str = "test") -> Suite:
     def folder(split: str) -> ImageFolder:
         return ImageFolder(classes, split, name="playroom-classes")
 
+    def coco(split: str) -> CocoInstances:
+        return CocoInstances(home / "coco", split, name="playroom-coco")
+
     return Suite(
         probe=probe,
         dense=(
@@ -244,6 +249,7 @@ def home_suite(home: Path, probe: ProbeConfig, test: str = "test") -> Suite:
             Splits(train=normals("train"), val=normals("val"), test=normals(test)),
         ),
         classes=Splits(train=folder("train"), val=folder("val"), test=folder(test)),
+        objects=Splits(train=coco("train"), val=coco("val"), test=coco(test)),
         captions=Karpathy(
             captions / "dataset_playroom.json", captions / "images", test, name="playroom-captions"
         ),

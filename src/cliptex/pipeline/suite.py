@@ -10,7 +10,12 @@ from typing import Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from cliptex.datasets.protocol import CaptionedImages, DenseDataset, LabelledImages
+from cliptex.datasets.protocol import (
+    CaptionedImages,
+    DenseDataset,
+    DetectionDataset,
+    LabelledImages,
+)
 from cliptex.files import sha256_file
 from cliptex.labels.kinds import ScalarField
 from cliptex.models.clip import Clip, load_clip
@@ -46,11 +51,15 @@ class Splits(Generic[D]):
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What a model is measured on. `prompts` maps class names to the words for zero-shot."""
+    """What a model is measured on. `prompts` maps class names to the words for zero-shot.
+
+    `objects` is read by `pipeline.reproduce` alone: detection takes minutes.
+    """
 
     probe: ProbeConfig
     dense: tuple[Splits[DenseDataset], ...] = ()
     classes: Splits[LabelledImages] | None = None
+    objects: Splits[DetectionDataset] | None = None
     captions: CaptionedImages | None = None
     templates: tuple[str, ...] = ("a photo of a {}.",)
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -97,7 +106,7 @@ def evaluate(suite: Suite, checkpoint: Path, folder: Path, *, model: str, seed: 
             memory=memory,
         )
         _keep(outcome, folder)
-    _zero_shot(suite, clip, folder, model=model, checkpoint=sha256, seed=seed)
+    zero_shot(suite, clip, folder, model=model, checkpoint=sha256, seed=seed)
 
 
 def _keep(outcome: ProbeOutcome, folder: Path) -> None:
@@ -105,9 +114,10 @@ def _keep(outcome: ProbeOutcome, folder: Path) -> None:
     outcome.save_per_image(folder / PER_IMAGE)
 
 
-def _zero_shot(
+def zero_shot(
     suite: Suite, clip: Clip, folder: Path, *, model: str, checkpoint: str, seed: int
 ) -> None:
+    """Zero-shot classification and retrieval, without training."""
     config = ZeroShotConfig(resolution=suite.probe.resolution, templates=suite.templates, seed=seed)
     outcomes = []
     if suite.zero_shot and suite.classes is not None:

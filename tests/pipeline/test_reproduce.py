@@ -1,0 +1,78 @@
+"""Every probe on both models, end to end on a handful of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cliptex.pipeline.demo import DemoConfig
+from cliptex.pipeline.reproduce import ReproduceConfig, reproduce_stages
+from cliptex.pipeline.stages import run_stages
+from cliptex.playroom.export import HomeSizes
+from cliptex.probes.config import ProbeConfig
+from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, small_ssd
+from cliptex.probes.schedule import Schedule
+from cliptex.probes.small import small_probes
+from cliptex.probes.table8 import TASKS
+from cliptex.results import Result, read_results
+
+HEADS = {"linear", "deeplabv3", "pspnet"}
+DENSE = {
+    ("segmentation", "miou", "playroom-voc"),
+    ("segmentation", "miou", "playroom-ade"),
+    ("depth", "absrel", "playroom-depth"),
+    ("normals", "a30", "playroom-normals"),
+}
+
+
+def short(probe: DetectionProbe) -> DetectionProbe:
+    schedule = probe.schedule.model_copy(update={"epochs": 1, "warmup_steps": 1})
+    return probe.model_copy(update={"schedule": schedule, "batch_size": 4})
+
+
+TINY = ReproduceConfig(
+    demo=DemoConfig(
+        web_images=20,
+        home=HomeSizes(train=10, val=4, test=6, classes_train=24, classes_val=12, classes_test=12),
+        steps=8,
+        batch_size=8,
+        probe=ProbeConfig(resolution=128, epochs=1, min_steps=0, learning_rates=(0.1,)),
+    ),
+    probes={
+        task: small_probes(task).model_copy(
+            update={"epochs": 1, "width": 16, "batch_size": 4, "schedule": Schedule(lr=1e-3)}
+        )
+        for task in TASKS
+    },
+    detection=(short(small_mask_rcnn()), short(small_ssd())),
+)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+    out = tmp_path_factory.mktemp("reproduce")
+    run_stages(reproduce_stages(out, TINY, (0,)), out)
+    assert "CLIPTeX" in (out / "report.html").read_text()
+    return read_results(out / "results.jsonl")
+
+
+@pytest.mark.parametrize("model", ["clip-ft", "cliptex"])
+def test_reproduce__every_probe_has_a_row(rows: list[Result], model: str) -> None:
+    found = {(r.task, r.metric, r.dataset, r.probe) for r in rows if r.model == model}
+    assert found >= {(*row, head) for row in DENSE for head in HEADS}
+    assert ("classification", "top1", "playroom-classes", "linear") in found
+    assert ("zeroshot", "top1", "playroom-classes", None) in found
+    detected = {(row[3], row[1]) for row in found if row[0] == "detection"}
+    assert {probe for probe, _ in detected} == {"mask_rcnn", "ssd"}
+
+
+def test_reproduce__models_are_told_apart(rows: list[Result]) -> None:
+    checkpoints = {row.checkpoint for row in rows if row.task == "depth" and row.probe}
+    assert len(checkpoints) == 2 and all(checkpoints)
+
+
+def test_reproduce_stages__the_page_waits_for_every_model_and_seed(tmp_path: Path) -> None:
+    page = reproduce_stages(tmp_path, TINY, (0, 1))[-1]
+    wanted = {f"all-probes-{model}-seed{n}" for model in ("clip-ft", "cliptex") for n in (0, 1)}
+    assert wanted <= set(page.depends)
