@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,13 @@ from cliptex.shards.dataset import ImageTextShards
 
 _CAPTION = 1  # purpose of the generator of a sample, beside that of cliptex.data.pictures
 SMALLEST_SCALE = 1e-6  # a constant depth map has spread 0; it then trains towards 0
+
+
+DepthNorm = Literal["median-mad", "min-max", "none"]
+"""How a scalar field becomes a target, always by numbers of the whole image, never of the crop.
+
+median-mad: minus the median, over the mean absolute deviation from it (both stored). min-max: its
+range becomes 0 to 1, as in a picture of 8 bits. none: the label's own unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +66,7 @@ class JoinedDataset:
     """Samples of `shards` with their labels, augmented as a pure function of their position.
 
     labels: one reader per task; a task's targets are present where its reader has the sample.
+    depth_norm: what is stored with scalar fields to normalise them, see `DepthNorm`.
     confidence: tasks whose targets carry the stored confidence as the weight of their loss.
     cache: decoded images and labels of small data sets, shared by all threads.
     """
@@ -67,6 +76,7 @@ class JoinedDataset:
     augmentation: Augmentation
     seed: int
     confidence: frozenset[str] = frozenset()
+    depth_norm: DepthNorm = "median-mad"
     cache: ByteBudgetCache = field(default_factory=lambda: ByteBudgetCache(0))
     _own: threading.local = field(default_factory=threading.local, init=False, repr=False)
 
@@ -117,6 +127,8 @@ class JoinedDataset:
             stored = self._reader(task).read(found.shard, found.key, confidence=weighted)
             if stored is None:
                 return None
+            if isinstance(self.labels[task].kind, ScalarField):
+                stored = with_statistics(stored, self.depth_norm)
             self.cache.put(place, stored, _bytes_of(stored))
         return view_label(stored, self.labels[task].kind, found.view, size)
 
@@ -161,7 +173,7 @@ def collate_labels(labels: Sequence[StoredLabel | None], kind: Kind, size: Size)
 
     ClassMap: target (B, H, W) uint8 or int32 ids, invalid = kind.ignore.
     ScalarField: target (B, 1, H, W) float32, (value - shift) / scale by the whole image's
-        robust statistics stored with the label (never the crop's), 0 where invalid.
+        statistics that come with the label (never the crop's), 0 where invalid.
     UnitVector: target (B, 3, H, W) float32, 0 where invalid.
     valid: (B, H, W) bool; present: (B,) bool, False where the sample has no label.
     weight: (B, H, W) float32 in [0, 1], 1 where a label has no confidence; None where none has.
@@ -194,6 +206,16 @@ def _weights(labels: Sequence[StoredLabel | None], size: Size) -> torch.Tensor |
         return None
     ones = np.ones(size, np.float32)
     return torch.from_numpy(np.stack([ones if found is None else found for found in maps]))
+
+
+def with_statistics(stored: StoredLabel, rule: DepthNorm) -> StoredLabel:
+    """A scalar field's label with the shift and scale by which `rule` normalises it."""
+    if rule == "median-mad":
+        return stored
+    if rule == "none":
+        return replace(stored, shift=None, scale=None)
+    low, high = float(np.nanmin(stored.array)), float(np.nanmax(stored.array))
+    return replace(stored, shift=low, scale=high - low)
 
 
 def normalise_depth(array: np.ndarray, label: StoredLabel) -> np.ndarray:

@@ -12,7 +12,7 @@ from cliptex.losses.cells import (
     class_histogram,
     nearest_cells,
 )
-from cliptex.losses.contrastive import contrastive
+from cliptex.losses.contrastive import contrastive, sigmoid_contrastive
 from cliptex.losses.pixels import (
     KAPPA_MIN,
     angmf_split,
@@ -32,4 +32,5 @@ __all__ = [
     "nearest_cells",
     "nll_angmf",
     "scale_shift_invariant",
+    "sigmoid_contrastive",
 ]

@@ -1,4 +1,4 @@
-"""The loss of CLIP."""
+"""The losses between images and texts: CLIP's, and SigLIP's."""
 
 from __future__ import annotations
 
@@ -17,3 +17,21 @@ def contrastive(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
     logits = scale * image.float() @ text.float().T  # (B, B)
     own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def sigmoid_contrastive(
+    image: Tensor, text: Tensor, scale: Tensor | float, bias: Tensor | float, first: int = 0
+) -> Tensor:
+    """Every pair by itself: does this text belong to this image? (Zhai et al. 2023, section 3.2)
+
+    L = -1/B sum_ij log sigmoid(z_ij (scale x_i . y_j + bias)), z = 1 for a pair, else -1.
+
+    Args:
+        image: (B, D) embeddings of unit length. text: (N, D), where N >= B.
+        scale: () inverse temperature. bias: () added to every logit.
+        first: row of `text` that belongs to row 0 of `image`; the others follow one by one.
+    """
+    logits = scale * image.float() @ text.float().T + bias  # (B, N)
+    own = torch.arange(first, first + len(image), device=logits.device)
+    belongs = F.one_hot(own, len(text)).to(logits.dtype)  # (B, N)
+    return F.binary_cross_entropy_with_logits(logits, belongs, reduction="sum") / len(image)

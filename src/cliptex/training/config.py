@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cliptex.data.joined import DepthNorm
 from cliptex.data.sampler import WINDOW
 from cliptex.files import write_atomic
 from cliptex.models.clip import ModelSpec
@@ -34,14 +35,23 @@ class TrainConfig(BaseModel):
     data: folder of image-text tars (or one tar). labels: folder of label stores.
     tasks: task name -> folder of its expert below `labels`; none is CLIP-FT.
     loss_weights: λ of loss (1), for "clip" and for every task.
+    uncertainty: learn a log-variance per task that divides its loss, see training.uncertainty.
     confidence: tasks whose loss weighs every pixel by the confidence stored with its label.
+    depth_norm: how depth, and any other scalar field, is normalised, see cliptex.data.joined.
+    contrast: CLIP's softmax over a batch, or SigLIP's sigmoid of every pair. sigmoid_bias: its
+        first bias where the model has none.
     steps, epochs, samples: exactly one of them says how long: steps of the optimizer, passes over
         the data, or images seen, both of which end with the step that reaches them.
+    batch_per: whether `batch_size` counts the samples of all ranks together, or of each; the
+        run's own config.yaml always says the former.
     resolution: (height, width) pixels of the images; more than one alternate (variable
         resolution), the first is the base at which `batch_size` holds.
     head_lr_multiplier: learning rate of pyramid and heads over that of CLIP (paper: 1).
     shuffle_window: samples that are shuffled together, see cliptex.data.sampler.
     crop_scale, crop_ratio, flip: see cliptex.data.transforms.Augmentation.
+    range_augment: learn ranges of brightness, contrast and noise that bring the images' PSNR from
+        the first to the second value (dB; the authors' library for CLIP: 40 20), see
+        training.range_augment.
     workers: threads that prepare batches; cache_bytes: decoded data kept in memory.
     bad_steps: stop after so many steps in a row whose loss is not finite.
     accumulate: parts in which a rank computes its share of a batch, for less memory; the
@@ -64,13 +74,18 @@ class TrainConfig(BaseModel):
     loss_weights: dict[str, float] = Field(
         default_factory=lambda: {"clip": 1.0, "segmentation": 0.1, "depth": 1.0, "normals": 1.0}
     )
+    uncertainty: bool = False
     confidence: tuple[str, ...] = ()
+    depth_norm: DepthNorm = "median-mad"
+    contrast: Literal["softmax", "sigmoid"] = "softmax"
+    sigmoid_bias: float = -10.0  # Zhai et al. 2023, section 3.2
     dense: DenseConfig = DenseConfig()
 
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
     samples: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
+    batch_per: Literal["global", "rank"] = "global"
     resolution: tuple[tuple[int, int], ...] = ((512, 512),)
 
     lr: float = Field(default=3e-5, gt=0)
@@ -94,6 +109,7 @@ class TrainConfig(BaseModel):
     crop_scale: tuple[float, float] = (0.9, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = Field(default=0.0, ge=0, le=1)
+    range_augment: tuple[float, float] | None = None
 
     workers: int = Field(default=1, ge=0)
     cache_bytes: int = Field(default=2 << 30, ge=0)
@@ -117,6 +133,8 @@ class TrainConfig(BaseModel):
             raise ValueError(f"loss_weights: {bad} must be finite and not negative")
         if unknown := sorted(set(self.confidence) - set(self.tasks)):
             raise ValueError(f"confidence: {unknown} are not among the tasks {sorted(self.tasks)}")
+        if self.uncertainty and not self.tasks:
+            raise ValueError("uncertainty: there are no tasks whose losses could be weighed")
         if not self.resolution:
             raise ValueError("resolution: name at least one (height, width)")
         low, high = self.crop_scale
@@ -130,6 +148,13 @@ def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     given = [name for name in LENGTHS if changes.get(name) is not None]
     others = {name: None for name in LENGTHS if given and name not in given}
     return TrainConfig.model_validate({**dict(config), **others, **changes})
+
+
+def of_all_ranks(config: TrainConfig, ranks: int) -> TrainConfig:
+    """`config` with a `batch_size` that counts the samples of all `ranks` together."""
+    if config.batch_per == "global":
+        return config
+    return changed(config, {"batch_size": config.batch_size * ranks, "batch_per": "global"})
 
 
 def dump_config(config: TrainConfig, path: Path) -> None:

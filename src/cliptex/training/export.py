@@ -17,7 +17,7 @@ from cliptex.training.state import Ema
 
 HEADS = "heads.safetensors"
 FINAL_EMA = "final-ema"
-_CLIP = "clip."
+_CLIP, _DENSE = "clip.", ("pyramid.", "heads.")
 
 
 def save_final(
@@ -40,7 +40,7 @@ def _write(model: Network, target: Path, provenance: Provenance | None) -> Path:
     if not dist.is_initialized() or dist.get_rank() == 0:
         with new_folder(target) as folder:
             save_clip(_whole_clip(model.clip, state), folder)
-            rest = {name: t for name, t in state.items() if not name.startswith(_CLIP)}
+            rest = {name: t for name, t in state.items() if name.startswith(_DENSE)}
             if rest:
                 save_file(rest, folder / HEADS)
             if provenance is not None:

@@ -21,12 +21,13 @@ from cliptex.data.joined import Batch
 from cliptex.data.loader import load_batches
 from cliptex.models.provenance import write_provenance
 from cliptex.training.checkpoint import CHECKPOINTS, FINAL, load_notes, load_state, save_state
-from cliptex.training.config import TrainConfig
+from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World, join_world
 from cliptex.training.export import save_final
 from cliptex.training.flops import FlopCount, device_peak
 from cliptex.training.memory import keep_freed_memory
 from cliptex.training.meter import Meter
+from cliptex.training.network import range_augment_of
 from cliptex.training.optimizer import lr_at, set_lr
 from cliptex.training.runfolder import RunLog, open_run
 from cliptex.training.setup import Run, prepare, provenance_of
@@ -60,6 +61,7 @@ def train(config: TrainConfig, out: Path) -> Path:
         TrainingInterrupted: SIGTERM was received; a checkpoint is saved.
     """
     with join_world() as world:
+        config = of_all_ranks(config, world.size)
         open_run(config, out, world)
         final = out / CHECKPOINTS / FINAL
         if final.exists():
@@ -127,6 +129,8 @@ def _step(run: Run, batch: Batch, step: int, stop: bool) -> tuple[float, Agreed,
     agreed = agree(run.world, batch, run.config.accumulate, stop)
     lr = lr_at(run.config, step, run.steps)
     set_lr(run.optimizer, lr)
+    if (augment := range_augment_of(run.model)) is not None:
+        augment.set_progress(step, run.steps)
     torch.manual_seed(_step_seed(run.config.seed, step, run.world.rank))
     return lr, agreed, train_step(run, batch, agreed)
 

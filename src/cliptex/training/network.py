@@ -1,4 +1,4 @@
-"""The network of a run: CLIP with pyramid and heads, or CLIP alone."""
+"""The network of a run: CLIP, alone or with pyramid and heads, and what is learnt beside it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from cliptex.models.clip import Clip, build_clip
 from cliptex.models.cliptex import Cliptex, CliptexOutput, build_cliptex
 from cliptex.training.config import TrainConfig
+from cliptex.training.contrast import prepare_bias
+from cliptex.training.range_augment import RangeAugment
+from cliptex.training.uncertainty import Uncertainty
+
+RANGE_AUGMENT, UNCERTAINTY = "range_augment", "uncertainty"  # children of a network that has them
 
 
 class ClipOnly(nn.Module):
@@ -33,6 +38,24 @@ def build_network(config: TrainConfig, channels: Mapping[str, int]) -> Network:
     channels: task -> outputs of its head. CLIP and pyramid start the same whatever the tasks.
     """
     clip = build_clip(config.model)
-    if not channels:
-        return ClipOnly(clip)
-    return build_cliptex(clip, channels, config.dense, seed=config.seed)
+    prepare_bias(clip, config)
+    network: Network = ClipOnly(clip)
+    if channels:
+        network = build_cliptex(clip, channels, config.dense, seed=config.seed)
+    if config.uncertainty:
+        network.add_module(UNCERTAINTY, Uncertainty(channels))
+    if config.range_augment is not None:
+        augment = RangeAugment(config.range_augment)
+        network.add_module(RANGE_AUGMENT, augment)
+        network.register_forward_pre_hook(lambda _, inputs: (augment(inputs[0]), *inputs[1:]))
+    return network
+
+
+def range_augment_of(network: nn.Module) -> RangeAugment | None:
+    """The augmentation that `network` applies to its images, if any."""
+    return dict(network.named_children()).get(RANGE_AUGMENT)  # pyright: ignore[reportReturnType]
+
+
+def uncertainty_of(network: nn.Module) -> Uncertainty | None:
+    """The learnt weights of the tasks, if any."""
+    return dict(network.named_children()).get(UNCERTAINTY)  # pyright: ignore[reportReturnType]

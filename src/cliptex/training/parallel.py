@@ -52,8 +52,6 @@ def distribute(model: Network, config: TrainConfig, world: World) -> nn.Module:
     Order matters: blocks are checkpointed, then compiled, then sharded, so that each wraps what
     was done before. On GPUs, batch norms of several ranks share their statistics.
     """
-    if model.clip.logit_bias is not None:  # of SigLIP checkpoints; the contrastive loss has none
-        model.clip.logit_bias.requires_grad_(False)
     towers = [*blocks(model.clip.image), *blocks(model.clip.text)]
     if config.activation_checkpointing:
         for block in towers:

@@ -13,6 +13,7 @@ What the CUDA context, fragmentation and workspaces take (often 1 to 2 GB) comes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cliptex.models.clip import Clip, ClipConfig
 from cliptex.models.cliptex import build_cliptex
-from cliptex.training.config import TrainConfig
+from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.flops import DTYPES
 from cliptex.training.network import ClipOnly
 from cliptex.training.parallel import blocks
@@ -93,7 +94,8 @@ def plan_memory(
         sizes = sorted(sum(p.numel() for p in block.parameters()) for block in towers)
         plans = []
         for count in gpus:
-            batch = max(1, -(-config.batch_size // (count * config.accumulate)))
+            share = of_all_ranks(config, count).batch_size / (count * config.accumulate)
+            batch = max(1, math.ceil(share))
             kept = measure_activations(network, towers, batch, config.resolution[0])
             state = total * (16 if config.ema is None else 20)
             plans.append(MemoryPlan(count, "ddp", batch, state, 2 * total * half, kept))

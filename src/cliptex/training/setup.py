@@ -17,7 +17,7 @@ from cliptex.labels.reader import LabelReader
 from cliptex.models.provenance import Provenance, merged, of_experts, read_provenance
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.tasks import TASKS, Task
-from cliptex.training.config import TrainConfig
+from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World
 from cliptex.training.network import Network, build_network
 from cliptex.training.optimizer import build_optimizer
@@ -61,6 +61,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Run:
     """
     if world is None:
         world = World(device=default_device())
+    config = of_all_ranks(config, world.size)
     dataset, sampler, channels, steps = open_data(config, tell=world.main)
     model = build_network(config, channels).to(world.device)
     engine = distribute(model, config, world)
@@ -122,6 +123,7 @@ def _join(
         ),
         seed=config.seed,
         confidence=frozenset(config.confidence),
+        depth_norm=config.depth_norm,
         cache=ByteBudgetCache(config.cache_bytes),
     )
     sampler = Sampler(

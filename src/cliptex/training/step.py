@@ -3,23 +3,28 @@
 L = λ_clip L_clip + Σ_t λ_t L_t                                       (section 3.2, equation 1)
 
 L_clip compares all samples of the global batch; L_t is the mean over all its labelled pixels.
+Where the configuration asks for them, RangeAugment's loss is a further term, and learnt variances
+weigh the tasks (`cliptex.training.uncertainty`).
 Each rank computes its share of them, see `cliptex.training.distributed`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from cliptex.data.joined import Batch
-from cliptex.losses import DenseTargets, contrastive
+from cliptex.losses import DenseTargets
 from cliptex.models.cliptex import CliptexOutput
-from cliptex.training.distributed import World, contrastive_share
+from cliptex.training.contrast import bias_of, contrast
+from cliptex.training.distributed import World
 from cliptex.training.flops import DTYPES
+from cliptex.training.network import RANGE_AUGMENT, range_augment_of, uncertainty_of
 from cliptex.training.parallel import finish_gradients, gradient_norm, gradients_at_end
 from cliptex.training.setup import Run
 
@@ -94,8 +99,10 @@ def compute_losses(run: Run, batch: Batch, agreed: Agreed) -> dict[str, Tensor]:
     the configuration says so; the losses never.
     """
     out = _forward(run, batch)
-    clip = _contrastive(run, out.image_embedding, out.text_embedding, out.scale, agreed.rows)
-    return _with_total(run, {"clip": clip, **_dense_losses(run, batch, out, agreed)})
+    bias = bias_of(run.model.clip, run.config)
+    pair = (out.image_embedding, out.text_embedding)
+    clip = contrast(*pair, out.scale, bias, agreed.rows, run.world)
+    return _with_total(run, {"clip": clip, **_own_losses(run, batch, out, agreed)})
 
 
 def _forward(run: Run, batch: Batch) -> CliptexOutput:
@@ -107,17 +114,11 @@ def _forward(run: Run, batch: Batch) -> CliptexOutput:
         return run.engine(images, tokens)
 
 
-def _contrastive(
-    run: Run, image: Tensor, text: Tensor, scale: Tensor, rows: Sequence[int]
-) -> Tensor:
-    image, text, scale = image.float(), text.float(), scale.float()
-    if run.world.size == 1:
-        return contrastive(image, text, scale)
-    return contrastive_share(image, text, scale, rows, run.world)
+def _own_losses(run: Run, batch: Batch, out: CliptexOutput, agreed: Agreed) -> dict[str, Tensor]:
+    """Each task's mean over own pixels, weighed by own over all pixels and the ranks.
 
-
-def _dense_losses(run: Run, batch: Batch, out: CliptexOutput, agreed: Agreed) -> dict[str, Tensor]:
-    """Each task's mean over own pixels, weighed by own over all pixels and the ranks."""
+    RangeAugment's, where there is one, is a mean over own images, weighed likewise.
+    """
     losses = {}
     for name, task in run.tasks.items():
         targets = batch.targets[name]
@@ -125,12 +126,24 @@ def _dense_losses(run: Run, batch: Batch, out: CliptexOutput, agreed: Agreed) ->
         if name in agreed.pixels:  # 0 labelled pixels give 0, still in the graph of the head
             loss = loss * (run.world.size * targets.counted().item() / (agreed.pixels[name] or 1))
         losses[name] = loss
+    augment = range_augment_of(run.model)
+    if augment is not None and augment.loss is not None:
+        share = run.world.size * len(batch.captions) / sum(agreed.rows)
+        losses[RANGE_AUGMENT] = augment.loss * share
     return losses
 
 
 def _with_total(run: Run, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    weighted = [run.config.loss_weights[name] * loss for name, loss in losses.items()]
+    weighted = [_weighted(run, name, loss) for name, loss in losses.items()]
     return {**losses, "total": torch.stack(weighted).sum()}
+
+
+def _weighted(run: Run, name: str, loss: Tensor, *, constant: bool = True) -> Tensor:
+    """A term of the sum; `constant`: with what does not depend on the data, once per step."""
+    uncertainty = uncertainty_of(run.model)
+    if uncertainty is not None and name in run.tasks:
+        loss = uncertainty(name, loss, constant=constant)
+    return run.config.loss_weights.get(name, 1.0) * loss
 
 
 def train_step(run: Run, batch: Batch, agreed: Agreed) -> StepReport:
@@ -180,22 +193,26 @@ def _backward_in_parts(run: Run, parts: list[Batch], agreed: Agreed) -> dict[str
     image = torch.cat([out.image_embedding for out in first]).requires_grad_()  # (B_rank, D)
     text = torch.cat([out.text_embedding for out in first]).requires_grad_()
     scale = first[0].scale.detach().requires_grad_()
-    clip = _contrastive(run, image, text, scale, agreed.rows)
-    weighted = run.config.loss_weights["clip"] * clip
-    of_image, of_text, of_scale = torch.autograd.grad(weighted, (image, text, scale))
+    bias = bias_of(run.model.clip, run.config)
+    clip = contrast(image, text, scale, bias, agreed.rows, run.world)
+    inputs = (image, text, scale) if bias is None else (image, text, scale, bias)
+    of_image, of_text, *of_numbers = torch.autograd.grad(
+        run.config.loss_weights["clip"] * clip, inputs
+    )
     sizes = [len(part.captions) for part in parts]
-    losses: dict[str, list[Tensor]] = {name: [] for name in run.tasks}
+    losses: defaultdict[str, list[Tensor]] = defaultdict(list)
     for i, (part, d_image, d_text) in enumerate(
         zip(parts, of_image.split(sizes), of_text.split(sizes), strict=True)
     ):
         with gradients_at_end(run.engine, last := i == len(parts) - 1):
             out = _seeded_forward(run, part, seed + i)
-            dense = _dense_losses(run, part, out, agreed)
+            own = _own_losses(run, part, out, agreed)
             back = (out.image_embedding * d_image).sum() + (out.text_embedding * d_text).sum()
-            back = back + out.scale * (of_scale if last else 0)
-            back = back + sum(run.config.loss_weights[n] * loss for n, loss in dense.items())
+            for number, gradient in zip((out.scale, *inputs[3:]), of_numbers, strict=True):
+                back = back + number * (gradient if last else 0)
+            back = back + sum(_weighted(run, n, loss, constant=last) for n, loss in own.items())
             (back * run.scale.value).backward()
-        for name, loss in dense.items():
+        for name, loss in own.items():
             losses[name].append(loss.detach())
     summed = {name: torch.stack(values).sum() for name, values in losses.items()}
     return _with_total(run, {"clip": clip.detach(), **summed})
