@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliptex.models.clip import Clip, ModelSpec, build_clip, load_clip, save_clip
+from cliptex.models.clip import Clip, ModelSpec, build_clip, describe_clip, load_clip, save_clip
 from cliptex.models.corenet import CORENET_MODELS, CoreNetClip, corenet_config
 from cliptex.models.encoder import FrozenEncoder, fingerprint
 from cliptex.models.spec import ClipConfig
@@ -181,6 +181,7 @@ def test_a_released_file_is_a_model_name(model: Clip, tmp_path: Path, suffix: st
     images = rand(1, 3, 96, 64)
     assert torch.equal(loaded.encode_image(images), model.encode_image(images))
     assert fingerprint(build_clip(ModelSpec(name=f"corenet:{path}"))) == fingerprint(model)
+    assert describe_clip(ModelSpec(name=f"corenet:{path}")) == TINY
     again = save_clip(loaded, tmp_path / "clip")
     assert load_file(again / "model.safetensors").keys() == state.keys()  # goes back to the library
     assert fingerprint(load_clip(again)) == fingerprint(model)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliptex.models.clip import Clip, ClipConfig, ModelSpec, build_clip, load_clip
+from cliptex.models.clip import Clip, ClipConfig, ModelSpec, build_clip, describe_clip, load_clip
 from cliptex.models.encoder import fingerprint
 from cliptex.models.spec import named_config
 from cliptex.models.weights import read_weights
@@ -146,6 +146,7 @@ def test_hub_names(
     direct = load_clip(hf_folder[1])
     hub(hf_folder[1], "org/tiny-hf")
     spec = ModelSpec(name="hf-hub:org/tiny-hf")
+    assert describe_clip(spec) == direct.config
     assert fingerprint(build_clip(spec)) == fingerprint(direct)
     for missing in ("hf-hub:org/absent", "hf-hub:org/tiny-hf@v2"):
         with pytest.raises(ValueError, match=f"{missing}: no open_clip_config.json nor"):

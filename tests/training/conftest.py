@@ -10,6 +10,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +123,36 @@ def model() -> ModelSpec:
         vocabulary=tuple(compact_vocabulary(CAPTIONS)),
     )
     return ModelSpec(config=config)
+
+
+SMALL_TEXT = {"context_length": 12, "width": 16, "heads": 2, "layers": 1}
+CORENET_TEXT = {"width": 16, "layers": 1, "heads": 2, "hidden": 32, "positions": 12}
+TOWERS: dict[str, dict[str, Any]] = {  # with batch norm: corenet, resnet, timm-cnn
+    "corenet": {
+        "family": "corenet",
+        "vision_cfg": {"width": 32, "layers": 2, "heads": 2, "hidden": 64, "positions": 4},
+        "text_cfg": CORENET_TEXT,
+    },
+    "resnet": {
+        "vision_cfg": {"layers": [1, 2, 1, 1], "width": 8, "head_width": 16, "image_size": 64}
+    },
+    "timm-cnn": {"vision_cfg": {"timm_model_name": "test_efficientnet", "image_size": 64}},
+    "timm-convnext": {"vision_cfg": {"timm_model_name": "test_convnext", "image_size": 64}},
+    "timm-vit": {
+        "vision_cfg": {"timm_model_name": "test_vit", "image_size": 160, "timm_pool": "token"}
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tower() -> Callable[[str], ModelSpec]:
+    """A small CLIP with an image tower of another family, by its name in TOWERS."""
+
+    def make(name: str) -> ModelSpec:
+        config = {"embed_dim": 16, "text_cfg": SMALL_TEXT, **TOWERS[name]}
+        return ModelSpec(config=ClipConfig.model_validate(config))
+
+    return make
 
 
 @pytest.fixture(scope="session")

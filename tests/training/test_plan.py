@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cliptex.models.clip import ModelSpec, describe_clip
 from cliptex.models.cliptex import DenseConfig
 from cliptex.models.spec import named_config
 from cliptex.training.flops import FlopCount, measure_peak, meta_network
@@ -73,6 +74,51 @@ def test_plans_share_what_fsdp2_shares(configure, model) -> None:
         assert 0 < plan.activations.checkpointed < plan.activations.kept
         assert plan.total(True) < plan.total(False)
     assert len(plan_table(plans)) == 6
+    assert not any("refused" in line for line in plan_table(plans))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["corenet:ViT-B-16", "open_clip:RN50", "timm:convnext_tiny", "timm:vit_tiny_patch16_224"],
+)
+def test_plan_memory__every_family(name: str, configure) -> None:
+    spec = ModelSpec(name=name)
+    config = configure(*CHANNELS, model=spec, batch_size=2, resolution=((64, 64),))
+    (plan,) = plan_memory(describe_clip(spec), config, CHANNELS, gpus=(1,))
+    weights = meta_network(describe_clip(spec), config.dense, CHANNELS).parameters()
+    assert plan.states == 16 * sum(p.numel() for p in weights)
+    assert 0 < plan.activations.checkpointed < plan.activations.kept
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("open_clip:ViT-H-16", 1000), ("corenet:ViT-H-16", 769)]
+)
+def test_plan_memory__vit_h16(name: str, millions: int, configure) -> None:
+    """The two ways to have the paper's largest tower, at its size, on 1, 8 and 64 GPUs."""
+    spec = ModelSpec(name=name)
+    config = configure(*CHANNELS, model=spec, batch_size=64, dense={}, resolution=((512, 512),))
+    plans = plan_memory(describe_clip(spec), config, CHANNELS)
+    assert [plan.gpus for plan in plans] == [1, 8, 8, 64, 64]
+    alone, *_, shared = plans
+    assert alone.states / 16e6 == pytest.approx(millions, rel=0.01)
+    assert shared.states == alone.states // 64
+    # By hand, bytes a token and block that a ViT keeps in bfloat16: input, two norms' outputs,
+    # queries, keys, values, the attention's output, and before and behind GELU four widths each,
+    # and a sum; 32 blocks of 1280, of 1025 tokens and 64 images.
+    tower = 32 * 64 * 1025 * 1280 * 2 * (1 + 2 + 3 + 1 + 4 + 4 + 1)
+    assert alone.activations.kept == pytest.approx(tower, rel=0.15)
+    assert alone.activations.checkpointed < 0.12 * alone.activations.kept
+    assert shared.total(checkpointing=True) < 1e9 < alone.total(checkpointing=True)
+
+
+def test_plan_memory__largest_share_of_all_sizes(configure, model) -> None:
+    """Four GPUs have two samples at 64 x 64: one there has more pixels than two at 32 x 32."""
+    config = configure(batch_size=8, resolution=((32, 32), (64, 64)))
+    for gpus, expected in {2: (4, (32, 32), True), 4: (1, (64, 64), False)}.items():
+        plans = plan_memory(model.config, config, {}, gpus=(gpus,))
+        assert {(plan.batch, plan.size, plan.enough) for plan in plans} == {expected}
+        refused = [line.endswith("batch_size is too small") for line in plan_table(plans)[1:]]
+        assert refused == [not expected[2]] * 2
 
 
 class Wave(nn.Module):

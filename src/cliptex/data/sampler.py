@@ -22,6 +22,7 @@ position of every sample a closed formula of the step, and every resolution is u
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +32,15 @@ Size = tuple[int, int]  # (height, width) in pixels
 
 WINDOW = 65_536  # about seven shards of 10,000: mixes well, and their files stay open
 _EPOCH, _CYCLE, _SHARDS, _OFFSET = 1, 2, 4, 5  # purposes of the generators; 3 is the loop's
+
+
+def batch_sizes(batch_size: int, sizes: Sequence[Size]) -> tuple[int, ...]:
+    """Samples per step at each of `sizes`, for `batch_size` at the first, which is the base.
+
+    Rounding to hundredths first is the authors'.
+    """
+    pixels = sizes[0][0] * sizes[0][1] * batch_size
+    return tuple(max(1, int(round(pixels / (h * w), 2))) for h, w in sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +111,8 @@ class Sampler:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Samples per step for each of `sizes`; rounding to hundredths first is the authors'."""
-        pixels = self.sizes[0][0] * self.sizes[0][1] * self.batch_size
-        return tuple(max(1, int(round(pixels / (h * w), 2))) for h, w in self.sizes)
+        """Samples per step for each of `sizes`."""
+        return batch_sizes(self.batch_size, self.sizes)
 
     @property
     def samples_per_cycle(self) -> int:

@@ -37,9 +37,7 @@ def build_clip(spec: ModelSpec) -> Clip:
     if weights is not None and not name.startswith(TIMM):
         file = _foreign_file(name, weights)  # first, because a wrong tag need not build anything
         state = (read_weights(file), str(file))
-    config = spec.config or (stored.config if stored else _named(name, weights))
-    if spec.pool_pos is not None:
-        config = config.model_copy(update={"pool_pos": spec.pool_pos})
+    config = _config(spec, stored)
     model = random_clip(config, spec.seed)
     if state is not None:
         load_exactly(model, own_names(state[0], config.family), state[1])
@@ -49,6 +47,15 @@ def build_clip(spec: ModelSpec) -> Clip:
         path = spec.image_weights
         _load_trunk(model, read_weights(path), str(path))
     return model
+
+
+def describe_clip(spec: ModelSpec) -> ClipConfig:
+    """The description of what `build_clip` would build; nothing is built.
+
+    A folder's or a corenet file's weights are read, since the latter's shapes say its sizes; a hub
+    name may download. Raises ValueError as `build_clip` does where there is no such model.
+    """
+    return _config(spec, None if spec.config is not None else _stored(spec.name or ""))
 
 
 def load_clip(path_or_name: str | Path) -> Clip:
@@ -102,6 +109,12 @@ def _stored(name: str) -> Stored | None:
         )
     state = read_weights(file)
     return Stored(corenet_config(state, str(file)), state, str(file))
+
+
+def _config(spec: ModelSpec, stored: Stored | None) -> ClipConfig:
+    config = spec.config or (stored.config if stored else _named(spec.name or "", spec.weights))
+    asked = {"pool_pos": spec.pool_pos, "output_stride": spec.output_stride}
+    return config.model_copy(update={k: v for k, v in asked.items() if v is not None})
 
 
 def _named(name: str, weights: str | None) -> ClipConfig:

@@ -16,8 +16,9 @@ from cliptex.data.joined import Batch, JoinedDataset
 from cliptex.files import write_atomic
 from cliptex.labels.kinds import Kind, ScalarField, UnitVector
 from cliptex.losses import DenseTargets
+from cliptex.models.clip import describe_clip
 from cliptex.training.config import TrainConfig, as_json
-from cliptex.training.flops import FlopCount, description, device_peak, meta_network
+from cliptex.training.flops import FlopCount, device_peak, meta_network
 from cliptex.training.plan import parameters_by_part, plan_memory, plan_table
 from cliptex.training.setup import default_device, open_data
 
@@ -30,11 +31,12 @@ h3{margin:1em 0 0;font-size:14px} img{width:224px;display:block}"""
 def dry_run(config: TrainConfig, out: Path) -> tuple[str, Path]:
     """The summary of a run as text, and the page with its first batch, written into `out`.
 
-    Nothing is trained and no weights are read but those of a model given as a folder. Raises
-    ValueError as `train` does where data, labels and configuration do not belong together.
+    Nothing is trained and no model is built; weights are read only where they describe themselves
+    (a folder, a hub name, a corenet file). Raises ValueError as `train` does where data, labels
+    and configuration do not belong together.
     """
     dataset, sampler, channels, steps = open_data(config)
-    clip = description(config.model)
+    clip = describe_clip(config.model)
     network = meta_network(clip, config.dense, channels)
     count = FlopCount(clip, config.dense, channels)
     lines = ["configuration", yaml.safe_dump(as_json(config), sort_keys=False), "parameters"]

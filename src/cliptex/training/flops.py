@@ -10,21 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from cliptex.models.clip import Clip, ClipConfig, ModelSpec, load_clip
+from cliptex.models.clip import Clip, ClipConfig
 from cliptex.models.cliptex import DenseConfig, build_cliptex
-from cliptex.models.spec import named_config
 from cliptex.training.config import TrainConfig
 from cliptex.training.network import ClipOnly, Network
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-def description(spec: ModelSpec) -> ClipConfig:
-    """What `spec` builds; weights are read only where a folder says it."""
-    if spec.config is not None:
-        return spec.config
-    name = spec.name or ""
-    return named_config(name) if ":" in name else load_clip(name).config
 
 
 def meta_network(clip: ClipConfig, dense: DenseConfig, channels: Mapping[str, int]) -> Network:
@@ -60,8 +51,11 @@ class FlopCount:
         """FLOPs (a multiply-add is two) for an image of (height, width) and its caption."""
         if size not in self._known:
             network = meta_network(self.clip, self.dense, self.channels)
+            # Without gradients, but not under no_grad: there the counter looks for gradient
+            # functions of parameters that want some, and fails.
+            network.requires_grad_(False)
             inputs = blank_inputs(network, 1, size)
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False) as counter:
                 network(*inputs)
             self._known[size] = 3.0 * counter.get_total_flops()
         return self._known[size]

@@ -13,7 +13,6 @@ What the CUDA context, fragmentation and workspaces take (often 1 to 2 GB) comes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +23,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from cliptex.models.clip import Clip, ClipConfig
-from cliptex.models.cliptex import build_cliptex
+from cliptex.data.sampler import batch_sizes
+from cliptex.models.clip import ClipConfig
 from cliptex.training.config import TrainConfig, of_all_ranks
-from cliptex.training.flops import DTYPES
-from cliptex.training.network import ClipOnly
+from cliptex.training.flops import DTYPES, meta_network
+from cliptex.training.network import Network
 from cliptex.training.parallel import blocks
 
 GPUS = (1, 8, 64)
@@ -46,13 +45,16 @@ class Activations:
 class MemoryPlan:
     """Bytes on one of `gpus` GPUs that share the work by `parallel`.
 
-    batch: samples on that GPU at a time. states: weights, gradients, optimizer, average.
-    copies: half-precision and gathered weights.
+    batch, size: samples on that GPU at a time, and their (height, width), where they are the most
+    pixels. enough: every global batch has a sample for each GPU; a run without is refused.
+    states: weights, gradients, optimizer, average. copies: half-precision and gathered weights.
     """
 
     gpus: int
     parallel: str
     batch: int
+    size: tuple[int, int]
+    enough: bool
     states: int
     copies: int
     activations: Activations
@@ -81,29 +83,50 @@ def plan_memory(
 ) -> list[MemoryPlan]:
     """One plan for every number of GPUs and way of sharing, for the run's global batch.
 
-    channels: task -> outputs of its head. The batch on a GPU is its part of `batch_size`, at
-    least one sample, in `accumulate` parts, at the base resolution.
+    channels: task -> outputs of its head. The batch on a GPU is its part of the global batch, in
+    `accumulate` parts, at the resolution where that has the most pixels.
     """
-    half = config.precision != "fp32"
-    with FakeTensorMode(), _default_dtype(DTYPES[config.precision]):
-        model = Clip(clip)
-        network = build_cliptex(model, channels, config.dense, seed=0) if channels else None
-        network = (network or ClipOnly(model)).train()
-        total = sum(p.numel() for p in network.parameters())
-        towers = [*blocks(network.clip.image), *blocks(network.clip.text)]
-        sizes = sorted(sum(p.numel() for p in block.parameters()) for block in towers)
-        plans = []
-        for count in gpus:
-            share = of_all_ranks(config, count).batch_size / (count * config.accumulate)
-            batch = max(1, math.ceil(share))
-            kept = measure_activations(network, towers, batch, config.resolution[0])
-            state = total * (16 if config.ema is None else 20)
-            plans.append(MemoryPlan(count, "ddp", batch, state, 2 * total * half, kept))
-            if count > 1:
-                gathered = total - sum(sizes) + sum(sizes[-2:])
-                copies = gathered * (2 if half else 4) + sizes[-1] * 4  # and a block's gradient
-                plans.append(MemoryPlan(count, "fsdp2", batch, state // count, copies, kept))
+    with _default_dtype(DTYPES[config.precision]):
+        network = meta_network(clip, config.dense, channels)  # fake tensors cannot be initialised
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            network.to_empty(device="cpu")
+            towers = [*blocks(network.clip.image), *blocks(network.clip.text)]
+            plans = []
+            for count in gpus:
+                share = _share(network, towers, config, count)
+                for parallel, weights in _weights(network, towers, config, count).items():
+                    plans.append(MemoryPlan(gpus=count, parallel=parallel, **share, **weights))
     return plans
+
+
+def _share(
+    network: Network, towers: Sequence[nn.Module], config: TrainConfig, gpus: int
+) -> dict[str, Any]:
+    """Of one of `gpus` GPUs: the samples at a time, whether there are enough, the activations."""
+    batches = batch_sizes(of_all_ranks(config, gpus).batch_size, config.resolution)
+    shares = [-(-batch // gpus) for batch in batches]
+    parts = [-(-share // min(config.accumulate, share)) for share in shares]
+    pixels = [n * h * w for n, (h, w) in zip(parts, config.resolution, strict=True)]
+    most = pixels.index(max(pixels))
+    batch, size = parts[most], config.resolution[most]
+    kept = measure_activations(network, towers, batch, size)
+    return {"batch": batch, "size": size, "enough": min(batches) >= gpus, "activations": kept}
+
+
+def _weights(
+    network: Network, towers: Sequence[nn.Module], config: TrainConfig, gpus: int
+) -> dict[str, dict[str, Any]]:
+    """Way of sharing -> bytes of states and copies on one of `gpus` GPUs."""
+    total = sum(p.numel() for p in network.parameters())
+    sizes = sorted(sum(p.numel() for p in block.parameters()) for block in towers)
+    half = config.precision != "fp32"
+    states = total * (16 if config.ema is None else 20)
+    ways = {"ddp": {"states": states, "copies": 2 * total * half}}
+    if gpus > 1:
+        gathered = total - sum(sizes) + sum(sizes[-2:])
+        copies = gathered * (2 if half else 4) + sizes[-1] * 4  # and a block's gradient
+        ways["fsdp2"] = {"states": states // gpus, "copies": copies}
+    return ways
 
 
 @contextmanager
@@ -174,11 +197,13 @@ class _Kept:
 
 def plan_table(plans: Sequence[MemoryPlan]) -> list[str]:
     """Lines of text, in GB, for people."""
-    head = f"{'GPUs':>5} {'shared by':>9} {'batch':>5} {'states':>8} {'copies':>8}"
+    head = f"{'GPUs':>5} {'shared by':>9} {'samples':>15} {'states':>8} {'copies':>8}"
     lines = [f"{head} {'activations':>12} {'total':>8} {'with checkpointing':>19}"]
     for plan in plans:
-        numbers = f"{plan.gpus:>5} {plan.parallel:>9} {plan.batch:>5} "
+        samples = f"{plan.batch} x {plan.size[0]} x {plan.size[1]}"
+        numbers = f"{plan.gpus:>5} {plan.parallel:>9} {samples:>15} "
         numbers += f"{plan.states / 1e9:>8.2f} {plan.copies / 1e9:>8.2f} "
         numbers += f"{plan.activations.kept / 1e9:>12.2f} {plan.total(False) / 1e9:>8.2f} "
-        lines.append(numbers + f"{plan.total(True) / 1e9:>19.2f}")
+        note = "" if plan.enough else "  refused: batch_size is too small"
+        lines.append(numbers + f"{plan.total(True) / 1e9:>19.2f}" + note)
     return lines
