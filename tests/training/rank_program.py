@@ -42,6 +42,8 @@ def two_steps(path: Path, world: World) -> dict[str, torch.Tensor]:
             for name, parameter in run.model.named_parameters():
                 assert parameter.grad is not None, f"{name} is not in the graph"
                 found[f"grad.{name}"] = whole(parameter.grad)
+    for name, buffer in run.model.named_buffers():
+        assert len({tuple(row) for row in world.gather(buffer.flatten().tolist())}) == 1, name
     return found | {f"weight.{name}": t for name, t in whole_state(run.model).items()}
 
 

@@ -28,6 +28,19 @@ HALF = {
     for precision in ("bf16", "fp16")
 }
 
+NORMED = {  # batch norm: as DDP does it, since one process would see other batches
+    f"{tower}-{parallel}-{precision}": (
+        tower,
+        {"parallel": parallel, "precision": precision, "activation_checkpointing": again},
+    )
+    for tower in ("corenet", "resnet")
+    for parallel, precision, again in (
+        ("ddp", "fp32", False),
+        ("fsdp2", "fp32", True),
+        ("fsdp2", "bf16", False),
+    )
+}
+
 
 @pytest.fixture(scope="module")
 def common(configure, write_labels, tmp_path_factory) -> TrainConfig:
@@ -54,10 +67,14 @@ def alone(common: TrainConfig, tmp_path_factory, rank_program) -> dict[str, torc
 
 
 @pytest.fixture(scope="module")
-def together(common: TrainConfig, tmp_path_factory, launch) -> Path:
+def together(common: TrainConfig, tmp_path_factory, launch, tower) -> Path:
     """Folder of what two processes find, by variant."""
     folder = tmp_path_factory.mktemp("together")
     for name, changes in (VARIANTS | HALF).items():
+        dump_config(common.model_copy(update=changes), folder / f"{name}.yaml")
+    sizes = {"resolution": ((64, 64), (96, 64))}
+    for name, (family, changes) in NORMED.items():
+        changes = {"model": tower(family), **sizes, **changes}
         dump_config(common.model_copy(update=changes), folder / f"{name}.yaml")
     assert launch(2, PROGRAM, folder) == [0, 0]
     return folder
@@ -84,7 +101,21 @@ def test_two_processes_equal_one(variant: str, together: Path, alone) -> None:
 
 @pytest.mark.parametrize("variant", HALF)
 def test_half_precision_is_near(variant: str, together: Path, alone) -> None:
-    found = load_file(together / f"{variant}.safetensors")
+    near(load_file(together / f"{variant}.safetensors"), alone)
+
+
+@pytest.mark.parametrize("family", ["corenet", "resnet"])
+def test_batch_norms__fsdp2_equals_ddp(family: str, together: Path) -> None:
+    """Whole beside sharded weights; that ranks agree on the statistics, the program asserts."""
+    ddp = load_file(together / f"{family}-ddp-fp32.safetensors")
+    assert any(n.endswith("running_mean") and t.any() for n, t in ddp.items())
+    compare(load_file(together / f"{family}-fsdp2-fp32.safetensors"), ddp)
+    half = load_file(together / f"{family}-fsdp2-bf16.safetensors")
+    for name in (n for n in ddp if n.startswith("loss.")):
+        torch.testing.assert_close(half[name], ddp[name], rtol=0.05, atol=0.01)
+
+
+def near(found: dict[str, torch.Tensor], alone: dict[str, torch.Tensor]) -> None:
     for name in (n for n in alone if n.startswith(("loss.", "norm."))):
         torch.testing.assert_close(found[name], alone[name], rtol=0.05, atol=0.01)
     for name in (n for n in alone if n.startswith("grad.") and alone[n].ndim >= 2):

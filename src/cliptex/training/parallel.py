@@ -9,7 +9,6 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -17,6 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from cliptex.training.batchnorm import batch_norms, statistics_kept, synchronise
 from cliptex.training.config import TrainConfig
 from cliptex.training.distributed import World
 from cliptex.training.flops import DTYPES
@@ -50,12 +50,14 @@ def distribute(model: Network, config: TrainConfig, world: World) -> nn.Module:
     """The module to call for the forward pass; `model` keeps its names and its weights.
 
     Order matters: blocks are checkpointed, then compiled, then sharded, so that each wraps what
-    was done before. On GPUs, batch norms of several ranks share their statistics.
+    was done before. Batch norms: see `cliptex.training.batchnorm`.
     """
+    if world.size > 1 and world.device.type == "cuda":
+        synchronise(model)
     towers = [*blocks(model.clip.image), *blocks(model.clip.text)]
     if config.activation_checkpointing:
         for block in towers:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            _recompute(block, compiled=config.compile)
     if config.compile:
         for block in towers:
             block.compile()
@@ -63,17 +65,29 @@ def distribute(model: Network, config: TrainConfig, world: World) -> nn.Module:
         return model
     if config.parallel == "fsdp2":
         return _shard(model, towers, world, DTYPES[config.precision])
-    if world.device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: a network is no batch norm
     devices = [world.device] if world.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        model, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
+    )
+
+
+def _recompute(block: nn.Module, *, compiled: bool) -> None:
+    """Have `block` keep its input alone; what it did to running statistics is not done again."""
+    norms = batch_norms(block)
+    forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if not norms:
+        block.forward = forward
+    elif not compiled:  # the compiler takes no such context: these blocks keep their insides
+        context = lambda: (nullcontext(), statistics_kept(norms))  # noqa: E731
+        block.forward = partial(forward, context_fn=context)
 
 
 def _shard(
     model: Network, towers: Iterable[nn.Module], world: World, dtype: torch.dtype
 ) -> nn.Module:
-    """Shard every block, then the rest; the logit scale has no dimension to shard and stays.
+    """Shard every block, then the rest; the logit scale and batch norms stay whole.
 
+    The one has no dimension to shard; the others compute in float32, beside their statistics.
     Gathered weights have the dtype of the computation: autocast would keep its own half-precision
     copies of all of them until the backward pass, and nothing would be saved. Gradients are
     averaged in float32.
@@ -82,16 +96,17 @@ def _shard(
     policy = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32
     )
+    whole_ones = set(_never_sharded(model))
     for block in towers:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=whole_ones)
     images_stay = replace(policy, cast_forward_inputs=False)  # colours are normalised in float32
-    whole_ones = set(_scalars(model))
     fully_shard(model, mesh=mesh, mp_policy=images_stay, ignored_params=whole_ones)
     return model
 
 
-def _scalars(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.ndim == 0]
+def _never_sharded(model: nn.Module) -> list[nn.Parameter]:
+    scalars = [parameter for parameter in model.parameters() if parameter.ndim == 0]
+    return [*scalars, *(p for norm in batch_norms(model) for p in norm.parameters())]
 
 
 @contextmanager
@@ -109,10 +124,11 @@ def gradients_at_end(engine: nn.Module, last: bool) -> Iterator[None]:
 def finish_gradients(engine: nn.Module, world: World) -> None:
     """Average, after the last backward pass, the gradients that FSDP2 does not know."""
     if isinstance(engine, FSDPModule):
-        for parameter in _scalars(engine):
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= world.size
+        gradients = [p.grad for p in _never_sharded(engine) if p.grad is not None]
+        mean = world.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = mean.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def gradient_norm(gradients: Iterable[Tensor]) -> Tensor:

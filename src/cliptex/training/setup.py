@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cliptex.console import say
 from cliptex.data.cache import ByteBudgetCache
@@ -17,6 +18,7 @@ from cliptex.labels.reader import LabelReader
 from cliptex.models.provenance import Provenance, merged, of_experts, read_provenance
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.tasks import TASKS, Task
+from cliptex.training.batchnorm import batch_norms
 from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World
 from cliptex.training.network import Network, build_network
@@ -30,7 +32,7 @@ class Run:
     """Everything that a training run works with on one rank.
 
     model holds the weights under their names; engine is what computes with them, the model itself
-    or its distributed form. channels: task -> outputs of its head.
+    or its distributed form. channels: task -> outputs of its head. norms: its batch norms.
     """
 
     config: TrainConfig
@@ -45,6 +47,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scale: LossScale
     ema: Ema | None
+    norms: Sequence[_BatchNorm] = ()
 
 
 def default_device() -> torch.device:
@@ -80,6 +83,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Run:
         optimizer=optimizer,
         scale=LossScale(config.precision == "fp16"),
         ema=None if config.ema is None else Ema(model, config.ema),
+        norms=batch_norms(model),
     )
 
 

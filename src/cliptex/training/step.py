@@ -21,6 +21,12 @@ from torch import Tensor
 from cliptex.data.joined import Batch
 from cliptex.losses import DenseTargets
 from cliptex.models.cliptex import CliptexOutput
+from cliptex.training.batchnorm import (
+    average_statistics,
+    copy_statistics,
+    restore_statistics,
+    statistics_kept,
+)
 from cliptex.training.contrast import bias_of, contrast
 from cliptex.training.distributed import World
 from cliptex.training.flops import DTYPES
@@ -149,6 +155,7 @@ def _weighted(run: Run, name: str, loss: Tensor, *, constant: bool = True) -> Te
 def train_step(run: Run, batch: Batch, agreed: Agreed) -> StepReport:
     """Losses, gradients and an update, unless the loss or a gradient is not finite."""
     run.optimizer.zero_grad(set_to_none=True)
+    before = copy_statistics(run.norms)
     parts = min(run.config.accumulate, *agreed.rows)  # equal on all ranks
     if parts == 1:
         losses = compute_losses(run, batch, agreed)
@@ -165,8 +172,11 @@ def train_step(run: Run, batch: Batch, agreed: Agreed) -> StepReport:
     if applied:
         _rescale(gradients, grad_norm, run)
         run.optimizer.step()
+        average_statistics(run.norms, run.world)
         if run.ema is not None:
             run.ema.update()
+    else:
+        restore_statistics(run.norms, before)
     run.scale.update(applied)
     return StepReport(report, grad_norm, applied)
 
@@ -185,10 +195,11 @@ def _backward_in_parts(run: Run, parts: list[Batch], agreed: Agreed) -> dict[str
 
     Gao et al. 2021: embed all parts without a graph; take the contrastive loss's gradient for the
     embeddings of the whole batch; embed each part again, with a graph, and send its rows of that
-    gradient back. Every pass of a part draws the same random numbers.
+    gradient back. Every pass of a part draws the same random numbers; batch norms see the parts
+    one by one, and count them in the second pass alone.
     """
     seed = torch.initial_seed()
-    with torch.no_grad():
+    with torch.no_grad(), statistics_kept(run.norms):
         first = [_seeded_forward(run, part, seed + i) for i, part in enumerate(parts)]
     image = torch.cat([out.image_embedding for out in first]).requires_grad_()  # (B_rank, D)
     text = torch.cat([out.text_embedding for out in first]).requires_grad_()
