@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import lsq_linear
+from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from cliptex import metrics
 
@@ -187,6 +189,27 @@ def test_retrieval__blocks_change_nothing_and_match_brute_force():
     for i, rank in enumerate(whole[1]):
         order = np.argsort(-similarity[i])
         assert rank == next(k for k, j in enumerate(order) if owners[j] == i)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_retrieval__recall_is_the_hit_rate_of_torchmetrics(k):
+    rng = np.random.default_rng(5)
+    images, texts = rng.normal(size=(12, 6)), rng.normal(size=(36, 6))
+    owners = np.arange(36) % 12
+    of_texts, of_images = metrics.retrieval_ranks(images, texts, owners, block=5)
+    similarity = torch.from_numpy(texts @ images.T)
+    own = torch.from_numpy(owners[:, None] == np.arange(12))
+    for ranks, scores, right in ((of_texts, similarity, own), (of_images, similarity.T, own.T)):
+        pairs = zip(scores, right, strict=True)
+        hits = [retrieval_hit_rate(row, mine, top_k=k).item() for row, mine in pairs]
+        assert metrics.recall_at(ranks, k) == pytest.approx(100 * np.mean(hits))
+
+
+def test_mean_per_class__worked_by_hand():
+    labels = np.array([0, 0, 0, 0, 2])
+    hits = np.array([True, True, True, False, False])
+    assert metrics.mean_per_class(hits, labels, 4) == pytest.approx((75 + 0) / 2)
+    assert np.isnan(metrics.mean_per_class(hits[:0], labels[:0], 4))
 
 
 def test_retrieval__collapsed_embeddings_earn_nothing():

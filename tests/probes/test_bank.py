@@ -3,15 +3,16 @@ import pytest
 import torch
 
 from cliptex.data.transforms import Augmentation
+from cliptex.probes import ProbeConfig, run_dense_baseline
 from cliptex.probes.augment import CropAugmentation
 from cliptex.probes.bank import fresh_members, keys_of, train_bank
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.examples import class_examples, dense_examples
 from cliptex.probes.features import FrozenEncoderChanged
-from cliptex.probes.member import HeadKey
-from cliptex.probes.run_bank import Naming, run_bank
+from cliptex.probes.member import HeadKey, Member
+from cliptex.probes.run_bank import Naming, Share, Storage, run_bank
 from cliptex.probes.schedule import Schedule
-from cliptex.probes.sources import LiveSource, batch_plan
+from cliptex.probes.sources import FeatureBatch, LiveSource, batch_plan
 
 CROP = CropAugmentation(short_side=(12, 24), longest=40)
 
@@ -108,13 +109,19 @@ def test_run__colour_world_is_learnt_by_every_head(encoder, world, kinds):
         assert row.protocol["selection"] == "none: one rate"
 
 
-def test_run__depth_and_normals_beat_chance_and_rows_tell_the_protocol(encoder, world, kind):
+def test_run__rows_beat_chance_and_tell_the_protocol(encoder, world, kind):
     config = bank_config(heads=("linear",), learning_rates=(0.001, 0.1), seeds=(0, 1), epochs=8)
-    sets = [dense_examples(world(kind, n, s), config) for n, s in ((16, 0), (4, 1))]
+    train, test = world(kind, 16, 0), world(kind, 4, 1)
+    sets = [dense_examples(one, config) for one in (train, test)]
+    chance = run_dense_baseline(train, test, ProbeConfig(resolution=16))[0]
     outcomes = run_bank(encoder(), sets[0], None, sets[1], config, naming=Naming(model="m"))
     assert [o.results[0].seed for o in outcomes] == [0, 1]
     for outcome in outcomes:
-        protocol = outcome.results[0].protocol
+        row = outcome.results[0]
+        gain = (row.value - chance.value) / chance.value
+        assert row.metric == chance.metric
+        assert (gain if row.better == "higher" else -gain) > 0.25, (row.value, chance.value)
+        protocol = row.protocol
         assert protocol["lr"] == 0.1 and protocol["lr_at_grid_edge"]
         assert protocol["selection"].endswith("held-out images of train")
         assert protocol["schedule"]["lr"] == 0.01 and protocol["augmentation"] is None
@@ -156,9 +163,56 @@ def test_run__a_rate_that_diverges_harms_no_other(encoder, world, kinds):
     (outcome,) = run_bank(encoder(), sets[0], None, sets[1], config, naming=Naming(model="m"))
     assert outcome.results[0].protocol["lr"] == 0.01
     assert np.isnan(outcome.results[0].protocol["lr_scores"][1])
-    alone = config.model_copy(update={"learning_rates": (1e25,)})
-    with pytest.raises(ValueError, match="smaller learning rate"):
-        run_bank(encoder(), sets[0], None, sets[1], alone, naming=Naming(model="m"))
+
+
+@pytest.mark.parametrize("rates", [(), (0.003, 0.01)])
+def test_run__a_head_that_diverges_at_every_rate_loses_its_own_rows_only(
+    encoder, world, kind, rates, monkeypatch
+):
+    config = bank_config(heads=("linear", "pspnet"), seeds=(0,), learning_rates=rates)
+    sets = [dense_examples(world(kind, n, s), config) for n, s in ((8, 0), (4, 1))]
+    args = (encoder(), sets[0], None, sets[1])
+    sound = run_bank(*args, config, naming=Naming(model="m"))
+    learn = Member.learn
+
+    def sick(self, batch, *rest):  # features of one head overflow in its second step
+        if self.key.head == "pspnet" and rest[-1] == 1:
+            batch = FeatureBatch(batch.maps * float("inf"), batch.targets)
+        learn(self, batch, *rest)
+
+    monkeypatch.setattr(Member, "learn", sick)
+    linear, pspnet = run_bank(*args, config, naming=Naming(model="m"))
+    assert linear.error == "" and linear.results[0].value == sound[0].results[0].value
+    assert pspnet.results == [] and pspnet.per_image == {}
+    tried = "0.003, 0.01" if rates else "0.01"
+    assert "pspnet, seed 0" in pspnet.error and f"not finite at {tried};" in pspnet.error
+    assert "smaller learning rate (--lr)" in pspnet.error
+    everyone = config.model_copy(update={"heads": ("pspnet",)})
+    (alone,) = run_bank(*args, everyone, naming=Naming(model="m"))
+    assert alone.error == pspnet.error
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_share__processes_together_give_the_rows_of_one(encoder, world, kinds, size, tmp_path):
+    config = bank_config(heads=("linear", "pspnet"), seeds=(0, 1))
+    kind = kinds["segmentation"]
+    sets = [dense_examples(world(kind, n, s), config) for n, s in ((8, 0), (4, 1))]
+    args = (encoder(), sets[0], None, sets[1], config)
+    storage = Storage(state=tmp_path)
+
+    def value_of(outcomes):
+        return {(o.member.key.head, o.member.key.seed): o.results[0].value for o in outcomes}
+
+    whole = value_of(run_bank(*args, naming=Naming(model="m")))
+    parts: dict = {}
+    for rank in range(size):
+        share = Share(rank, size)
+        part = value_of(run_bank(*args, naming=Naming(model="m"), storage=storage, share=share))
+        assert not part.keys() & parts.keys()
+        parts |= part
+    assert parts == whole and len(whole) == 4
+    busy = min(size, 4)
+    assert len(list(tmp_path.iterdir())) == busy  # states of processes do not meet
 
 
 def test_classification__colours_are_learnt_with_random_crops(encoder, colours):

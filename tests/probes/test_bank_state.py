@@ -7,6 +7,7 @@ from cliptex.probes.bank import fresh_members, keys_of, train_bank
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.bank_state import StateFile
 from cliptex.probes.examples import dense_examples
+from cliptex.probes.protocol import Protocol
 from cliptex.probes.run_bank import Naming, Storage, run_bank
 from cliptex.probes.schedule import Schedule
 from cliptex.probes.sources import LiveSource
@@ -76,7 +77,8 @@ def test_finished_bank_reads_nothing_again(encoder, world, kinds, tmp_path):
     first = run_bank(*args, naming=Naming(model="m"), storage=storage)
     order.clear()
     second = run_bank(*args, naming=Naming(model="m"), storage=storage)
-    assert set(order[:2]) == {"train"} and order == ["train"] * 2 + ["test"] * 4  # choice, test
+    looks = ["train"] * 8  # at the pictures of the digest, for each of the two states
+    assert order == [*looks, *["train"] * 2, *looks, *["test"] * 4]  # choice, test
     values = [[row.value for outcome in run for row in outcome.results] for run in (first, second)]
     assert values[0] == values[1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["choice.safetensors", "refit.safetensors"]
@@ -105,3 +107,47 @@ def test_foreign_and_damaged_files_are_refused(encoder, world, kinds, tmp_path):
         run_bank(
             encoder(), *(sets[0], None, sets[1]), config, naming=Naming(model="m"), storage=storage
         )
+
+
+def test_state__other_data_of_the_same_name_and_length_is_refused(encoder, world, kinds, tmp_path):
+    config = CONFIG.model_copy(update={"learning_rates": ()})
+    kind = kinds["segmentation"]
+    train, other, test = (dense_examples(world(kind, 8, s), config) for s in (0, 5, 1))
+    assert (train.name, len(train)) == (other.name, len(other))
+    storage = Storage(state=tmp_path)
+    run_bank(encoder(), train, None, test, config, naming=Naming(model="m"), storage=storage)
+    with pytest.raises(ValueError, match="other settings, weights or data"):
+        run_bank(encoder(), other, None, test, config, naming=Naming(model="m"), storage=storage)
+
+
+def test_state__scoring_by_other_rules_trains_nothing_again(encoder, world, kinds, tmp_path):
+    config = CONFIG.model_copy(update={"learning_rates": ()})
+    kind, storage, order = kinds["segmentation"], Storage(state=tmp_path), []
+    rules = {"protocols": (Protocol(name="top", crop=(0, 8, 0, 16)),), "things": ("red",)}
+    rows = []
+    for changes in ({}, {**rules, "extract_batch": 3, "recipe": "other"}):
+        changed = config.model_copy(update=changes)
+        train = dense_examples(world(kind, 8, 0, name="train", order=order), changed)
+        test = dense_examples(world(kind, 4, 1), changed)
+        order.clear()
+        args = (encoder(), train, None, test, changed)
+        rows.append(run_bank(*args, naming=Naming(model="m"), storage=storage)[0].results)
+    assert order == ["train"] * 8  # the digest alone
+    assert rows[0][0].value != rows[1][0].value and rows[1][0].protocol["name"] == "top"
+
+
+def test_digest__sees_order_targets_and_the_number(world, kinds):
+    kind = kinds["depth"]
+
+    class Turned(world):
+        def ids(self, index):
+            return super().ids(self.count - 1 - index)
+
+    class Farther(world):
+        def target(self, ids):
+            return super().target(ids) * 1.01
+
+    sets = [world(kind, 9, 0), world(kind, 8, 0), Turned(kind, 9, 0), Farther(kind, 9, 0)]
+    digests = [dense_examples(one, CONFIG).digest() for one in sets]
+    assert len(set(digests)) == 4
+    assert dense_examples(world(kind, 9, 0), CONFIG).digest() == digests[0]

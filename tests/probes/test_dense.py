@@ -13,6 +13,9 @@ from cliptex.probes import (
     predict_dense,
     run_dense_probe,
 )
+from cliptex.probes.protocol import EIGEN, LASINGER, Protocol
+
+DELTAS = ("depth_d1", "depth_d2", "depth_d3")
 
 
 def run(encoder, world, kind, config, *, val=None, train=24, test=8, **options):
@@ -44,9 +47,12 @@ def test_dense__constant_feature_learns_nothing(encoder, world, kinds, config):
 def test_dense__rows_and_protocol(encoder, world, kind, config):
     outcome = run(encoder(), world, kind, config(seed=5), checkpoint="abc", leak=True)
     names = {
-        "segmentation": {"miou", "miou_things"},
-        "depth": {"absrel"},
-        "normals": {"a30", "a22", "a11", "mean", "median", "rmse"},
+        "segmentation": {"miou", "miou_things", "miou_foreground"},
+        "depth": {
+            "absrel",
+            *(f"depth_{name}" for name in ["rmse", "log10", "silog", "d1", "d2", "d3"]),
+        },
+        "normals": {"a30", "a22", "a11", "a7", "a5", "mean", "median", "rmse"},
     }
     row = outcome.results[0]
     assert {r.metric for r in outcome.results} == names[row.task]
@@ -59,8 +65,14 @@ def test_dense__rows_and_protocol(encoder, world, kind, config):
     assert protocol["resolution"] == 16 and protocol["map"] == [4, 4, 4]
     if row.task == "depth":
         assert protocol["range"] == [0, 10] and "disparity" in protocol["alignment"]
+        assert protocol["name"] == "lasinger" and protocol["depths"] is None  # the world's only
     if row.task == "segmentation":
         assert protocol["ignore_index"] == 255 and protocol["things"] == 3
+        assert [r.protocol["metric"][:14] for r in outcome.results] == [
+            "mean over 4 cl",
+            "mean over 3 of",
+            "mean over 3 cl",
+        ]
 
 
 def test_dense__per_image_values_give_the_row(encoder, world, kind, config, tmp_path):
@@ -72,8 +84,10 @@ def test_dense__per_image_values_give_the_row(encoder, world, kind, config, tmp_
         total = values.sum(0)
         np.testing.assert_allclose(100 * np.mean(total[:, 0] / total[:, 1]), row.value)
         assert outcome.per_image["miou_things"].shape == (8, 3, 2)
+    elif row.task == "normals":  # counts of pixels below the angle, and of all
+        assert 100 * values[:, 0].sum() / values[:, 1].sum() == pytest.approx(row.value)
     else:
-        assert values.mean() == pytest.approx(row.value)  # all images have as many valid pixels
+        assert values.mean() == pytest.approx(row.value)
     saved = outcome.save_per_image(tmp_path)
     with np.load(saved[0]) as file:
         np.testing.assert_array_equal(file["values"], values)
@@ -174,19 +188,62 @@ def test_dense__invalid_pixels_of_training_are_ignored(encoder, world, kind, con
     assert abs(better - worse) < 0.25 * max(better, worse)
 
 
-def test_dense__evaluation_crop_leaves_the_rest_out(encoder, world, kind, config):
+def test_dense__a_crop_leaves_the_rest_out_and_changes_no_other_protocol(
+    encoder, world, kind, config
+):
     class Broken(world):
         def target(self, ids: np.ndarray) -> np.ndarray:
             target = super().target(ids).copy()
             target[:8] = super().target((ids + 1) % 4)[:8]
             return target
 
-    args = (config(evaluation_crop=(8, 16, 0, 16)),)
-    whole = run_dense_probe(encoder(), world(kind, 12, 0), None, world(kind, 6, 1), *args, model="")
-    broken = run_dense_probe(
-        encoder(), world(kind, 12, 0), None, Broken(kind, 6, 1), *args, model=""
-    )
-    assert [r.value for r in broken.results] == pytest.approx([r.value for r in whole.results])
+    bottom, whole = Protocol(name="bottom", crop=(8, 16, 0, 16)), Protocol(name="whole")
+    rows = {}
+    for protocols in ((bottom, whole), (bottom,), (whole,)):
+        for test in (world(kind, 6, 1), Broken(kind, 6, 1)):
+            sets = (world(kind, 12, 0), world(kind, 6, 2), test)
+            rules = config(protocols=protocols, rates=(0.1,))
+            outcome = run_dense_probe(encoder(), *sets, rules, model="")
+            names = [p.name for p in protocols]
+            rows[(type(test) is Broken, *names)] = {
+                (r.protocol["name"], r.metric): r.value for r in outcome.results
+            }
+    for broken in (False, True):
+        both = rows[(broken, "bottom", "whole")]
+        assert both == rows[(broken, "bottom")] | rows[(broken, "whole")]
+    assert rows[(True, "bottom")] == rows[(False, "bottom")]
+    assert rows[(True, "whole")] != rows[(False, "whole")]
+
+
+def test_dense__a_protocol_may_have_ground_truths_of_its_own(encoder, world, kinds, config):
+    class Half(world):  # the same pictures, their left half without depth; says what it reads
+        depths = "rawDepths"
+
+        def target(self, ids: np.ndarray) -> np.ndarray:
+            target = super().target(ids).copy()
+            target[:, :8] = np.nan
+            return target
+
+    class Filled(world):
+        depths = "depths"
+
+    kind = kinds["depth"]
+    raw, filled = Half(kind, 6, 1), Filled(kind, 6, 1)
+    small = EIGEN.model_copy(update={"crop": (0, 16, 8, 16)})
+    rules = config(protocols=(LASINGER, small), rates=(0.1,))
+    sets = (Filled(kind, 12, 0), world(kind, 6, 2), raw)
+    outcome = run_dense_probe(encoder(), *sets, rules, model="m", truths={"eigen": filled})
+    rows = {(r.protocol["name"], r.metric): r for r in outcome.results}
+    lasinger, eigen = rows[("lasinger", "absrel")], rows[("eigen", "absrel")]
+    assert (lasinger.protocol["depths"], eigen.protocol["depths"]) == ("rawDepths", "depths")
+    assert lasinger.protocol["train_depths"] == "depths"
+    assert eigen.value == pytest.approx(lasinger.value, rel=1e-6)  # the crop is what raw has
+    assert eigen.variant != lasinger.variant  # tables keep them apart
+    alone = run_dense_probe(encoder(), *sets[:2], filled, config(rates=(0.1,)), model="m")
+    assert alone.results[0].protocol["name"] == "lasinger on depths"  # it is not what it claims
+    with pytest.raises(ValueError, match="other ground truths"):
+        short = {"eigen": Filled(kind, 5, 1)}
+        run_dense_probe(encoder(), *sets, rules, model="m", truths=short)
 
 
 def test_dense__kinds_must_agree(encoder, world, kinds, config):
@@ -195,6 +252,8 @@ def test_dense__kinds_must_agree(encoder, world, kinds, config):
         run_dense_probe(encoder(), *sets, config(), model="m")
     with pytest.raises(ValueError, match="in metres"):
         run(encoder(), world, ScalarField(unit="1/m"), config())
+    with pytest.raises(ValueError, match="does not lie in a ground truth of 16 x 16"):
+        run(encoder(), world, kinds["depth"], config(protocols=(EIGEN,)))
     with pytest.raises(ValueError, match="things"):
         run(encoder(), world, kinds["segmentation"], config(things=("unicorn",)))
 

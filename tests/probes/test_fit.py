@@ -27,7 +27,8 @@ def test_sample__pairs_interpolated_features_with_their_labels():
     maps = torch.randn(5, 1, 4, 4)
     labels = F.interpolate(maps, size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
     data = TrainData(maps, labels)
-    x, y = _sample(data, torch.tensor([3, 1]), 8, torch.Generator().manual_seed(0))
+    generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
+    x, y = _sample(data, torch.tensor([3, 1]), 8, generator, cpu)
     assert x.shape == (1, 2 * 64) and y.shape == (2, 8, 8)
     torch.testing.assert_close(x[0], y.flatten())
 

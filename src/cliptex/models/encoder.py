@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass
@@ -32,7 +33,8 @@ class ImageEncoder(nn.Module):
     H and W may be any multiples of `stride`.
 
     Attributes:
-        stride: pixels per cell of the dense map, which is `Features.maps[stride]`.
+        stride: pixels per cell of the dense map, which is `Features.maps[stride]`. Encoders with
+            stages add finer maps, down to stride 4, for the levels of detectors.
         channels: channels of that map.
         pooled_channels: channels of `Features.pooled`.
         embed_dim: length of `Features.embedding`.
@@ -69,6 +71,23 @@ class ImageEncoder(nn.Module):
         raise NotImplementedError
 
 
+def nearest_side(side: int, stride: int) -> int:
+    """The multiple of `stride` nearest to `side`, at least one: a side that an encoder can take."""
+    return max(1, round(side / stride)) * stride
+
+
+def fit_to_stride(images: Tensor, stride: int) -> Tensor:
+    """(B, 3, H, W) float at the `nearest_side` of both sides; as it is where the stride fits.
+
+    Resized as pictures are everywhere here: bilinear, antialiased where they shrink.
+    """
+    height, width = images.shape[-2:]
+    size = (nearest_side(height, stride), nearest_side(width, stride))
+    if size == (height, width):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
 def fingerprint(module: nn.Module) -> str:
     """sha256 over names, dtypes, shapes and bytes of all parameters and buffers, as hex."""
     digest = hashlib.sha256()
@@ -83,7 +102,8 @@ class FrozenEncoder:
     """An encoder that a probe may read and cannot change: evaluation mode, no gradient.
 
     Anything that maps images (B, 3, H, W) in [0, 1] to `Features` and has `stride` and `channels`
-    can be wrapped. `fingerprint` before and after a probe proves that nothing moved, batch
+    can be wrapped. Pictures whose sides the stride does not divide are seen at the nearest multiple
+    (`fit_to_stride`). `fingerprint` before and after a probe proves that nothing moved, batch
     statistics included.
     """
 
@@ -101,11 +121,21 @@ class FrozenEncoder:
         return getattr(self.encoder, "image_size", None)
 
     def __call__(self, images: Tensor) -> Features:
-        """Features of (B, 3, H, W) float images in [0, 1], without gradient."""
+        """Features of (B, 3, H, W) float images in [0, 1], of any size, without gradient."""
         self.encoder.eval()
         call: Callable[[Tensor], Features] = self.encoder
         with torch.no_grad():
-            return call(images)
+            return call(fit_to_stride(images, self.stride))
+
+    def side(self, side: int) -> int:
+        """The side in pixels at which pictures of `side` are seen."""
+        return nearest_side(side, self.stride)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder's parameters are."""
+        found = next(self.encoder.parameters(), None)
+        return torch.device("cpu") if found is None else found.device
 
     def fingerprint(self) -> str:
         """sha256 over names, dtypes, shapes and bytes of all parameters and buffers."""

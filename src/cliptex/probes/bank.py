@@ -8,30 +8,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from cliptex.console import track
-from cliptex.models.dense_heads import upsample
+from cliptex.models.dense_heads import HeadName, upsample
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.bank_state import StateFile
 from cliptex.probes.examples import BankTask, Examples
 from cliptex.probes.member import HeadKey, Member
 from cliptex.probes.scores import Score, Scorer
-from cliptex.probes.sources import BatchSource, batch_plan, device_of, encode, steps_of
+from cliptex.probes.sources import BatchSource, batch_plan, encode, steps_of
 
 
-def keys_of(config: BankConfig) -> list[HeadKey]:
-    """Every head of the bank."""
-    return [
-        HeadKey(head, rate, seed)
-        for head in config.heads
-        for rate in config.rates
-        for seed in config.seeds
-    ]
+@dataclass(frozen=True)
+class Share:
+    """The part of a bank that one of `size` processes trains: every `size`-th (head, seed).
+
+    All learning rates of a head and seed stay together, so that each process chooses its own
+    heads' rates and none needs to hear of another.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def pairs(self, config: BankConfig) -> list[tuple[HeadName, int]]:
+        """Heads and seeds of this process; none where there are more processes than pairs."""
+        every: list[tuple[HeadName, int]] = [
+            (head, seed) for head in config.heads for seed in config.seeds
+        ]
+        return every[self.rank :: self.size]
+
+
+ALL = Share()
+
+
+def keys_of(config: BankConfig, share: Share = ALL) -> list[HeadKey]:
+    """Every head of the bank, or of a share of it."""
+    pairs = share.pairs(config)
+    return [HeadKey(head, rate, seed) for head, seed in pairs for rate in config.rates]
 
 
 def fresh_members(
@@ -42,7 +61,7 @@ def fresh_members(
     channels = encode(encoder, [blank], dense=task.dense, precision=config.precision).shape[1]
     members = [Member(key, channels, task, config, stride=encoder.stride) for key in keys]
     for member in members:
-        member.module.to(device_of(encoder))
+        member.module.to(encoder.device)
     return members
 
 
@@ -78,38 +97,46 @@ def score_bank(
     config: BankConfig,
     *,
     rows: Sequence[int] | None = None,
+    protocols: int | None = None,
     label: str,
-) -> list[Scorer]:
-    """One scorer per head, filled with `rows` of `examples` (all of them by default).
+) -> list[list[Scorer]]:
+    """Each head's scorers, filled with `rows` of `examples` (all of them by default).
 
+    One per protocol, or of the first `protocols` only; those of a head that diverged stay empty.
     Pictures are squashed to the resolution and encoded once for all heads; outputs are
     interpolated to the ground truth's size, one head at a time.
     """
     task = examples.task
-    scorers = [task.scorer() for _ in members]
+    panels = [[make() for make in task.scorers[:protocols]] for _ in members]
     chosen = list(range(len(examples)) if rows is None else rows)
     for start in track(range(0, len(chosen), config.extract_batch), label=label):
         pairs = [examples.test(i) for i in chosen[start : start + config.extract_batch]]
         images = [image for image, _ in pairs]
         maps = encode(encoder, images, dense=task.dense, precision=config.precision)
-        for member, scorer in zip(members, scorers, strict=True):
+        for member, scorers in zip(members, panels, strict=True):
             if not member.diverged:
-                _add(member.predict(maps), [truth for _, truth in pairs], scorer, config)
-    return scorers
+                _add(member.predict(maps), [truths for _, truths in pairs], scorers, config)
+    return panels
 
 
-def _add(out: Tensor, truths: Sequence[np.ndarray], scorer: Scorer, config: BankConfig) -> None:
-    for raw, truth in zip(out.cpu(), truths, strict=True):
-        size = (truth.shape[0], truth.shape[1])
+def _add(
+    out: Tensor,
+    answers: Sequence[Sequence[np.ndarray]],
+    scorers: Sequence[Scorer],
+    config: BankConfig,
+) -> None:
+    for raw, truths in zip(out, answers, strict=True):
+        size = (truths[0].shape[0], truths[0].shape[1])
         full = upsample(raw[None], size, align_corners=config.align_corners)[0]  # (K, H, W)
-        scorer.add(full, truth)
+        for scorer, truth in zip(scorers, truths, strict=False):
+            scorer.add(full, truth)
 
 
-def first_score(member: Member, scorer: Scorer) -> tuple[str, Score]:
+def first_score(member: Member, scorers: Sequence[Scorer]) -> tuple[str, Score]:
     """The metric that selects, and its value; NaN for a head that diverged."""
     if member.diverged:
         return "", Score(math.nan, "higher")
-    return next(iter(scorer.metrics().items()))
+    return next(iter(scorers[0].metrics().items()))
 
 
 def state_file(folder: Path | None, phase: str, identity: str, every: int) -> StateFile | None:

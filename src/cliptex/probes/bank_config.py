@@ -10,12 +10,14 @@ from cliptex.data.transforms import Augmentation
 from cliptex.models.dense_heads import WIDTH, HeadName
 from cliptex.models.pyramid import Norm
 from cliptex.probes.augment import CropAugmentation
+from cliptex.probes.protocol import Protocol
 from cliptex.probes.schedule import Schedule
 
 
 class BankConfig(BaseModel):
     """Probes that train together on one encoder pass: every head x learning rate x seed.
 
+    recipe: what rows call this configuration; rows of two recipes are never compared.
     heads: kinds of head; classification knows linear only.
     schedule, learning_rates: one schedule; rates other than its own scale all of it. Empty means
         the schedule's rate alone, and then nothing is selected.
@@ -24,19 +26,21 @@ class BankConfig(BaseModel):
     epochs, batch_size: length; the last batch of an epoch may be smaller.
     weight_decay: of AdamW, for convolutions' weights; biases and norms do not decay.
     resolution: side in pixels of the crops of training, and of the square to which pictures are
-        squashed for evaluation (as the authors' library evaluates ViTs).
+        squashed for evaluation (as the authors' library evaluates ViTs). The encoder sees the
+        nearest multiple of its stride; labels keep the resolution.
     augmentation: of training; None squashes pictures as in evaluation, which cached features need.
     width, norm, dropout: of DeepLabv3 and PSPNet.
     align_corners: of the interpolation of outputs to labels; True in the authors' library.
     holdout: share of train on which a rate is chosen where there is no validation split.
     refit: whether a rate chosen so is then trained on the whole of train.
-    depth_range, evaluation_crop, things: as in `ProbeConfig`.
+    depth_range, protocols, things: as in `ProbeConfig`.
     precision: of the encoder; heads and losses are float32.
     extract_batch: pictures per encoder pass in evaluation. workers: threads that read pictures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    recipe: str = ""
     heads: tuple[HeadName, ...] = Field(default=("linear",), min_length=1)
     schedule: Schedule
     learning_rates: tuple[float, ...] = ()
@@ -55,7 +59,7 @@ class BankConfig(BaseModel):
     holdout: float = Field(default=0.2, gt=0, lt=1)
     refit: bool = True
     depth_range: tuple[float, float] = (0.0, 10.0)
-    evaluation_crop: tuple[int, int, int, int] | None = None
+    protocols: tuple[Protocol, ...] = ()
     things: tuple[str, ...] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     extract_batch: int = Field(default=16, gt=0)
@@ -79,7 +83,7 @@ class BankConfig(BaseModel):
     def protocol(self) -> dict[str, object]:
         """What belongs into every row, JSON-able; not what differs from row to row."""
         names = {
-            *("schedule", "epochs", "batch_size", "weight_decay", "betas", "resolution"),
+            *("recipe", "schedule", "epochs", "batch_size", "weight_decay", "betas", "resolution"),
             *("augmentation", "width", "norm", "dropout", "align_corners", "refit", "data_seed"),
             "precision",
         }

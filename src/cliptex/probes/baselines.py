@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from cliptex.console import track
+from cliptex.datasets.folders import ImageFolder
 from cliptex.datasets.protocol import DenseDataset, LabelledImages
 from cliptex.labels.kinds import ClassMap
+from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.config import ProbeConfig
-from cliptex.probes.dense import probe_task, upsample
+from cliptex.probes.controls import MEAN
+from cliptex.probes.dense import upsample
+from cliptex.probes.protocol import truths_of
+from cliptex.probes.scorers import AccuracyScorer
+from cliptex.probes.scores import Naming, Tested, rows_of
+from cliptex.probes.tasks import ProbeTask, probe_task
 from cliptex.results import Result
-
-MODEL = "baseline-mean"
 
 
 def run_dense_baseline(
-    train: DenseDataset, test: DenseDataset, config: ProbeConfig, *, model: str = MODEL
+    train: DenseDataset,
+    test: DenseDataset,
+    config: ProbeConfig | BankConfig,
+    truths: Mapping[str, DenseDataset] | None = None,
 ) -> list[Result]:
     """Score the mean ground truth of `train`, per position, on `test`; rows with probe None.
 
-    The mean is that of one-hot classes, disparities or normals at the probe's resolution.
+    The mean is that of one-hot classes, disparities or normals at the probe's resolution. `truths`
+    hold, by protocol, sets of the test pictures with other ground truths to score on.
     """
     task = probe_task(train.kind, config)
-    side = config.resolution
+    mean = _mean_truth(train, task, config.resolution)
+    answers = truths_of(test, task.protocols, truths)
+    scorers = [task.scorer(protocol) for protocol in answers.protocols]
+    for i in track(range(len(test)), label=f"{MEAN} on {test.name}, test"):
+        for scorer, target in zip(scorers, answers.of(i, test[i]), strict=True):
+            scorer.add(upsample(mean[None], target.shape[:2])[0], target)
+    tested = Tested(task=task.name, dataset=test.name, probe=None, n=len(test), seed=0)
+    shared = {"resolution": config.resolution, "prediction": "mean per position"}
+    return rows_of(scorers, tested, Naming(model=MEAN), shared)[0]
+
+
+def _mean_truth(train: DenseDataset, task: ProbeTask, side: int) -> Tensor:
+    """(K, side, side) float32; zero where no picture has a valid pixel."""
     total = torch.zeros(task.channels, side, side, dtype=torch.float64)
     count = torch.zeros(side, side, dtype=torch.float64)
-    for i in track(range(len(train)), label=f"{model} on {train.name}"):
+    for i in track(range(len(train)), label=f"{MEAN} on {train.name}"):
         target = torch.from_numpy(np.ascontiguousarray(task.prepare(train[i].target, side)))
         if isinstance(train.kind, ClassMap):
             valid = target != train.kind.ignore
@@ -42,42 +64,25 @@ def run_dense_baseline(
             valid = torch.isfinite(target)
             total += torch.where(valid, target, 0)
         count += valid
-    mean = (total / count.clamp(min=1)).float()  # (K, r, r)
-    scorer = task.scorer()
-    for i in track(range(len(test)), label=f"{model} on {test.name}, test"):
-        target = test[i].target
-        scorer.add(upsample(mean[None], target.shape[:2])[0], target)
-    protocol = {"resolution": side, "prediction": "mean per position", **scorer.protocol()}
-    return [
-        Result(
-            model=model,
-            task=task.name,
-            dataset=test.name,
-            metric=name,
-            value=score.value,
-            better=score.better,
-            n=len(test),
-            seed=config.seed,
-            protocol=protocol,
-        )
-        for name, score in scorer.metrics().items()
-    ]
+    return (total / count.clamp(min=1)).float()
 
 
-def run_majority_baseline(
-    train: LabelledImages, test: LabelledImages, *, model: str = "baseline-majority", seed: int = 0
-) -> Result:
-    """Top-1 on `test` of always saying the commonest class of `train`."""
-    label, _ = Counter(train[i][1] for i in range(len(train))).most_common(1)[0]
-    hits = [test[i][1] == label for i in range(len(test))]
-    return Result(
-        model=model,
-        task="classification",
-        dataset=test.name,
-        metric="top1",
-        value=100 * float(np.mean(hits)),
-        better="higher",
-        n=len(test),
-        seed=seed,
-        protocol={"prediction": f"always {train.classes[label]!r}"},
-    )
+def run_majority_baseline(train: LabelledImages, test: LabelledImages) -> list[Result]:
+    """Score on `test` always naming the commonest classes of `train`; rows with probe None."""
+    counts = np.bincount(_labels(train), minlength=len(train.classes))
+    order = np.argsort(-counts, kind="stable")
+    scores = torch.empty(len(counts))
+    scores[order] = -torch.arange(len(counts), dtype=torch.float32)  # without ties, which lose
+    scorer = AccuracyScorer(len(train.classes))
+    for label in _labels(test):
+        scorer.add(scores[:, None, None], np.array(label))
+    tested = Tested(task="classification", dataset=test.name, probe=None, n=len(test), seed=0)
+    shared = {"prediction": f"always {train.classes[order[0]]!r}"}
+    return rows_of([scorer], tested, Naming(model=MEAN), shared)[0]
+
+
+def _labels(dataset: LabelledImages) -> list[int]:
+    """Class indices; a set that knows its files' classes need not decode them."""
+    if isinstance(dataset, ImageFolder):
+        return [label for _, label in dataset.files]
+    return [dataset[i][1] for i in range(len(dataset))]

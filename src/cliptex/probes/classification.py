@@ -4,41 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cliptex.console import track
 from cliptex.datasets.protocol import LabelledImages
-from cliptex.metrics import topk_hits
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.features import FeatureMemory, FeatureReader, proven_frozen
 from cliptex.probes.fit import Heads, TrainData
 from cliptex.probes.outcome import ProbeOutcome
-from cliptex.probes.scores import Score
+from cliptex.probes.scorers import AccuracyScorer
+from cliptex.probes.scores import Naming, Tested, rows_of
 from cliptex.probes.select import chosen_head
-from cliptex.results import Result
-
-
-class AccuracyScorer:
-    """Top-1 accuracy of raw outputs (K, 1, 1) against class indices."""
-
-    def __init__(self) -> None:
-        self._hits: list[float] = []
-
-    def add(self, prediction: Tensor, target: np.ndarray) -> None:
-        hit = topk_hits(prediction.reshape(1, -1).numpy(), np.asarray(target).reshape(1))
-        self._hits.append(100.0 * float(hit[0]))
-
-    def metrics(self) -> dict[str, Score]:
-        return {"top1": Score(float(np.mean(self._hits)), "higher")}
-
-    def per_image(self) -> dict[str, np.ndarray]:
-        return {"top1": np.array(self._hits)}
-
-    def protocol(self) -> dict[str, object]:
-        return {}
 
 
 def run_classification_probe(
@@ -53,7 +31,7 @@ def run_classification_probe(
     leak: bool = False,
     memory: FeatureMemory | None = None,
 ) -> ProbeOutcome:
-    """Train a linear classifier on pooled features of `train`, score top-1 on `test`.
+    """Train a linear classifier on pooled features of `train`, score its accuracy on `test`.
 
     A vector is a map of one cell and a class a label of one pixel, so heads, rates and selection
     are those of the dense probes. `val`, `memory` and errors as in `run_dense_probe`.
@@ -74,39 +52,31 @@ def run_classification_probe(
             return score(heads, TrainData(data.maps[rows], data.targets[rows]))
 
         head, selection = chosen_head(
-            data, class_loss, len(train.classes), config, validate=validate, split=val is not None
+            data,
+            class_loss,
+            len(train.classes),
+            config,
+            validate=validate,
+            split=val is not None,
+            device=encoder.device,
         )
         scorer = score(head, read_pooled(reader, test, label=f"{label}, test"))[0]
     protocol = {
         **config.protocol(),
         "head": "linear with bias on pooled features",
         "loss": "cross-entropy",
-        "classes": len(train.classes),
         "train_images": len(train),
         **selection.protocol(),
+        "encoder_resolution": encoder.side(config.resolution),
         "encoder_sha256": sha,
     }
-    top1 = scorer.metrics()["top1"]
-    row = Result(
-        model=model,
-        checkpoint=checkpoint,
-        task="classification",
-        dataset=test.name,
-        probe="linear",
-        metric="top1",
-        value=top1.value,
-        better=top1.better,
-        n=len(test),
-        seed=config.seed,
-        protocol=protocol,
-        leak=leak,
+    tested = Tested(
+        task="classification", dataset=test.name, probe="linear", n=len(test), seed=config.seed
     )
+    naming = Naming(model=model, checkpoint=checkpoint, leak=leak)
+    rows, per_image = rows_of([scorer], tested, naming, protocol)
     return ProbeOutcome(
-        results=[row],
-        per_image=scorer.per_image(),
-        head=head,
-        config=config,
-        validation=selection.scores,
+        results=rows, per_image=per_image, head=head, config=config, validation=selection.scores
     )
 
 
@@ -132,7 +102,7 @@ def read_pooled(reader: FeatureReader, dataset: LabelledImages, *, label: str) -
 def score(heads: Heads, data: TrainData) -> list[AccuracyScorer]:
     """One scorer per head, filled with all rows of `data`."""
     out = heads(data.maps)  # (N, R, K, 1, 1)
-    scorers = [AccuracyScorer() for _ in range(len(heads))]
+    scorers = [AccuracyScorer(heads.weight.shape[1]) for _ in range(len(heads))]
     for predictions, target in zip(out, data.targets.numpy(), strict=True):
         for prediction, scorer in zip(predictions, scorers, strict=True):
             scorer.add(prediction, target)

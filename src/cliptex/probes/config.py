@@ -7,12 +7,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cliptex.probes.protocol import Protocol
+
 
 class ProbeConfig(BaseModel):
     """How a linear probe is trained, selected and evaluated.
 
     resolution: side in pixels of the square to which every whole picture is resized (squashed),
-        in training and evaluation; a multiple of the encoder's stride.
+        in training and evaluation. The encoder sees the nearest multiple of its stride.
     epochs, batch_size, weight_decay, warmup, min_factor: AdamW with a linear warm-up over the
         share `warmup` of all steps and a cosine down to `min_factor` times the rate. Table 8 has
         50 epochs (40 for classification); features are cached and standardised here, so that a
@@ -29,9 +31,9 @@ class ProbeConfig(BaseModel):
     pixels: side of the grid of label pixels drawn per picture and step. Rows and columns are
         drawn at random within strata, and logits are interpolated to exactly these pixels; the
         expected loss is that over all pixels (see `probes.fit`).
-    depth_range: metres; depth outside is ignored in training and evaluation.
-    evaluation_crop: (top, bottom, left, right) pixel bounds of the evaluated part, or None; the
-        crop of Eigen et al. 2014 for 480 x 640 is (45, 471, 41, 601).
+    depth_range: metres; depth outside is ignored in training.
+    protocols: rules by which the same predictions are scored, one set of rows each; the first one
+        chooses the rate. Empty: `LASINGER` for depth, the whole picture for other kinds.
     things: class names averaged in `miou_things`; None takes all classes but `background` where
         there is one, and gives no such row where there is none.
     feature_dtype: how features are cached; float16 keeps 11 bits.
@@ -56,7 +58,7 @@ class ProbeConfig(BaseModel):
     standardise: bool = True
     pixels: int = Field(default=8, gt=0)
     depth_range: tuple[float, float] = (0.0, 10.0)
-    evaluation_crop: tuple[int, int, int, int] | None = None
+    protocols: tuple[Protocol, ...] = ()
     things: tuple[str, ...] | None = None
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -77,4 +79,4 @@ class ProbeConfig(BaseModel):
             "min_factor",
         )
         keys += ("refit", "standardise", "precision", "feature_dtype")
-        return {key: getattr(self, key) for key in keys}
+        return {"recipe": "fast", **{key: getattr(self, key) for key in keys}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,12 +14,15 @@ from cliptex.data.transforms import Augmentation, draw_view, view_image
 from cliptex.datasets.protocol import DenseDataset, LabelledImages
 from cliptex.probes.augment import CropAugmentation, augmented
 from cliptex.probes.bank_config import BankConfig
-from cliptex.probes.classification import AccuracyScorer, class_loss
-from cliptex.probes.dense import probe_task
+from cliptex.probes.classification import class_loss
 from cliptex.probes.features import WHOLE
 from cliptex.probes.fit import Loss
+from cliptex.probes.protocol import truths_of
+from cliptex.probes.scorers import AccuracyScorer
 from cliptex.probes.scores import Scorer
+from cliptex.probes.tasks import probe_task
 
+DIGEST_PICTURES = 16
 Pair = tuple[np.ndarray, np.ndarray]  # (r, r, 3) uint8 and a target
 
 
@@ -25,7 +30,8 @@ Pair = tuple[np.ndarray, np.ndarray]  # (r, r, 3) uint8 and a target
 class BankTask:
     """What heads learn: `channels` outputs against targets of `dtype`; `dense` reads the map.
 
-    `identity` is what two sets must share to belong to one probe (a kind, or classes).
+    `identity` is what two sets must share to belong to one probe (a kind, or classes). `scorers`
+    make one scorer per protocol, the first of which chooses rates.
     """
 
     name: str
@@ -34,7 +40,7 @@ class BankTask:
     dtype: torch.dtype
     loss: Loss
     loss_name: str
-    scorer: Callable[[], Scorer]
+    scorers: tuple[Callable[[], Scorer], ...]
     identity: object
 
 
@@ -44,7 +50,8 @@ class Examples:
 
     train(index, rng): augmented picture and training target at the resolution.
     plain(index): squashed picture and training target, without augmentation.
-    test(index): squashed picture and ground truth at its own size.
+    test(index): squashed picture and its ground truths at their own size, one per scorer.
+    facts: what rows say of the set where it is trained on.
     """
 
     name: str
@@ -52,15 +59,37 @@ class Examples:
     task: BankTask
     train: Callable[[int, np.random.Generator], Pair]
     plain: Callable[[int], Pair]
-    test: Callable[[int], Pair]
+    test: Callable[[int], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.count
 
+    def digest(self) -> str:
+        """Of the number of pictures, and of some of them with their targets: first, last, between.
 
-def dense_examples(dataset: DenseDataset, config: BankConfig) -> Examples:
-    """Segmentation, depth or normals, by the kind of the set; ValueError where it has no probe."""
+        Another split, order or ground truth under the same name has another digest.
+        """
+        rows = np.linspace(0, self.count - 1, min(self.count, DIGEST_PICTURES)).round().astype(int)
+        found = hashlib.blake2b(f"{self.name} {self.count}".encode(), digest_size=16)
+        for index in rows.tolist():
+            for array in self.plain(index):
+                found.update(f"{array.shape} {array.dtype}".encode())
+                found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
+
+
+def dense_examples(
+    dataset: DenseDataset,
+    config: BankConfig,
+    truths: Mapping[str, DenseDataset] | None = None,
+) -> Examples:
+    """Segmentation, depth or normals, by the kind of the set; ValueError where it has no probe.
+
+    `truths` hold, by protocol, sets of the same pictures with other ground truths to score on.
+    """
     dense = probe_task(dataset.kind, config)
+    answers = truths_of(dataset, dense.protocols, truths)
     side, crop = config.resolution, config.augmentation
     if isinstance(crop, Augmentation):
         raise ValueError(f"augmentation: {dense.name} takes a CropAugmentation, or None")
@@ -75,9 +104,9 @@ def dense_examples(dataset: DenseDataset, config: BankConfig) -> Examples:
         item = dataset[index]
         return augmented(item.image, dense.convert(item.target), dense.label, side, crop, rng)
 
-    def test(index: int) -> Pair:
+    def test(index: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         item = dataset[index]
-        return squashed(item.image, side), item.target
+        return squashed(item.image, side), answers.of(index, item)
 
     task = BankTask(
         name=dense.name,
@@ -86,11 +115,19 @@ def dense_examples(dataset: DenseDataset, config: BankConfig) -> Examples:
         dtype=dense.dtype,
         loss=dense.loss,
         loss_name=dense.loss_name,
-        scorer=dense.scorer,
+        scorers=tuple(partial(dense.scorer, protocol) for protocol in answers.protocols),
         identity=dataset.kind,
     )
-    name, count = dataset.name, len(dataset)
-    return Examples(name=name, count=count, task=task, train=train, plain=plain, test=test)
+    depths = getattr(dataset, "depths", None)  # of sets that hold several
+    return Examples(
+        name=dataset.name,
+        count=len(dataset),
+        task=task,
+        train=train,
+        plain=plain,
+        test=test,
+        facts={} if depths is None else {"train_depths": depths},
+    )
 
 
 def class_examples(dataset: LabelledImages, config: BankConfig) -> Examples:
@@ -112,6 +149,10 @@ def class_examples(dataset: LabelledImages, config: BankConfig) -> Examples:
         view = draw_view(image.shape[0], image.shape[1], crop, rng)
         return view_image(image, view, (side, side)), np.array([[label]])
 
+    def test(index: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        image, label = plain(index)
+        return image, (label,)
+
     task = BankTask(
         name="classification",
         channels=len(dataset.classes),
@@ -119,11 +160,11 @@ def class_examples(dataset: LabelledImages, config: BankConfig) -> Examples:
         dtype=torch.int64,
         loss=class_loss,
         loss_name="cross-entropy",
-        scorer=AccuracyScorer,
+        scorers=(partial(AccuracyScorer, len(dataset.classes)),),
         identity=dataset.classes,
     )
     name, count = dataset.name, len(dataset)
-    return Examples(name=name, count=count, task=task, train=train, plain=plain, test=plain)
+    return Examples(name=name, count=count, task=task, train=train, plain=plain, test=test)
 
 
 def squashed(image: np.ndarray, side: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.examples import Examples
 from cliptex.probes.features import Space
-from cliptex.probes.sources import Draw, FeatureBatch, ahead, device_of, encode
+from cliptex.probes.sources import Draw, FeatureBatch, ahead, encode
 
 Storage = Literal["float16", "int8"]
 TRANSFORM = "squashed, antialiased bilinear"
@@ -136,7 +136,7 @@ class StoredSource:
         self._fill(space)
 
     def stream(self, plan: Iterable[Sequence[Draw]]) -> Iterator[FeatureBatch]:
-        device = device_of(self._encoder)
+        device = self._encoder.device
         for read in ahead(plan, self._read, self._config.workers):
             maps = torch.stack([features for _, features in read]).to(device)
             rows = torch.tensor([row for row, _ in read])

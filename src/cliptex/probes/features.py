@@ -51,7 +51,7 @@ class PictureFeatures:
 
 
 class FeatureReader:
-    """Features of pictures of any size, squashed to one square resolution."""
+    """Features of pictures of any size, squashed to one square resolution; kept on the CPU."""
 
     def __init__(
         self,
@@ -88,11 +88,13 @@ class FeatureReader:
         read: list[PictureFeatures] = []
         for start in range(0, len(resized), self.config.extract_batch):
             batch = np.stack(resized[start : start + self.config.extract_batch])
-            images = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255  # (B, 3, r, r)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-                features = self.encoder(images)
-            pooled = features.pooled.float()
-            maps = self._cast(features.maps[max(features.maps)]) if self.dense else None
+            device = self.encoder.device
+            images = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255
+            bf16 = self.config.precision == "bf16"
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                features = self.encoder(images)  # of (B, 3, r, r)
+            pooled = features.pooled.float().cpu()
+            maps = self._cast(features.maps[max(features.maps)]).cpu() if self.dense else None
             for i in range(len(batch)):
                 read.append(PictureFeatures(None if maps is None else maps[i], pooled[i]))
         return read

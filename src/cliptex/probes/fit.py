@@ -40,10 +40,10 @@ class Heads:
         return Heads(self.weight[index : index + 1], self.bias[index : index + 1])
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """Predictions (B, R, K, h, w) of maps (B, C, h, w)."""
+        """Predictions (B, R, K, h, w) of maps (B, C, h, w), on the heads' device."""
         batch, channels, height, width = maps.shape
         heads, outputs, _ = self.weight.shape
-        flat = maps.float().reshape(batch, channels, -1)  # (B, C, hw)
+        flat = maps.to(self.weight.device).float().reshape(batch, channels, -1)  # (B, C, hw)
         out = self.weight.reshape(-1, channels) @ flat + self.bias.reshape(-1, 1)
         return out.reshape(batch, heads, outputs, height, width)
 
@@ -64,25 +64,28 @@ def fit_heads(
     *,
     rates: Sequence[float],
     rows: Tensor,
+    device: torch.device | None = None,
 ) -> Heads:
     """One head with `channels` outputs per learning rate, trained on `rows` of `data`.
 
-    All heads start from the same weights and see the same batches and pixels, so a head does not
-    depend on which other rates are in `rates`. Deterministic for a given `config.seed`.
+    `device` is where they learn and stay (default: the CPU); `data` lies on the CPU. All heads
+    start from the same weights and see the same batches and pixels, so a head does not depend on
+    which other rates are in `rates`. Deterministic for a given `config.seed`.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    mean, std = _statistics(data.maps, rows, config)
-    start = torch.randn(channels, data.maps.shape[1], generator=generator)
+    device = device or torch.device("cpu")
+    mean, std = (values.to(device) for values in _statistics(data.maps, rows, config))
+    start = torch.randn(channels, data.maps.shape[1], generator=generator).to(device)
     start *= INITIAL_SCALE if config.standardise else INITIAL_SCALE / math.sqrt(start.shape[1])
     weights = [start.clone().requires_grad_() for _ in rates]
-    biases = [torch.zeros(channels, requires_grad=True) for _ in rates]
+    biases = [torch.zeros(channels, device=device, requires_grad=True) for _ in rates]
     epochs = epochs_for(len(rows), config)
     steps = epochs * math.ceil(len(rows) / config.batch_size)
     optimizer, schedule = _optimizer(weights, biases, rates, steps, config)
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator)]
         for batch in order.split(config.batch_size):
-            x, y = _sample(data, batch, config.pixels, generator)
+            x, y = _sample(data, batch, config.pixels, generator, device)
             x = (x - mean) / std  # (C, B * g * g)
             out = torch.cat(weights) @ x + torch.cat(biases)[:, None]  # (R * K, B * g * g)
             out = out.view(len(rates), channels, *y.shape[:3]).transpose(1, 2)  # (R, B, K, g, g)
@@ -153,22 +156,22 @@ def _statistics(maps: Tensor, rows: Tensor, config: ProbeConfig) -> tuple[Tensor
 
 
 def _sample(
-    data: TrainData, batch: Tensor, pixels: int, generator: torch.Generator
+    data: TrainData, batch: Tensor, pixels: int, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Features (C, B * g * g) interpolated to drawn label pixels, and labels (B, g, g, ...).
 
-    Channels come first so that all heads on all pixels are one matrix product, several times
-    faster than a product per picture.
+    Both on `device`. Channels come first so that all heads on all pixels are one matrix product,
+    several times faster than a product per picture.
     """
     side = data.targets.shape[1]
     grid = min(pixels, side)
     rows, columns = (_strata(side, grid, generator) for _ in range(2))
     y = data.targets[batch[:, None, None], rows[None, :, None], columns[None, None, :]]
-    maps = data.maps[batch].float()  # (B, C, h, w)
-    vertical = interpolation(maps.shape[2], side)[rows]  # (g, h)
-    horizontal = interpolation(maps.shape[3], side)[columns]  # (g, w)
+    maps = data.maps[batch].to(device).float()  # (B, C, h, w)
+    vertical = interpolation(maps.shape[2], side)[rows].to(device)  # (g, h)
+    horizontal = interpolation(maps.shape[3], side)[columns].to(device)  # (g, w)
     x = vertical @ (maps @ horizontal.T)  # (B, C, g, g)
-    return x.transpose(0, 1).reshape(x.shape[1], -1), y
+    return x.transpose(0, 1).reshape(x.shape[1], -1), y.to(device)
 
 
 def _strata(side: int, grid: int, generator: torch.Generator) -> Tensor:

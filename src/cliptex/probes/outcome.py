@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cliptex.labels.kinds import Kind
-from cliptex.per_image import save_per_image
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.fit import Heads
+from cliptex.probes.scores import save_rows_per_image
 from cliptex.results import Result
 
 
@@ -18,9 +18,10 @@ from cliptex.results import Result
 class ProbeOutcome:
     """Rows, per-image values and the trained head of one probe.
 
-    `per_image` maps a metric to (N, ...) values in the order of the test images: (N, C, 2)
-    intersection and union in pixels for mIoU (columns of classes absent from the ground truth
-    are 0), (N,) otherwise, in the metric's own unit (NaN where an image has no valid pixel).
+    `per_image` maps a metric (see `scores.row_key`) to (N, ...) values in the order of the test
+    images: (N, C, 2) intersection and union in pixels for mIoU (columns of classes absent from the
+    ground truth are 0), (N, 2) numerator and denominator for what is pooled over pixels, (N,)
+    otherwise, in the metric's own unit (NaN where an image has no valid pixel).
     """
 
     results: list[Result]
@@ -31,10 +32,9 @@ class ProbeOutcome:
     validation: dict[float, float] = field(default_factory=dict)  # learning rate -> score
 
     def value(self, metric: str) -> float:
-        """The value of the row with `metric`."""
+        """The value of the first row with `metric`."""
         return next(row.value for row in self.results if row.metric == metric)
 
     def save_per_image(self, folder: Path) -> list[Path]:
         """One .npz per row that has per-image values."""
-        rows = [row for row in self.results if row.metric in self.per_image]
-        return [save_per_image(folder, row, self.per_image[row.metric]) for row in rows]
+        return save_rows_per_image(folder, self.results, self.per_image)

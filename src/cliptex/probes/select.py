@@ -46,8 +46,9 @@ def chosen_head(
     *,
     validate: Validate,
     split: bool,
+    device: torch.device,
 ) -> tuple[Heads, Selection]:
-    """The head of the best rate; `split` says whether there is a validation split.
+    """The head of the best rate, on `device`; `split` says whether there is a validation split.
 
     Without one, a share `holdout` of train is drawn by the seed, heads are trained on the rest
     and scored on it, and the best rate is trained again on the whole of train (`refit`).
@@ -63,14 +64,15 @@ def chosen_head(
         fit_rows, held_rows = order[held:], order[:held]
         on = f"{held} held-out images of train"
     rates = config.learning_rates
-    heads = fit_heads(data, loss, channels, config, rates=rates, rows=fit_rows)
+    heads = fit_heads(data, loss, channels, config, rates=rates, rows=fit_rows, device=device)
     firsts = [next(iter(s.metrics().items())) for s in validate(heads, held_rows)]
     best = best_index([score for _, score in firsts])
     scores = {rate: score.value for rate, (_, score) in zip(rates, firsts, strict=True)}
     selection = Selection(rates[best], scores, firsts[0][0], on)
     if held_rows is None or not config.refit:
         return heads[best], selection
-    final = fit_heads(data, loss, channels, config, rates=[rates[best]], rows=everything)
+    best_rate = [rates[best]]
+    final = fit_heads(data, loss, channels, config, rates=best_rate, rows=everything, device=device)
     return final, selection
 
 

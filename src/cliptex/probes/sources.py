@@ -93,21 +93,16 @@ def encode(
 ) -> Tensor:
     """The last map of (r, r, 3) uint8 pictures, or their pooled features as maps of one cell.
 
-    (B, C, h, w) or (B, P, 1, 1) float32, on the encoder's device.
+    (B, C, h, w) or (B, P, 1, 1) float32, on the encoder's device. Where its stride does not divide
+    r, the encoder sees them at the nearest multiple.
     """
-    device = device_of(encoder)
+    device = encoder.device
     batch = torch.from_numpy(np.stack(images)).to(device)  # (B, r, r, 3)
     batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, r, r)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         features = encoder(batch)
     read = features.maps[max(features.maps)] if dense else features.pooled[:, :, None, None]
     return read.float().contiguous()
-
-
-def device_of(encoder: FrozenEncoder) -> torch.device:
-    """Where the encoder's parameters are."""
-    found = next(encoder.encoder.parameters(), None)
-    return torch.device("cpu") if found is None else found.device
 
 
 def ahead(

@@ -79,4 +79,5 @@ INDOOR = CropAugmentation(short_side=(512, 640), class_share=None)
 
 def _paper(heads: tuple[HeadName, ...], schedule: Schedule, **values: Any) -> BankConfig:
     shared: dict[str, Any] = {"epochs": 50, "resolution": 512, "weight_decay": 0.1}
-    return BankConfig(heads=heads, schedule=schedule, align_corners=True, **{**shared, **values})
+    shared |= {"recipe": "paper", "align_corners": True}
+    return BankConfig(heads=heads, schedule=schedule, **{**shared, **values})

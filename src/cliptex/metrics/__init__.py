@@ -1,0 +1,47 @@
+"""Metrics of the downstream tasks, in numpy; every percentage is in 0-100.
+
+Each class streams: `update` per image or batch, read the numbers at the end. Nothing here knows
+datasets, models or probes.
+"""
+
+from cliptex.metrics.confusion import ConfusionMatrix, counts_of, iou_from_counts
+from cliptex.metrics.depth import (
+    DEPTH_RANGE,
+    DepthErrors,
+    absrel,
+    align_disparity,
+    aligned_depth,
+    depth_errors,
+    depth_mask,
+)
+from cliptex.metrics.normals import ANGLES, AngularErrors, angular_error
+from cliptex.metrics.ranking import (
+    best_ranks,
+    mean_per_class,
+    recall_at,
+    retrieval_ranks,
+    topk,
+    topk_hits,
+)
+
+__all__ = [
+    "ANGLES",
+    "DEPTH_RANGE",
+    "AngularErrors",
+    "ConfusionMatrix",
+    "DepthErrors",
+    "absrel",
+    "align_disparity",
+    "aligned_depth",
+    "angular_error",
+    "best_ranks",
+    "counts_of",
+    "depth_errors",
+    "depth_mask",
+    "iou_from_counts",
+    "mean_per_class",
+    "recall_at",
+    "retrieval_ranks",
+    "topk",
+    "topk_hits",
+]

@@ -1,0 +1,71 @@
+"""Accuracy of classes and recall of retrieval, in percent."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def topk_hits(scores: NDArray, labels: NDArray, k: int = 1) -> NDArray[np.bool_]:
+    """Whether each row's label is among its `k` best scores, (N,) bool.
+
+    `scores` (N, C), `labels` (N,). Ties count against the label, so that constant scores earn
+    nothing.
+    """
+    own = np.take_along_axis(scores, labels[:, None].astype(np.int64), axis=1)
+    return (scores >= own).sum(1) - 1 < k
+
+
+def topk(scores: NDArray, labels: NDArray, k: int = 1) -> float:
+    """Percentage of rows whose label is among the `k` best scores."""
+    return 100 * float(topk_hits(scores, labels, k).mean())
+
+
+def mean_per_class(hits: NDArray[np.bool_], labels: NDArray, classes: int) -> float:
+    """Mean over classes, in percent, of each class's share of `hits` (N,), as `labels` (N,) say.
+
+    Classes without an image are left out; NaN without any image.
+    """
+    count = np.bincount(labels, minlength=classes)  # (C,)
+    right = np.bincount(labels, weights=hits, minlength=classes)
+    present = count > 0
+    return 100 * float((right[present] / count[present]).mean()) if present.any() else float("nan")
+
+
+def best_ranks(similarity: NDArray, query_ids: NDArray, gallery_ids: NDArray) -> NDArray[np.int64]:
+    """Rank (0 = first) of each query's best own gallery item, (Q,) int64.
+
+    `similarity` (Q, G); an item is a query's own where the ids agree. Items of others that tie
+    count as ranked before. A query without an own item raises ValueError.
+    """
+    own = query_ids[:, None] == gallery_ids[None, :]  # (Q, G)
+    if not own.any(1).all():
+        raise ValueError("a query has no matching item in the gallery")
+    best = np.where(own, similarity, -np.inf).max(1, keepdims=True)
+    return ((similarity >= best) & ~own).sum(1)
+
+
+def recall_at(ranks: NDArray, k: int) -> float:
+    """Percentage of queries whose rank (0 = first) is below `k`."""
+    return 100 * float((np.asarray(ranks) < k).mean())
+
+
+def retrieval_ranks(
+    images: NDArray, texts: NDArray, owners: NDArray, *, block: int = 1024
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ranks for image retrieval (per caption) and text retrieval (per image).
+
+    `images` (N, D) and `texts` (M, D) are L2-normalised, `owners` (M,) is the image index of each
+    caption; an image may own many captions, and text retrieval counts its best one. Similarities
+    are computed `block` queries at a time, so that N x M never lies in memory.
+    """
+    ids = np.arange(len(images))
+    of_texts = [
+        best_ranks(texts[i : i + block] @ images.T, owners[i : i + block], ids)
+        for i in range(0, len(texts), block)
+    ]
+    of_images = [
+        best_ranks(images[i : i + block] @ texts.T, ids[i : i + block], owners)
+        for i in range(0, len(images), block)
+    ]
+    return np.concatenate(of_texts), np.concatenate(of_images)

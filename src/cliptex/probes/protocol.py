@@ -1,0 +1,85 @@
+"""How predictions become numbers: recorded objects, several of which may score the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from cliptex.datasets.protocol import DenseDataset, DenseItem
+
+Crop = tuple[int, int, int, int]
+Depths = Literal["rawDepths", "depths"]
+
+
+class Protocol(BaseModel):
+    """Rules of scoring, written into every row that follows them.
+
+    name: what rows, tables and `--protocol` call it; "" for the whole picture.
+    crop: (top, bottom, left, right) bounds in pixels of the part that counts; None is all of it.
+    depth_range: metres; of depth, only pixels strictly inside count, and predictions are clamped
+        to it.
+    depths: of NYUv2, which ground truth is meant: `rawDepths` are what the sensor saw, with holes;
+        `depths` are in-painted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    crop: Crop | None = None
+    depth_range: tuple[float, float] = (0.0, 10.0)
+    depths: Depths | None = None
+
+
+WHOLE = Protocol()
+LASINGER = Protocol(name="lasinger", depths="rawDepths")
+"""Lasinger et al. 2019 on NYUv2: raw depths, no crop, 0 < d < 10 m."""
+EIGEN = Protocol(name="eigen", crop=(45, 471, 41, 601), depth_range=(1e-3, 10.0), depths="depths")
+"""The convention of supervised depth (Eigen et al. 2014; ZoeDepth, DPT): in-painted depths, their
+crop of pictures of 480 x 640. Predictions that know no scale are aligned all the same."""
+DEPTH_PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (LASINGER, EIGEN)}
+
+
+@dataclass(frozen=True)
+class Truths:
+    """The ground truths of one set's pictures, one per protocol.
+
+    `sets` read the same pictures in the same order; `protocols` say what was really read.
+    """
+
+    dataset: DenseDataset
+    sets: tuple[DenseDataset, ...]
+    protocols: tuple[Protocol, ...]
+
+    def of(self, index: int, item: DenseItem) -> tuple[np.ndarray, ...]:
+        """Those of the picture `item`, number `index`."""
+        return tuple(item.target if one is self.dataset else one[index].target for one in self.sets)
+
+
+def truths_of(
+    dataset: DenseDataset,
+    protocols: Sequence[Protocol],
+    others: Mapping[str, DenseDataset] | None = None,
+) -> Truths:
+    """The truths of `dataset`; `others` hold, by protocol, sets of its pictures to use instead.
+
+    A protocol that means other depths than the set gives says so in its name: `lasinger on depths`.
+    ValueError for a set of another length or kind.
+    """
+    sets = tuple((others or {}).get(protocol.name, dataset) for protocol in protocols)
+    for one in sets:
+        if len(one) != len(dataset) or one.kind != dataset.kind:
+            raise ValueError(f"{one.name} does not hold other ground truths of {dataset.name}")
+    pairs = zip(protocols, sets, strict=True)
+    return Truths(dataset, sets, tuple(_as_read(protocol, one) for protocol, one in pairs))
+
+
+def _as_read(protocol: Protocol, dataset: DenseDataset) -> Protocol:
+    read: Depths | None = getattr(dataset, "depths", None)  # of sets that hold several
+    if read is None or protocol.depths in (None, read):
+        return protocol.model_copy(update={"depths": read})
+    name = f"{protocol.name} on {read}"
+    return protocol.model_copy(update={"depths": read, "name": name})

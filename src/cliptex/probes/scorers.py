@@ -1,0 +1,256 @@
+"""From raw predictions at the ground truth's size to metrics, one scorer per kind of label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+from torch import Tensor
+
+from cliptex.labels.kinds import ClassMap
+from cliptex.metrics import (
+    AngularErrors,
+    ConfusionMatrix,
+    DepthErrors,
+    counts_of,
+    depth_errors,
+    mean_per_class,
+    topk_hits,
+)
+from cliptex.probes.protocol import Protocol
+from cliptex.probes.scores import Better, Score, crop_mask
+
+BACKGROUND = "background"
+
+
+class SegmentationScorer:
+    """mIoU over all classes, over things, and with the background left out, in one pass.
+
+    miou: all classes. miou_things: the mean over some classes of the same confusion matrix.
+    miou_foreground, where there is a class `background`: pixels that truly are background do not
+    count and no other pixel may be called so, as with the 20 classes of PASCAL VOC alone.
+    """
+
+    def __init__(
+        self, kind: ClassMap, protocol: Protocol, things: Sequence[str] | None = None
+    ) -> None:
+        self._kind = kind
+        self._protocol = protocol
+        self._things = thing_ids(kind.classes, things)
+        self._all = _Areas(len(kind.classes), kind.ignore)
+        rest = [i for i, name in enumerate(kind.classes) if name != BACKGROUND]
+        self._rest = rest if 0 < len(rest) < len(kind.classes) else []
+        self._foreground = _Areas(len(self._rest), kind.ignore)
+        # Class id -> its place among the classes without background, which is ignored.
+        self._place = np.full(kind.ignore + 1, kind.ignore, kind.dtype)
+        self._place[self._rest] = np.arange(len(self._rest))
+
+    def add(self, prediction: Tensor, target: np.ndarray) -> None:
+        # Four times faster than argmax over planes.
+        ids = prediction.max(0).indices.cpu().numpy()
+        inside = crop_mask(target, self._protocol.crop)
+        if inside is not None:
+            target = np.where(inside, target, self._kind.ignore)
+        self._all.add(ids, target)
+        if self._rest:
+            ids = prediction[self._rest].max(0).indices.cpu().numpy()
+            self._foreground.add(ids, self._place[target])
+
+    def metrics(self) -> dict[str, Score]:
+        confusion = self._all.confusion
+        rule = f"mean over {len(self._kind.classes)} classes"
+        scores = {"miou": Score(confusion.miou(), "higher", rule)}
+        if self._things:
+            rule = f"mean over {len(self._things)} of {len(self._kind.classes)} classes"
+            scores["miou_things"] = Score(confusion.miou(self._things), "higher", rule)
+        if self._rest:
+            rule = f"mean over {len(self._rest)} classes; background ignored, never predicted"
+            value = self._foreground.confusion.miou()
+            scores["miou_foreground"] = Score(value, "higher", rule)
+        return scores
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        pairs = self._all.pairs()
+        found = {"miou": pairs}
+        if self._things:
+            found["miou_things"] = pairs[:, self._things]
+        if self._rest:
+            found["miou_foreground"] = self._foreground.pairs()
+        return found
+
+    def protocol(self) -> dict[str, object]:
+        confusion = self._all.confusion
+        truth = confusion.counts.sum(1)
+        absent = [name for name, n in zip(self._kind.classes, truth, strict=True) if n == 0]
+        iou = zip(self._kind.classes, confusion.iou().tolist(), strict=True)
+        support = zip(self._kind.classes, truth.tolist(), self._all.images().tolist(), strict=True)
+        return {
+            **named(self._protocol),
+            "ignore_index": self._kind.ignore,
+            "miou": "global confusion matrix; classes absent from the ground truth left out",
+            "classes": len(self._kind.classes),
+            "absent_classes": absent,
+            "things": len(self._things),
+            "class_iou": {name: round(v, 2) if v == v else None for name, v in iou},  # NaN: absent
+            "class_support": {name: [pixels, images] for name, pixels, images in support},
+        }
+
+
+class _Areas:
+    """A confusion matrix that remembers what every image added to it."""
+
+    def __init__(self, classes: int, ignore: int) -> None:
+        self.confusion = ConfusionMatrix(classes, ignore)
+        self._areas: list[np.ndarray] = []
+
+    def add(self, ids: np.ndarray, target: np.ndarray) -> None:
+        self._areas.append(np.stack(counts_of(self.confusion.update(ids, target)), axis=-1))
+
+    def images(self) -> np.ndarray:
+        """Number of images (C,) whose ground truth holds the class."""
+        return (np.stack(self._areas)[..., 2] > 0).sum(0)
+
+    def pairs(self) -> np.ndarray:
+        """Intersection and union per image and class (N, C, 2); 0 for absent classes."""
+        intersection, predicted, truth = np.moveaxis(np.stack(self._areas), -1, 0)  # (N, C) each
+        union = (predicted + truth - intersection) * (truth.sum(0) > 0)
+        return np.stack([intersection, union], axis=-1).astype(np.int32)
+
+
+class DepthScorer:
+    """Errors after per-image alignment in disparity, means over images; AbsRel comes first."""
+
+    NAMES: dict[str, tuple[str, Better]] = {
+        "absrel": ("absrel", "lower"),
+        "rmse": ("depth_rmse", "lower"),
+        "log10": ("depth_log10", "lower"),
+        "silog": ("depth_silog", "lower"),
+        "d1": ("depth_d1", "higher"),
+        "d2": ("depth_d2", "higher"),
+        "d3": ("depth_d3", "higher"),
+    }
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._errors: list[DepthErrors] = []
+
+    def add(self, prediction: Tensor, target: np.ndarray) -> None:
+        inside = crop_mask(target, self._protocol.crop)
+        bounds = self._protocol.depth_range
+        guess = prediction[0].cpu().numpy()
+        self._errors.append(depth_errors(guess, target, valid=inside, bounds=bounds))
+
+    def metrics(self) -> dict[str, Score]:
+        images = self.per_image()
+        better = dict(self.NAMES.values())
+        return {name: Score(_mean(values), better[name]) for name, values in images.items()}
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        return {
+            self.NAMES[field.name][0]: np.array([getattr(e, field.name) for e in self._errors])
+            for field in fields(DepthErrors)
+        }
+
+    def protocol(self) -> dict[str, object]:
+        return {
+            **named(self._protocol),
+            "depths": self._protocol.depths,
+            "range": list(self._protocol.depth_range),
+            "alignment": "scale and shift per image, least squares in disparity",
+            "images_without_valid_pixels": sum(e.absrel != e.absrel for e in self._errors),
+        }
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is not NaN."""
+    some = values[~np.isnan(values)]
+    return float(some.mean()) if some.size else float("nan")
+
+
+class NormalsScorer:
+    """Angles between the first three outputs and the true normal, pooled over pixels."""
+
+    NAMES = {"a30": 30.0, "a22": 22.5, "a11": 11.25, "a7": 7.5, "a5": 5.0}
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._errors = AngularErrors()
+        # Per image: pixels below each threshold, sum of angles, of their squares, pixels.
+        self._sums: list[list[float]] = []
+
+    def add(self, prediction: Tensor, target: np.ndarray) -> None:
+        normals = prediction[:3].permute(1, 2, 0).cpu().numpy()  # (3, H, W) -> (H, W, 3)
+        angles = self._errors.update(normals, target, crop_mask(target, self._protocol.crop))
+        below = [float((angles < limit).sum()) for limit in self.NAMES.values()]
+        squares = float((angles**2).sum())
+        self._sums.append([*below, float(angles.sum()), squares, float(angles.size)])
+
+    def metrics(self) -> dict[str, Score]:
+        errors = self._errors
+        return {
+            **{n: Score(errors.below(limit), "higher") for n, limit in self.NAMES.items()},
+            "mean": Score(errors.mean(), "lower"),
+            "median": Score(errors.median(), "lower"),
+            "rmse": Score(errors.rmse(), "lower"),
+        }
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        """Numerators and denominators (N, 2) of what is a ratio of sums; a median is none."""
+        sums = np.array(self._sums).reshape(-1, len(self.NAMES) + 3)
+        names = [*self.NAMES, "mean", "rmse"]
+        return {name: sums[:, [i, -1]] for i, name in enumerate(names)}
+
+    def protocol(self) -> dict[str, object]:
+        return {**named(self._protocol), "pooling": "all valid pixels of all images"}
+
+
+class AccuracyScorer:
+    """Top-1, top-5 where there are more than five classes, and the mean of top-1 over classes.
+
+    Raw outputs are (K, 1, 1), the ground truth a class index.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._ks = {"top1": 1} | ({"top5": 5} if classes > 5 else {})
+        self._hits: dict[str, list[bool]] = {name: [] for name in self._ks}
+        self._labels: list[int] = []
+
+    def add(self, prediction: Tensor, target: np.ndarray) -> None:
+        scores = prediction.reshape(1, -1).cpu().numpy()
+        label = np.asarray(target).reshape(1)
+        self._labels.append(int(label[0]))
+        for name, k in self._ks.items():
+            self._hits[name].append(bool(topk_hits(scores, label, k)[0]))
+
+    def metrics(self) -> dict[str, Score]:
+        means = {name: 100 * float(np.mean(hits)) for name, hits in self._hits.items()}
+        scores = {name: Score(value, "higher") for name, value in means.items()}
+        hits, labels = np.array(self._hits["top1"]), np.array(self._labels)
+        value = mean_per_class(hits, labels, self._classes)
+        rule = "top-1 per class, mean over the classes of the test set"
+        return {**scores, "mean_per_class": Score(value, "higher", rule)}
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        return {name: 100 * np.array(hits, float) for name, hits in self._hits.items()}
+
+    def protocol(self) -> dict[str, object]:
+        return {"classes": self._classes}
+
+
+def named(protocol: Protocol) -> dict[str, object]:
+    """What rows of all tasks say of the scoring rules."""
+    name = {"name": protocol.name} if protocol.name else {}
+    return {**name, "crop": protocol.crop}
+
+
+def thing_ids(classes: Sequence[str], things: Sequence[str] | None) -> list[int]:
+    """Ids of the classes averaged in `miou_things`; ValueError names an unknown class."""
+    if things is None:
+        rest = [i for i, name in enumerate(classes) if name != BACKGROUND]
+        return rest if len(rest) < len(classes) else []
+    unknown = sorted(set(things) - set(classes))
+    if unknown:
+        raise ValueError(f"things {unknown} are not among the classes {list(classes)}")
+    return [i for i, name in enumerate(classes) if name in set(things)]
