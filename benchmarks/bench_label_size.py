@@ -4,8 +4,9 @@
 
 Against float16 .npy and 4M's form (16-bit PNG depth, 8-bit RGB PNG normals, PNG classes). A row
 shows the default codec's pixels as lossless WebP, decoded by way of a PNG without compression: what
-leaving PNG would bring. The last lines are `NAME: MEASURED (goal GOAL) ok|short`; with `--check`
-one that is short exits 1.
+leaving PNG would bring. The last lines are `NAME: MEASURED (goal GOAL) ok|short`: first of each
+kind alone, which are there to be read, then of the three together, as one image is stored; with
+`--check` one of the latter that is short exits 1.
 """
 
 from __future__ import annotations
@@ -176,8 +177,6 @@ def part(data: Path, expert: str, count: int) -> tuple[Row, Row]:
     for name, row in rows.items():
         print(f"  {name:19s}" + "".join(f"{value:9.3f}" for value in row))
     default, four = rows[codec_name(kind)], rows["4M"]
-    ratios = default[0] / four[0], default[4] / four[4]
-    print(f"  default / 4M: bytes {ratios[0]:.3f}, decode time {ratios[1]:.3f}")
     return default, four
 
 
@@ -196,6 +195,9 @@ def main() -> None:
         )
     print(f"{options.images} labels each: KiB, error mean and largest, CPU ms to encode and decode")
     parts = [part(options.data, name, options.images) for name in EXPERTS]
+    for name, (mine, theirs) in zip(EXPERTS, parts, strict=True):
+        report(f"{name}, bytes / 4M's", mine[0] / theirs[0], 0.5)
+        report(f"{name}, decode time / 4M's", mine[4] / theirs[4], 1.0)
     default = [rows[0] for rows in parts]
     four = [rows[1] for rows in parts]
     sums = np.sum(default, axis=0) / np.sum(four, axis=0)

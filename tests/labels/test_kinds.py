@@ -153,6 +153,37 @@ def test_check__canonical_forms() -> None:
     assert classes.dtype == np.uint8
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("length", [1, 3, 1e-5, 1e-7, 1e25])
+def test_check__normals_of_any_length_and_type(dtype: type, length: float) -> None:
+    """Against float64, a hole and a vector that is not finite among them."""
+    rng = np.random.default_rng(0)
+    given = length * rng.normal(size=(20, 30, 3))
+    if dtype in (np.float16, np.int32):
+        given = given.clip(-3e4, 3e4)
+    array = given.astype(dtype)
+    array[3, 4] = 0
+    if dtype is not np.int32:
+        array[5, 6, 1] = np.inf
+    kept = array.copy()
+    found = UnitVector().check(array)
+    assert found.dtype == np.float32 and np.array_equal(array, kept), "the argument stays"
+    wide = array.astype(np.float64)
+    with np.errstate(all="ignore"):
+        size = np.sqrt((wide * wide).sum(axis=2, keepdims=True))
+        usable = np.isfinite(size) & (size > 1e-6)
+        expected = np.where(usable, wide / size, 0)
+    np.testing.assert_allclose(found, expected, atol=3e-7)
+    assert np.array_equal(UnitVector().valid(found), usable[:, :, 0])
+
+
+def test_check__unit_vectors_are_taken_as_they_are() -> None:
+    normals = UnitVector().check(np.random.default_rng(0).normal(size=(20, 30, 3)))
+    assert UnitVector().check(normals) is normals
+    longer = normals * np.float32(1 + 2e-6)
+    assert np.abs(np.linalg.norm(UnitVector().check(longer), axis=2) - 1).max() < 2e-7
+
+
 @pytest.mark.parametrize(
     ("kind", "array"),
     [

@@ -27,6 +27,7 @@ DEFAULT_FRAME = "right-down-forward-away"
 # A sum of unit vectors shorter than this times the sum of their weights has no direction worth
 # keeping: the neighbours point against each other.
 DEGENERATE = 1e-3
+UNIT_PRECISION = 1e-6  # of a squared length: what normalising in float32 leaves
 
 
 @dataclass(frozen=True)
@@ -162,21 +163,33 @@ class UnitVector:
     def check(self, array: np.ndarray) -> np.ndarray:
         """(H, W, 3) float32 of length 1 or 0; ValueError where the shape is wrong.
 
-        Vectors that are not finite or shorter than 1e-6 become invalid, others are normalised.
+        Vectors that are not finite or shorter than 1e-6 become invalid, others are normalised;
+        what has its length already, to float32's precision, is given back as it is.
         """
         array = np.asarray(array)
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in "fiu":
             raise ValueError(f"normals are (H, W, 3) float, got {array.shape} {array.dtype}")
         if array.size == 0:
             raise ValueError(f"normals are empty: {array.shape}")
-        vectors = array.astype(np.float64)
+        with np.errstate(over="ignore"):
+            vectors = np.ascontiguousarray(array, np.float32)
         squared = _squared_length(vectors)
+        low, high = squared.min(), squared.max()  # NaN where there is one
+        if low >= 1 - UNIT_PRECISION and high <= 1 + UNIT_PRECISION:
+            return vectors
+        if high < np.inf:
+            vectors = np.array(array, np.float32)
+        else:  # not finite, or longer than float32 can square
+            vectors = np.array(array, np.float64)
+            squared = _squared_length(vectors)
         usable = np.isfinite(squared) & (squared > 1e-12)
         if not usable.all():
             vectors[~usable] = 0
             squared[~usable] = 1
-        vectors /= np.sqrt(squared)[:, :, None]
-        return vectors.astype(np.float32)
+        length = np.sqrt(squared, out=squared)
+        for plane in np.moveaxis(vectors, 2, 0):  # one by one: a third of the time of all at once
+            plane /= length
+        return vectors.astype(np.float32, copy=False)
 
     def valid(self, array: np.ndarray) -> np.ndarray:
         """Pixels with a direction; (H, W) bool. NaN counts as invalid."""
