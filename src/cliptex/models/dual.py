@@ -52,7 +52,9 @@ class Clip(nn.Module):
 
     def _take_open_clip(self, parts: Any) -> None:
         config = self.config
-        self.image = image_encoder(parts.visual, config.mean, config.std, config.pool_pos)
+        self.image = image_encoder(
+            parts.visual, config.mean, config.std, config.pool_pos, config.output_stride
+        )
         self.text = parts.text
         self.logit_scale = parts.logit_scale
         self.logit_bias = parts.logit_bias
@@ -83,7 +85,14 @@ class Clip(nn.Module):
 
 def _plain(config: ClipConfig) -> ClipConfig:
     """`config`, if it asks nothing that a tower of the authors' library does not have."""
-    fields = ("quick_gelu", "init_logit_bias", "conv_stem", "pool_pos", "vocabulary")
+    fields = (
+        "quick_gelu",
+        "init_logit_bias",
+        "conv_stem",
+        "pool_pos",
+        "output_stride",
+        "vocabulary",
+    )
     for name in fields:
         if getattr(config, name) != ClipConfig.model_fields[name].default:
             raise ValueError(f"{name} is not for a model of family 'corenet': leave it out")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 OPEN_CLIP, TIMM, CORENET, HUB = "open_clip:", "timm:", "corenet:", "hf-hub:"
 Family = Literal["open_clip", "corenet"]
 PositionRule = Literal["grid2d", "flat1d"]
+OutputStride = Literal[8, 16, 32]
 
 
 class ClipConfig(BaseModel):
@@ -32,6 +33,8 @@ class ClipConfig(BaseModel):
         conv_stem: replace a ViT's patchify convolution by a convolutional stem.
         pool_pos: how a ResNet's attention pooling stretches its positions to other sizes: on the
             grid, or along the flattened raster as the authors' library does.
+        output_stride: of a ResNet: 16 or 8 dilates its last one or two stages, so that the dense
+            map is finer; the embedding stays as it is. None: the tower's own.
         mean, std: colour normalisation of images in [0, 1].
         vocabulary: byte-pair ids kept by a compact tokenizer, or a JSON file with that list.
     """
@@ -47,6 +50,7 @@ class ClipConfig(BaseModel):
     init_logit_bias: float | None = None
     conv_stem: bool = False
     pool_pos: PositionRule = "grid2d"
+    output_stride: OutputStride | None = None
     mean: tuple[float, float, float] = OPENAI_DATASET_MEAN
     std: tuple[float, float, float] = OPENAI_DATASET_STD
     vocabulary: tuple[int, ...] | Path | None = None
@@ -81,7 +85,7 @@ class ModelSpec(BaseModel):
             or a local file of the trunk; else a local file. A tag or a hub name may download;
             without weights the model is random.
         image_weights: local file with weights of the image tower alone (a timm trunk, say).
-        pool_pos: replaces that of the description.
+        pool_pos, output_stride: replace those of the description.
         seed: seeds whatever is initialised at random.
     """
 
@@ -92,6 +96,7 @@ class ModelSpec(BaseModel):
     weights: str | None = None
     image_weights: Path | None = None
     pool_pos: PositionRule | None = None
+    output_stride: OutputStride | None = None
     seed: int = 0
 
     @model_validator(mode="after")

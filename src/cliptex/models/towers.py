@@ -12,9 +12,11 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cliptex.models.dilation import NATIVE, dilate
 from cliptex.models.encoder import Features, ImageEncoder
 from cliptex.models.spec import PositionRule
 
@@ -109,22 +111,26 @@ class ResNetEncoder(ImageEncoder):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         pool_pos: PositionRule = "grid2d",
+        output_stride: int = NATIVE,
     ) -> None:
         super().__init__(mean, std)
         self.tower = tower
+        self.stride = output_stride
         self.pool_pos: PositionRule = pool_pos
         self.image_size = _one_side(tower.image_size, "image_size")
         self.channels = self.pooled_channels = tower.attnpool.positional_embedding.shape[1]
         self.embed_dim = tower.output_dim
 
     def features(self, images: Tensor) -> Features:
-        """(B, 3, H, W) -> maps at strides 4, 8, 16, 32 of widths C / 8 to C, and features."""
+        """(B, 3, H, W) -> maps at strides 4, 8, ... of widths C / 8 to C, and features."""
         tower = self.tower
         x = tower.stem(images)
         maps: dict[int, Tensor] = {}
         for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
             x = stage(x)
-            maps[FINEST << len(maps)] = x
+            maps[min(2 * max(maps, default=FINEST // 2), self.stride)] = x
+        step = NATIVE // self.stride  # what the pooling was trained on, and no more
+        x = x[:, :, ::step, ::step]
         pool = tower.attnpool
         size = (x.shape[-2], x.shape[-1])
         table = resize_positions(pool.positional_embedding, size, self.pool_pos)
@@ -138,9 +144,16 @@ class TimmEncoder(ImageEncoder):
     Where the trunk has stages, their maps at strides from 4 come beside the last one.
     """
 
-    def __init__(self, tower: TimmModel, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(
+        self,
+        tower: TimmModel,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        pool_step: int = 1,
+    ) -> None:
         super().__init__(mean, std)
         self.tower = tower
+        self.pool_step = pool_step  # of a dilated map, which places are pooled
         self.image_size = _one_side(tower.image_size, "image_size")
         _allow_any_size(tower.trunk)
         self.prefix: int = getattr(tower.trunk, "num_prefix_tokens", 0)
@@ -171,7 +184,8 @@ class TimmEncoder(ImageEncoder):
             x, inner = trunk.forward_intermediates(images, indices=wanted, output_fmt="NCHW")
         else:
             x, inner = trunk.forward_features(images), []
-        pooled = trunk.forward_head(x)
+        step = self.pool_step
+        pooled = trunk.forward_head(x if step == 1 else x[:, :, ::step, ::step])
         embedding = self.tower.head(pooled)
         if x.ndim == 3:  # (B, prefix + h * w, C), rows first
             height = round(((x.shape[1] - self.prefix) * images.shape[2] / images.shape[3]) ** 0.5)
@@ -202,7 +216,14 @@ def _stages(trunk: Any, blank: Tensor, last: int) -> dict[int, int]:
 
 
 def _allow_any_size(trunk: Any) -> None:
-    """Let a timm ViT take other sizes than its own; CNNs do so anyway."""
+    """Let a timm ViT or Swin take other sizes than its own; CNNs do so anyway.
+
+    A Swin has as many windows of the trained side as there are then.
+    """
+    for block in trunk.modules():
+        if hasattr(block, "dynamic_mask"):
+            block.dynamic_mask = True
+            trunk.patch_embed.strict_img_size = False
     if hasattr(trunk, "dynamic_img_size") and hasattr(trunk, "patch_embed"):
         trunk.dynamic_img_size = True
         embed = trunk.patch_embed
@@ -216,10 +237,22 @@ def image_encoder(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     pool_pos: PositionRule = "grid2d",
+    output_stride: int | None = None,
 ) -> ImageEncoder:
-    """Wrap an open_clip image tower; TypeError for a kind that is not known here."""
+    """Wrap an open_clip image tower; TypeError for a kind that is not known here.
+
+    output_stride: of a ResNet, dilates its last stages in place; None leaves any tower as it is.
+    """
+    resnet = tower.trunk if isinstance(tower, TimmModel) else tower
+    if output_stride is not None:
+        if not isinstance(resnet, ModifiedResNet | ResNet):
+            raise ValueError(
+                f"output_stride is for ResNets, not for a tower of type {type(resnet).__name__}: "
+                "leave it out"
+            )
+        dilate(resnet, output_stride)
     if isinstance(tower, ModifiedResNet):
-        return ResNetEncoder(tower, mean, std, pool_pos)
+        return ResNetEncoder(tower, mean, std, pool_pos, output_stride or NATIVE)
     if pool_pos != "grid2d":
         raise ValueError(
             f"pool_pos={pool_pos!r} is for ResNets with attention pooling, not for a tower of type "
@@ -228,5 +261,5 @@ def image_encoder(
     if isinstance(tower, VisionTransformer):
         return VitEncoder(tower, mean, std)
     if isinstance(tower, TimmModel):
-        return TimmEncoder(tower, mean, std)
+        return TimmEncoder(tower, mean, std, NATIVE // (output_stride or NATIVE))
     raise TypeError(f"no dense maps are known for an image tower of type {type(tower).__name__}")

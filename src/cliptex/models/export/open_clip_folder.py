@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cliptex.models.dilation import NATIVE
 from cliptex.models.dual import Clip
 from cliptex.models.export.files import dtype_free, write_json, write_vocabulary
 from cliptex.models.export.plain import refuse_foreign_towers
@@ -54,6 +55,11 @@ def write_open_clip(clip: Clip, folder: Path) -> list[str]:
         notes.append(
             "At other sizes than its own the model was used with `pool_pos='flat1d'`, which "
             "open_clip does not have."
+        )
+    if config.output_stride not in (None, NATIVE):
+        notes.append(
+            f"Its dense map was used at a stride of {config.output_stride} by dilation, which "
+            "open_clip does not have; embeddings do not depend on it."
         )
     return notes
 
