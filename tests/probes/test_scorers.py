@@ -47,6 +47,14 @@ def test_segmentation__classes_without_background_have_no_such_row():
     assert values(scorer) == {"miou": 100.0}
 
 
+def test_segmentation__support_counts_pixels_and_images_of_the_truth():
+    scorer = SegmentationScorer(KIND, WHOLE)
+    for truth in ([0, 0, 1], [1, 255, 255], [1, 1, 0]):
+        scorer.add(logits([2, 2, 2], [0, 0, 0]), np.array([truth], np.uint8))
+    support = scorer.protocol()["class_support"]
+    assert support == {"background": [3, 2], "cat": [4, 3], "dog": [0, 0]}
+
+
 def test_segmentation__65535_ignores_too():
     kind = ClassMap(classes=KIND.classes, ignore=65535)
     scorer = SegmentationScorer(kind, WHOLE)

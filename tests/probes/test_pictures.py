@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliptex.labels.kinds import ClassMap, ScalarField
+from cliptex.probes import BankConfig, dense_examples, run_bank, run_dense_probe
+from cliptex.probes.panels import add_to_panel
+from cliptex.probes.pictures import Drawn, draw_bank, draw_linear, draw_truth, picture_indices
+from cliptex.probes.run_bank import Naming
+from cliptex.probes.schedule import Schedule
+from cliptex.report.parts import read_panels
+
+
+def test_indices__are_spread_and_never_twice():
+    assert picture_indices(100, 3) == (0, 49, 99)
+    assert picture_indices(2, 6) == (0, 1)
+
+
+def test_linear__a_solved_world_is_drawn_as_its_truth(world, kinds, config, encoder, tmp_path):
+    train, test = world(kinds["segmentation"], 24, 0), world(kinds["segmentation"], 5, 1)
+    outcome = run_dense_probe(encoder(), train, None, test, config(), model="m")
+    drawn = draw_linear(encoder(), outcome, test, 3)
+    assert drawn.indices == (0, 2, 4) and drawn.probe == "linear"
+    for index, image, truth in zip(drawn.indices, drawn.images, drawn.truths, strict=True):
+        assert np.array_equal(image, test[index].image)
+        assert np.array_equal(truth, test.kind.draw(test[index].target))
+    same = [(t == p).mean() for t, p in zip(drawn.truths, drawn.predictions, strict=True)]
+    assert min(same) > 0.85  # outputs blur at the borders of cells
+    drawn.save(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir())[:3] == [
+        "00000-image.png",
+        "00000-prediction.png",
+        "00000-truth.png",
+    ]
+
+
+def test_bank__one_drawing_per_head(world, kind, encoder):
+    train, test = world(kind, 8, 0), world(kind, 3, 1)
+    schedule = Schedule(lr=0.01, warmup_steps=0, warmup_init_lr=0.0, min_lr=0.01)
+    config = BankConfig(
+        heads=("linear", "pspnet"),
+        schedule=schedule,
+        seeds=(0, 1),
+        epochs=1,
+        batch_size=4,
+        resolution=16,
+        width=32,
+    )
+    sets = [dense_examples(data, config) for data in (train, test)]
+    outcomes = run_bank(encoder(), sets[0], None, sets[1], config, naming=Naming(model="m"))
+    drawn = draw_bank(encoder(), outcomes, test, config, 2)
+    assert [one.probe for one in drawn] == ["linear", "pspnet"]
+    assert {p.shape for one in drawn for p in one.predictions} == {test[0].image.shape}
+    assert bool(drawn[0].note) == isinstance(kind, ScalarField)
+    assert not np.array_equal(drawn[0].predictions[0], drawn[1].predictions[0])
+
+
+def test_truth__unknown_depth_is_black_without_a_warning():
+    depth = np.array([[1.0, 2.0, 0.0, np.nan]], np.float32)
+    drawn = draw_truth(ScalarField(unit="m"), depth)
+    assert drawn[0, 2:].tolist() == [[0, 0, 0]] * 2
+    assert drawn[0, 0].sum() > drawn[0, 1].sum(), "near is light"
+
+
+@pytest.fixture
+def drawn():
+    """Two test images with one colour for what a probe says."""
+
+    def make(colour: int, indices=(0, 7)) -> Drawn:
+        flat = tuple(np.full((400, 200, 3), colour, np.uint8) for _ in indices)
+        truth = tuple(ClassMap(classes=("a",)).draw(np.zeros((400, 200), int)) for _ in indices)
+        return Drawn(
+            dataset="voc/x",
+            probe="linear",
+            indices=indices,
+            images=truth,
+            truths=truth,
+            predictions=flat,
+        )
+
+    return make
+
+
+def test_panel__models_stand_side_by_side(drawn, tmp_path):
+    add_to_panel(drawn(10), tmp_path, "A/1")
+    add_to_panel(drawn(20), tmp_path, "B")
+    path = add_to_panel(drawn(30), tmp_path, "A/1")  # probed again
+    (panel,) = read_panels(tmp_path)
+    assert panel.columns == ("image", "ground truth", "A/1", "B")
+    assert len(panel.rows) == 2 and panel.title == "voc/x: linear probes on test images"
+    files = json.loads(path.read_text())["rows"][0]
+    with Image.open(tmp_path / files[2]) as mine, Image.open(tmp_path / files[3]) as other:
+        assert mine.size == (96, 192)
+        assert (mine.getpixel((0, 0)), other.getpixel((0, 0))) == ((30,) * 3, (20,) * 3)
+
+
+def test_panel__other_test_images_begin_anew(drawn, tmp_path):
+    add_to_panel(drawn(10), tmp_path, "A")
+    add_to_panel(drawn(20, indices=(1,)), tmp_path, "B")
+    (panel,) = read_panels(tmp_path)
+    assert panel.columns == ("image", "ground truth", "B") and len(panel.rows) == 1
