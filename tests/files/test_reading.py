@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from cliptex.files import OpenFiles, open_random, paths
+from cliptex.files import OpenFiles, most_open, open_random, paths
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
@@ -118,6 +119,13 @@ def test_a_forked_process_takes_a_file_system_of_its_own(memory: UPath, monkeypa
     monkeypatch.setattr(paths.os, "getpid", lambda: -1)
     assert file.read(5, 5) == CONTENT[5:10]
     assert file._path is not before and file._path == before  # type: ignore
+
+
+def test_most_open(tmp_path: Path, memory: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    for allowed, most in ((1024, 128), (20_000, 1000), (resource.RLIM_INFINITY, 1000), (4, 1)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))
+        assert most_open(tmp_path) == most
+        assert most_open(memory) == 64
 
 
 def test_open_files_are_few_and_pickled_closed(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """Files and folders, local or remote: paths, reading at random, writing whole."""
 
 from cliptex.files.paths import AnyPath, Stamp, as_path, exists, is_local, own, stamp, walk
-from cliptex.files.reading import OPEN_FILES, OpenFiles, RandomFile, open_random
+from cliptex.files.reading import OpenFiles, RandomFile, most_open, open_random
 from cliptex.files.writing import AtomicFile, put, sha256_file, temporary_for, write_atomic
 
 __all__ = [
-    "OPEN_FILES",
     "AnyPath",
     "AtomicFile",
     "OpenFiles",
@@ -14,6 +13,7 @@ __all__ = [
     "as_path",
     "exists",
     "is_local",
+    "most_open",
     "open_random",
     "own",
     "put",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.files import AnyPath, OpenFiles, RandomFile, as_path, open_random
+from cliptex.files import AnyPath, OpenFiles, RandomFile, as_path, most_open, open_random
 from cliptex.labels.codecs import Encoded, decode
 from cliptex.labels.extras import decode_confidence, instances_from_json
 from cliptex.labels.kinds import Kind
@@ -52,7 +52,7 @@ class LabelReader:
         self.kind: Kind = self.manifest.label_kind
         self._committed = committed_shards(self.folder)
         self._ledgers: dict[str, Ledger] = {}
-        self._files = OpenFiles()
+        self._files = OpenFiles(most_open(self.folder))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ledgers": {}}

@@ -21,6 +21,7 @@ from cliptex.files import (
     Stamp,
     as_path,
     is_local,
+    most_open,
     open_random,
     own,
     stamp,
@@ -92,7 +93,7 @@ class ImageTextShards:
         self.root, found = find_shards(as_path(root))
         self.cache = cache if cache is not None else default_cache()
         self.damaged: dict[str, str] = {}
-        self._files = OpenFiles()
+        self._files = OpenFiles(most_open(self.root))
         self._stamps = {name: self._known_stamp(name, known) for name, known in found.items()}
         self._indices: dict[str, ShardIndex] = {}
         self._unkept: set[str] = set()  # shards whose index is in memory alone
