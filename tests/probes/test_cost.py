@@ -1,10 +1,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
-from cliptex.probes.cost import Device, Job, cost_of, cost_table, encoder_flops, paper_jobs
+from cliptex.probes.cost import Device, Job, Part, cost_of, cost_table, encoder_pass, paper_jobs
+from cliptex.probes.cost_detection import CLASSES, _one_picture
+from cliptex.probes.detection.config import small_mask_rcnn, small_ssd
 from cliptex.probes.schedule import Schedule
 
 
@@ -41,26 +44,58 @@ def job(**changes) -> Job:
 
 def test_flops__by_hand():
     encoder = FrozenEncoder(Patches())
-    assert encoder_flops(encoder, 32, dense=True) == (PASS, (4, 2, 2))
+    flops, features = encoder_pass(encoder, 32)
+    assert flops == PASS and features.maps[16].shape == (1, 4, 2, 2)
     one = cost_of(job(), encoder)
     assert (one.steps, one.heads) == (6, 1)
-    assert one.flops == 20 * (PASS + 3 * HEAD) + 3 * (PASS + HEAD)
+    assert one.parts == (Part("encoder", 0, 23 * PASS), Part("linear", 1, (3 * 20 + 3) * HEAD))
     grid = cost_of(job(learning_rates=(1.0, 2.0), seeds=(0, 1, 2)), encoder)
     choice, refit = 20 * (PASS + 3 * 6 * HEAD), 20 * (PASS + 3 * 3 * HEAD)
     assert grid.heads == 6 and grid.flops == choice + refit + 3 * (PASS + 3 * HEAD)
 
 
+def test_flops__a_stride_that_does_not_divide_counts_the_side_that_is_seen():
+    encoder = FrozenEncoder(Patches())
+    assert encoder_pass(encoder, 33)[0] == PASS
+    assert encoder_pass(encoder, 15)[0] == PASS / 4
+
+
 def test_counting_leaves_the_encoder_where_it_is():
     encoder = FrozenEncoder(Patches())
     before = encoder.fingerprint()
-    encoder_flops(encoder, 32, dense=False)
+    encoder_pass(encoder, 32)
     assert encoder.fingerprint() == before
 
 
 def test_hours_and_table():
     assert Device(peak_tflops=100, utilisation=0.5).hours(50e12 * 3600) == pytest.approx(1)
-    text = cost_table([cost_of(job(), FrozenEncoder(Patches()))], Device())
+    every = job(heads=("linear", "pspnet"))
+    text = cost_table([cost_of(every, FrozenEncoder(Patches()))], Device())
     assert "10 x 2 + 3" in text and "35% of 312 TFLOP/s" in text
+    assert [line.split()[0] for line in text.splitlines()[2:4]] == ["linear", "pspnet"]
+
+
+@pytest.mark.parametrize("probe", [small_mask_rcnn(), small_ssd()], ids=lambda probe: probe.name)
+def test_detection__products_are_those_of_a_real_training_pass(probe):
+    """Fewer boxes than the most it takes cost less, so the count is a bound, and close to it."""
+    encoder = FrozenEncoder(Patches())
+    side, pictures = 128, 2
+    maps = {16: torch.rand(pictures, 4, side // 16, side // 16)}
+    corners = 4.0 * torch.arange(24)[:, None]  # (n, 1)
+    boxes = torch.cat([corners, corners, corners + 32, corners + 32], dim=1)
+    target = {
+        "boxes": boxes,
+        "labels": torch.ones(24, dtype=torch.int64),
+        "masks": torch.ones(24, side, side, dtype=torch.uint8),
+    }
+    torch.manual_seed(0)
+    head = probe.build({16: 4}, CLASSES).train()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        head.losses(maps, (side, side), [target] * pictures)
+    real = counter.get_total_flops() / pictures
+    _, ours, parameters = _one_picture(probe, encoder, side, train=True)
+    assert parameters == sum(p.numel() for p in head.parameters())
+    assert real <= ours <= 1.2 * real
 
 
 def test_paper_jobs__their_counts():

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cliptex.models.dense_heads import dense_head
-from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.dense_heads import HeadName, dense_head
+from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.sources import steps_of
 from cliptex.probes.table8 import Task, paper_probes
@@ -66,20 +67,37 @@ def paper_jobs() -> list[Job]:
     ]
 
 
+@dataclass(frozen=True)
+class Part:
+    """What the encoder, or all heads of one kind, cost: FLOPs count a multiply-add as two."""
+
+    name: str
+    heads: int
+    flops: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One job's cost. FLOPs count a multiply-add as two; memory is an estimate in bytes.
+    """One job's cost; memory is an estimate in bytes.
 
-    images: pictures of train, how often they are seen, and those of test.
+    images: pictures of train, how often they are seen, and those of test. parts: the encoder's
+    passes, which all heads share, and each kind of head.
     """
 
     task: str
     dataset: str
     images: tuple[int, int, int]
-    heads: int
     steps: int
-    flops: float
     memory: float
+    parts: tuple[Part, ...]
+
+    @property
+    def flops(self) -> float:
+        return sum(part.flops for part in self.parts)
+
+    @property
+    def heads(self) -> int:
+        return sum(part.heads for part in self.parts)
 
 
 def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
@@ -91,86 +109,80 @@ def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
     """
     config = job.config
     dense = job.task != "classification"
-    passes, (channels, height, width) = encoder_flops(encoder, config.resolution, dense=dense)
-    head_flops, head_bytes = _heads(job, channels, height, width, encoder.stride)
+    passes, features = encoder_pass(encoder, config.resolution)
+    maps = features.maps[max(features.maps)] if dense else features.pooled[:, :, None, None]
     seeds, rates = len(config.seeds), len(config.rates)
-    trained = seeds * rates
-    steps, _ = steps_of(job.train_images, config)
     seen = config.epochs * job.train_images
-    flops = seen * (passes + TRAINING * trained * head_flops)
-    if rates > 1 and config.refit:
-        flops += seen * (passes + TRAINING * seeds * head_flops)
-    flops += job.test_images * (passes + seeds * head_flops)
-    side = config.resolution if dense else 1
-    cells = config.batch_size * channels * height * width
+    again = seeds if rates > 1 and config.refit else 0  # heads that are trained a second time
+    rounds = seen * (2 if again else 1) + job.test_images
+    parts = [Part("encoder", 0, rounds * passes)]
     memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
-    memory += trained * head_bytes + 4.0 * (1 + 8) * cells
-    memory += 4 * 4.0 * config.batch_size * job.outputs * side * side
+    memory += 4.0 * (1 + 8) * config.batch_size * maps.numel()
+    for name in config.heads:
+        flops, parameters = _head(name, job, maps, encoder.stride)
+        trained = TRAINING * seen * (seeds * rates + again)
+        parts.append(Part(name, seeds * rates, flops * (trained + job.test_images * seeds)))
+        memory += 16.0 * parameters * seeds * rates
+    side = config.resolution if dense else 1
     return Cost(
         task=job.task,
         dataset=job.dataset,
         images=(job.train_images, config.epochs, job.test_images),
-        heads=trained * len(config.heads),
-        steps=steps,
-        flops=flops,
-        memory=memory,
+        steps=steps_of(job.train_images, config)[0],
+        memory=memory + 4 * 4.0 * config.batch_size * job.outputs * side * side,
+        parts=tuple(parts),
     )
 
 
-def _heads(job: Job, channels: int, height: int, width: int, stride: int) -> tuple[float, float]:
-    """FLOPs per picture, and bytes of training state, of one head of each kind together."""
-    config, flops, size = job.config, 0.0, 0.0
-    for name in config.heads:
-        form: dict[str, Any] = {"stride": stride, "width": config.width, "norm": config.norm}
-        with torch.device("meta"):
-            head = dense_head(name, channels, job.outputs, **form).eval()
-            maps = torch.empty(1, channels, height, width)
-        flops += counted(head, maps)
-        size += 16.0 * sum(p.numel() for p in head.parameters())
-    return flops, size
+def _head(name: HeadName, job: Job, maps: torch.Tensor, stride: int) -> tuple[float, int]:
+    """FLOPs per picture, and number of parameters, of one head."""
+    form: dict[str, Any] = {"width": job.config.width, "norm": job.config.norm}
+    with torch.device("meta"):
+        head = dense_head(name, maps.shape[1], job.outputs, stride=stride, **form)
+    return counted(head, maps)[0], sum(p.numel() for p in head.parameters())
 
 
-def encoder_flops(
-    encoder: FrozenEncoder, side: int, *, dense: bool
-) -> tuple[float, tuple[int, int, int]]:
-    """FLOPs of one picture of `side` pixels, and the (C, h, w) that heads read."""
+def encoder_pass(encoder: FrozenEncoder, side: int) -> tuple[float, Features]:
+    """FLOPs of one picture of `side` pixels, and its features on the meta device."""
     model = copy.deepcopy(encoder.encoder).to("meta")
+    seen = encoder.side(side)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one fused kernel, which nobody counts
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            features = model(torch.empty(1, 3, side, side, device="meta"))
+        return counted(model, torch.empty(1, 3, seen, seen, device="meta"))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    last = features.maps[max(features.maps)] if dense else features.pooled[:, :, None, None]
-    return float(counter.get_total_flops()), (last.shape[1], last.shape[2], last.shape[3])
 
 
-def counted(module: torch.nn.Module, x: torch.Tensor) -> float:
-    """FLOPs of one forward pass."""
+def counted(module: nn.Module, *inputs: Any) -> tuple[float, Any]:
+    """FLOPs of one forward pass in evaluation mode, and its output."""
+    module.eval().requires_grad_(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(x)
-    return float(counter.get_total_flops())
+        out = module(*inputs)
+    return float(counter.get_total_flops()), out
 
 
 def cost_table(costs: Sequence[Cost], device: Device) -> str:
-    """One line per job and their sum, with the assumptions."""
-    head = f"{'task':15}{'data':13}{'images':>20}{'heads':>6}{'steps':>9}"
-    lines = [head + f"{'PFLOP':>11}{'GiB':>7}{'GPU-hours':>11}"]
+    """A job's encoder and each kind of head in a line, and their sum, with the assumptions."""
+    head = f"{'task':15}{'data':13}{'images':>20}  {'part':11}{'heads':>5}{'steps':>9}"
+    lines = [head + f"{'PFLOP':>10}{'GiB':>7}{'GPU-hours':>11}"]
     for cost in costs:
         images = "{} x {} + {}".format(*cost.images)
-        lines.append(
-            f"{cost.task:15}{cost.dataset:13}{images:>20}{cost.heads:6}{cost.steps:9}"
-            f"{cost.flops / 1e15:11.2f}{cost.memory / 2**30:7.1f}{device.hours(cost.flops):11.2f}"
-        )
+        start = f"{cost.task:15}{cost.dataset:13}{images:>20}  "
+        memory = f"{cost.memory / 2**30:7.1f}"
+        for part in cost.parts:
+            hours = f"{part.flops / 1e15:10.2f}{memory}{device.hours(part.flops):11.2f}"
+            lines.append(f"{start}{part.name:11}{part.heads or '':>5}{cost.steps:9}{hours}")
+            start, memory = " " * len(start), " " * len(memory)
     total, memory = sum(c.flops for c in costs), max(c.memory for c in costs)
     heads, steps = sum(c.heads for c in costs), sum(c.steps for c in costs)
     lines.append(
-        f"{'sum':48}{heads:6}{steps:9}"
-        f"{total / 1e15:11.2f}{memory / 2**30:7.1f}{device.hours(total):11.2f}"
+        f"{'sum':61}{heads:5}{steps:9}"
+        f"{total / 1e15:10.2f}{memory / 2**30:7.1f}{device.hours(total):11.2f}"
     )
     lines.append(
-        f"GPU-hours at {device.utilisation:.0%} of {device.peak_tflops:g} TFLOP/s; memory is the "
-        "largest estimate; reading and decoding pictures is not counted"
+        f"GPU-hours at {device.utilisation:.0%} of {device.peak_tflops:g} TFLOP/s; GiB is an "
+        "estimate for all heads of a data set at once, which share the encoder's passes; reading "
+        "and decoding pictures is not counted"
     )
     return "\n".join(lines)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from typing import Any
 
+import torch
+from torch import nn
+
+from cliptex.models.detection.mask_rcnn import MaskRcnnForm
+from cliptex.models.detection.ssd import SsdHead
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.probes.cost import TRAINING, Cost, encoder_flops
-from cliptex.probes.detection.config import DetectionProbe, paper_mask_rcnn, paper_ssd
+from cliptex.probes.cost import TRAINING, Cost, Part, counted, encoder_pass
+from cliptex.probes.detection.config import DetectionProbe, Head, paper_mask_rcnn, paper_ssd
 
 TRAIN, TEST, CLASSES = 117_266, 5_000, 81  # COCO 2017: annotated pictures of train; all of val
-BOXES = 128  # as many positive boxes as the mask head is ever given
+FLOPS_PER_VALUE = 500  # of the heads, per stored activation
 
 
 def paper_detection_costs(encoder: FrozenEncoder) -> list[Cost]:
@@ -21,46 +25,62 @@ def paper_detection_costs(encoder: FrozenEncoder) -> list[Cost]:
 def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder) -> Cost:
     """The cost on COCO, with training counted at the median of its sizes.
 
-    Sides are rounded to the encoder's stride. The heads' arithmetic is that of one forward pass
-    with 128 boxes on maps of zeros; detection in evaluation is taken for as dear. Memory:
-    encoder, head with gradients and AdamW's moments, and a batch's activations as one picture's
-    arithmetic would fill them at one value per 500 FLOPs.
+    Memory: encoder, head with gradients and AdamW's moments, and a batch's activations as one
+    picture's arithmetic would fill them at one value per 500 FLOPs.
     """
     sides = sorted(probe.train_sizes or (probe.size,))
-    epochs, batch = probe.schedule.epochs, probe.batch_size
-    train, head_bytes, heads = _one_picture(probe, encoder, sides[len(sides) // 2])
-    test, _, _ = _one_picture(probe, encoder, probe.size)
-    per_training = train + (TRAINING - 1) * heads
-    encoder_bytes = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
+    passes, learnt, parameters = _one_picture(probe, encoder, sides[len(sides) // 2], train=True)
+    looks, found, _ = _one_picture(probe, encoder, probe.size, train=False)
+    seen = TRAIN * probe.epochs
+    memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters()) + 16.0 * parameters
     return Cost(
         task="detection",
-        dataset=f"coco {probe.name}",
-        images=(TRAIN, epochs, TEST),
-        heads=1,
-        steps=epochs * (TRAIN // batch),
-        flops=TRAIN * epochs * per_training + TEST * test,
-        memory=encoder_bytes + head_bytes + 4.0 * batch * heads / 500,
+        dataset="coco",
+        images=(TRAIN, probe.epochs, TEST),
+        steps=probe.epochs * (TRAIN // probe.batch_size),
+        memory=memory + 4.0 * probe.batch_size * learnt / FLOPS_PER_VALUE,
+        parts=(
+            Part("encoder", 0, seen * passes + TEST * looks),
+            Part(probe.name, 1, TRAINING * seen * learnt + TEST * found),
+        ),
     )
 
 
 def _one_picture(
-    probe: DetectionProbe, encoder: FrozenEncoder, side: int
-) -> tuple[float, float, float]:
-    """FLOPs of encoder and head, bytes of the head's training state, FLOPs of the head alone."""
-    seen = max(1, round(side / encoder.stride)) * encoder.stride
-    passes, (channels, height, width) = encoder_flops(encoder, seen, dense=True)
-    pictures = 1 if probe.masks else 2  # SSD's BatchNorm needs two values per channel
-    maps = {encoder.stride: torch.zeros(pictures, channels, height, width)}
-    corners = torch.arange(BOXES).float()[:, None]  # (n, 1)
-    boxes = torch.cat([corners, corners, corners + side / 3, corners + side / 3], dim=1)
-    target = {
-        "boxes": boxes.clamp(max=side),
-        "labels": torch.ones(BOXES, dtype=torch.int64),
-        "masks": torch.ones(BOXES, side, side, dtype=torch.uint8),
-    }
-    with torch.random.fork_rng([]), torch.no_grad():
-        head = probe.build({encoder.stride: channels}, CLASSES).train()
-        with FlopCounterMode(display=False) as counter:
-            head.losses(maps, (side, side), [target] * pictures)
-    flops = counter.get_total_flops() / pictures
-    return passes + flops, 16.0 * sum(p.numel() for p in head.parameters()), flops
+    probe: DetectionProbe, encoder: FrozenEncoder, side: int, *, train: bool
+) -> tuple[float, float, int]:
+    """FLOPs of the encoder, FLOPs of the head, and the head's number of parameters."""
+    passes, features = encoder_pass(encoder, side)
+    channels = {stride: x.shape[1] for stride, x in features.maps.items()}
+    with torch.random.fork_rng([]):
+        head = probe.build(channels, CLASSES).to("meta")
+    flops = counted(_Products(probe, head, side, train=train), features.maps)[0]
+    return passes, flops, sum(p.numel() for p in head.parameters())
+
+
+class _Products(nn.Module):
+    """The layers of a detection head on as many boxes as it is given at most, without the search
+    for boxes in between, which has no products and cannot run on the meta device."""
+
+    def __init__(self, probe: DetectionProbe, head: Head, side: int, *, train: bool) -> None:
+        super().__init__()
+        self.head, self.size = head, (side, side)
+        self.boxes = self.masks = 0
+        form = probe.head
+        if isinstance(form, MaskRcnnForm):
+            self.boxes = form.rois if train else form.test_proposals[1]
+            self.masks = round(form.rois * form.roi_positive) if train else form.detections
+
+    def forward(self, maps: dict[int, torch.Tensor]) -> None:
+        model: Any = self.head.model
+        levels = model.backbone(maps, self.size)
+        if isinstance(self.head, SsdHead):
+            model.head(levels)
+            return
+        model.rpn.head(list(levels.values()))
+        width = model.backbone.out_channels
+        heads = model.roi_heads
+        pooled = torch.empty(self.boxes, width, 7, 7, device="meta")
+        heads.box_predictor(heads.box_head(pooled))
+        pooled = torch.empty(self.masks, width, 14, 14, device="meta")
+        heads.mask_predictor(heads.mask_head(pooled))
