@@ -1,7 +1,7 @@
 # The same verbs locally and in CI. Everything runs from .venv, made by `make setup`.
 
 BIN := .venv/bin
-EXTRAS := --extra dev --extra experts --extra diffusers --extra export --extra ray
+EXTRAS := --extra dev --extra experts --extra diffusers --extra export --extra hub --extra ray
 
 .PHONY: setup demo test check bench
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cliptex.datasets import IMAGENETTE_NAMES, ImageFolder, Karpathy
+from cliptex.datasets import ImageFolder, Karpathy
 
 
 def test_folder__classes_are_sorted(folders):
@@ -47,7 +47,7 @@ def test_karpathy__faults(karpathy):
 
 def test_real(shared_data):
     root = shared_data / "imagenette-mini"
-    train = ImageFolder(root, "train", names=IMAGENETTE_NAMES)
+    train = ImageFolder(root, "train")
     assert (len(train), len(ImageFolder(root, "val"))) == (600, 300)
     assert train.classes[0] == "tench" and len(train.classes) == 10
     folder = shared_data / "flickr8k-mini"

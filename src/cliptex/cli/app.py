@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 
 from tyro.extras import SubcommandApp
 
-from cliptex.cli import data, evaluate, experts, export, label, label_tools, runs, train
+from cliptex.cli import data, datasets, evaluate, experts, export, label, label_tools, runs, train
 
 Commands = dict[str, "Callable[..., None] | Commands"]
 
 COMMANDS: Commands = {
     "shards": {"import": data.import_, "check": data.check},
+    "datasets": {"check": datasets.check, "overlap": datasets.overlap},
     "label": {
         "run": label.run,
         "retry": label.retry,
@@ -39,6 +40,7 @@ COMMANDS: Commands = {
 }
 HELP = {
     "shards": "Image-text shards: import and check.",
+    "datasets": "Benchmarks: check a download, find training pictures in it.",
     "label": "Labels of experts: plan, make, look at, verify, score and adopt them.",
     "experts": "The labelling models: list them, check one.",
     "playroom": "The embedded world: export its data sets, rebuild its shipped models.",

@@ -1,7 +1,9 @@
 """One reader per benchmark, each in its real layout on disk; all read lazily."""
 
 from cliptex.datasets.ade20k import Ade20k
-from cliptex.datasets.folders import IMAGENETTE_NAMES, ImageFolder
+from cliptex.datasets.coco import CocoInstances
+from cliptex.datasets.folders import ImageFolder
+from cliptex.datasets.imagenet import FlatImageNet, imagenet_names
 from cliptex.datasets.karpathy import Karpathy
 from cliptex.datasets.normals import NormalsFolder
 from cliptex.datasets.nyu import NyuDepth
@@ -9,16 +11,18 @@ from cliptex.datasets.protocol import CaptionedImages, DenseDataset, DenseItem, 
 from cliptex.datasets.voc import VOC_CLASSES, VocSegmentation
 
 __all__ = [
-    "IMAGENETTE_NAMES",
     "VOC_CLASSES",
     "Ade20k",
     "CaptionedImages",
+    "CocoInstances",
     "DenseDataset",
     "DenseItem",
+    "FlatImageNet",
     "ImageFolder",
     "Karpathy",
     "LabelledImages",
     "NormalsFolder",
     "NyuDepth",
     "VocSegmentation",
+    "imagenet_names",
 ]

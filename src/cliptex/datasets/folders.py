@@ -7,31 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from cliptex.datasets.imagenet import imagenet_names, is_synset
 from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_image, read_lines, require
 
 LAYOUT = """  ROOT/SPLIT/CLASS/*.jpg|jpeg|png|webp
   ROOT/LOC_synset_mapping.txt   (optional: "FOLDER name, synonym, ..." a line)"""
 
-# Names of the ten ImageNet classes of Imagenette, as in github.com/fastai/imagenette.
-IMAGENETTE_NAMES: Mapping[str, str] = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
-
 
 class ImageFolder:
     """Pictures of `root/split/CLASS/`; classes are the folders' names in sorted order.
 
-    `names` maps folders to readable names (for zero-shot prompts); without it they come from
-    `root/LOC_synset_mapping.txt` (ImageNet's own file) where present, else the folder's name.
+    `names` maps folders to readable names (for zero-shot prompts). Without it, folders called by
+    one of ImageNet's 1000 synsets get the name that CLIP is prompted with, others that of
+    `root/LOC_synset_mapping.txt` where it lists them, else their own.
     """
 
     def __init__(
@@ -45,8 +33,11 @@ class ImageFolder:
         folder = require(Path(root) / split, LAYOUT)
         self.name = name or Path(root).name
         self.folders = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
-        mapping = _mapping(Path(root)) if names is None else names
-        self.classes = tuple(mapping.get(f, f) for f in self.folders)
+        if names is None:
+            names = _mapping(Path(root))
+            if any(is_synset(f) for f in self.folders):
+                names = {**names, **imagenet_names()}
+        self.classes = tuple(names.get(f, f) for f in self.folders)
         self.files = [
             (path, label)
             for label, name_ in enumerate(self.folders)

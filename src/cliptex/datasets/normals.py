@@ -1,4 +1,4 @@
-"""Surface normals as PNG folders, the layout in which Bae et al. 2021 ship NYUv2."""
+"""Surface normals as PNG folders, in the layouts of Bae et al. 2021 and of DSINE."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from cliptex.labels.kinds import UnitVector
 
 LAYOUT = """  ROOT/{train,test}/img/000000.png
   ROOT/{train,test}/norm/000000.png   (RGB = round((n + 1) * 127.5); (0, 0, 0) = invalid)"""
+
+DSINE_LAYOUT = """  dsine_eval/nyuv2/{train,test}/000000_img.png   (other sets: SCENE/...)
+  dsine_eval/nyuv2/{train,test}/000000_normal.png   (RGB = (n + 1) * 127.5; (0, 0, 0) = invalid)"""
 
 
 class NormalsFolder:
@@ -36,6 +39,11 @@ class NormalsFolder:
         if not self._normals:
             raise FileNotFoundError(f"{folder / split / 'norm'} is empty; expected:\n{LAYOUT}")
 
+    @property
+    def keys(self) -> list[str]:
+        """Stems of the files."""
+        return [path.stem for path in self._normals]
+
     def __len__(self) -> int:
         return len(self._normals)
 
@@ -43,6 +51,34 @@ class NormalsFolder:
         path = self._normals[index]
         image = read_image(with_suffix_of(self._images, path.stem))
         return DenseItem(image=image, target=decode_normals(read_image(path)))
+
+
+class DsineNormals:
+    """Pictures and unit normals of one split in the evaluation sets of DSINE (Bae 2024).
+
+    `root` is dsine_eval, or the folder of one set in it (nyuv2, scannet, ...). Of nyuv2 the truth
+    is GeoNet's, not Bae's of 2021; frame and coding are the same. `*_intrins.npy` is not read.
+    """
+
+    def __init__(self, root: str | Path, split: str, *, name: str = "dsine-normals") -> None:
+        self.name = name
+        self.kind = UnitVector()
+        folder = Path(root)
+        if (folder / "nyuv2").is_dir():
+            folder = folder / "nyuv2"
+        self._normals = sorted(require(folder / split, DSINE_LAYOUT).rglob("*_normal.png"))
+        if not self._normals:
+            raise FileNotFoundError(
+                f"{folder / split} holds no *_normal.png; expected:\n{DSINE_LAYOUT}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._normals)
+
+    def __getitem__(self, index: int) -> DenseItem:
+        path = self._normals[index]
+        image = with_suffix_of(path.parent, path.stem.removesuffix("_normal") + "_img")
+        return DenseItem(image=read_image(image), target=decode_normals(read_image(path)))
 
 
 def decode_normals(rgb: np.ndarray) -> np.ndarray:

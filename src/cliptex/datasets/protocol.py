@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,10 +124,15 @@ def read_image(path: Path) -> np.ndarray:
 
 def read_ids(path: Path) -> np.ndarray:
     """Class ids (H, W) of a palette or grey PNG: the stored indices, not the palette's colours."""
-    with Image.open(path) as picture:
+    return decode_ids(path.read_bytes(), str(path))
+
+
+def decode_ids(data: bytes, source: str) -> np.ndarray:
+    """Class ids (H, W) uint8 or uint16 of a PNG's bytes; `source` is named where it has none."""
+    with Image.open(io.BytesIO(data)) as picture:
         if picture.mode not in ("P", "L", "I", "I;16"):
             raise ValueError(
-                f"{path}: a mask of mode {picture.mode!r}; expected a palette or grey PNG "
+                f"{source}: a mask of mode {picture.mode!r}; expected a palette or grey PNG "
                 "whose pixel values are class ids (do not convert masks to RGB)"
             )
         ids = np.array(picture)

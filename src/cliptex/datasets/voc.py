@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from cliptex.datasets.protocol import (
     DenseItem,
@@ -11,6 +15,7 @@ from cliptex.datasets.protocol import (
     read_lines,
     require,
 )
+from cliptex.datasets.sbd import Sbd, find_sbd
 from cliptex.labels.kinds import ClassMap
 
 VOC_CLASSES = (
@@ -37,38 +42,70 @@ VOC_CLASSES = (
     "tvmonitor",
 )
 LAYOUT = """  VOCdevkit/VOC2012/JPEGImages/KEY.jpg
-  VOCdevkit/VOC2012/SegmentationClassAug/KEY.png   (or SegmentationClass)
+  VOCdevkit/VOC2012/SegmentationClass/KEY.png, or SegmentationClassAug/KEY.png, or both
   VOCdevkit/VOC2012/ImageSets/Segmentation/SPLIT.txt
-     (or ImageSets/SegmentationAug/SPLIT.txt, or list/SPLIT.txt with "IMAGE MASK" lines)
+     (or ImageSets/SegmentationAug/SPLIT.txt, or list/SPLIT.txt with "IMAGE MASK" lines;
+     train_aug also from train.txt and aug.txt, or from train.txt, val.txt and benchmark_RELEASE)
   VOCdevkit/VOC2012/labels.txt   (optional: class names, one a line)"""
+IGNORE = 255
+MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")  # the official masks come first
+Source = tuple[Path, Path | None]  # a picture and its mask; None where SBD has it
 
 
 class VocSegmentation:
     """Pictures and class maps of one split; background is class 0 and 255 is ignored.
 
-    `root` is VOCdevkit or VOCdevkit/VOC2012; `split` is the name of a list: train_aug, train,
-    val, test. `train_aug` is also assembled from train.txt and aug.txt where only those exist.
-    Class names are VOC's, or those of `labels.txt` where a set in this layout brings its own.
+    Args:
+        root: VOCdevkit or VOCdevkit/VOC2012.
+        split: the name of a list: train_aug, train, val, test. Where no list is called
+            train_aug, it is train.txt and aug.txt, or train.txt and all of SBD that is not in
+            val.txt.
+        background: "ignore" leaves 20 classes 0..19, and background pixels become 255.
+        name: of the set in results.
+
+    A mask is taken from SegmentationClass, where it lies there, since that is VOC's own and what
+    val is scored on; SegmentationClassAug may hold SBD's version of the same picture. SBD is
+    looked for as `benchmark_RELEASE` in or beside `root`. Class names are VOC's, or those of
+    `labels.txt` where a set in this layout brings its own.
     """
 
-    def __init__(self, root: str | Path, split: str, *, name: str = "voc") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        background: Literal["class", "ignore"] = "class",
+        name: str = "voc",
+    ) -> None:
         self.name = name
         folder = Path(root)
         if (folder / "VOC2012").is_dir():
             folder = folder / "VOC2012"
-        self._images = require(folder / "JPEGImages", LAYOUT)
-        augmented = folder / "SegmentationClassAug"
-        self._masks = augmented if augmented.is_dir() else folder / "SegmentationClass"
-        require(self._masks, LAYOUT)
-        self.files = _files(folder, split, self._images, self._masks)
-        self.kind = ClassMap(classes=_classes(folder), ignore=255)
+        self._sbd = find_sbd(folder)
+        require(folder / "JPEGImages", LAYOUT)
+        self.files = _files(folder, split, self._sbd)
+        self._without_background = background == "ignore"
+        classes = _classes(folder)
+        self.kind = ClassMap(classes[1:] if self._without_background else classes, IGNORE)
+
+    @property
+    def keys(self) -> list[str]:
+        """Stems of the pictures' files."""
+        return [image.stem for image, _ in self.files]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> DenseItem:
         image, mask = self.files[index]
-        return DenseItem(image=read_image(image), target=read_ids(mask))
+        if mask is not None:
+            target = read_ids(mask)
+        else:
+            assert self._sbd is not None
+            target = self._sbd.mask(image.stem)
+        if self._without_background:
+            target = np.where(target == IGNORE, IGNORE, target - np.uint8(1))  # 0 wraps to 255
+        return DenseItem(image=read_image(image), target=target)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -77,26 +114,49 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(names) if names[0] == "background" else ("background", *names)
 
 
-def _files(folder: Path, split: str, images: Path, masks: Path) -> list[tuple[Path, Path]]:
+def list_of(folder: Path, split: str) -> Path | None:
+    """The list of `split` in VOC2012 as VOC, DeepLab, or corenet keep it."""
     sets = folder / "ImageSets"
-    for path in (
-        sets / "Segmentation" / f"{split}.txt",
-        sets / "SegmentationAug" / f"{split}.txt",
-        folder / "list" / f"{split}.txt",
-    ):
-        if path.exists():
-            return [_pair(line, path, folder, images, masks) for line in read_lines(path)]
-    parts = [sets / "Segmentation" / f"{part}.txt" for part in ("train", "aug")]
-    if split == "train_aug" and all(part.exists() for part in parts):
-        keys = dict.fromkeys(key for part in parts for key in read_lines(part))
-        return [_pair(key, parts[1], folder, images, masks) for key in keys]
+    places = (sets / "Segmentation", sets / "SegmentationAug", folder / "list")
+    return next((p for place in places if (p := place / f"{split}.txt").exists()), None)
+
+
+def _files(folder: Path, split: str, sbd: Sbd | None) -> list[Source]:
+    found = list_of(folder, split)
+    if found is not None:
+        lines = read_lines(found)
+        if lines and len(lines[0].split()) > 1:
+            return [_pair(line, found, folder) for line in lines]
+        return _sources(folder, lines, sbd)
+    train, val, aug = (list_of(folder, part) for part in ("train", "val", "aug"))
+    if split == "train_aug" and train and aug:  # mmsegmentation
+        return _sources(folder, list(dict.fromkeys(read_lines(train) + read_lines(aug))), sbd)
+    if split == "train_aug" and train and val and sbd is not None:
+        held = set(read_lines(val))
+        keys = [key for key in dict.fromkeys(read_lines(train) + sbd.keys()) if key not in held]
+        return _sources(folder, keys, sbd)
     raise FileNotFoundError(f"{folder}: no list of split {split!r}; expected:\n{LAYOUT}")
 
 
-def _pair(line: str, path: Path, folder: Path, images: Path, masks: Path) -> tuple[Path, Path]:
+def _sources(folder: Path, keys: Sequence[str], sbd: Sbd | None) -> list[Source]:
+    """Picture and mask of each key; FileNotFoundError names the first one without a mask."""
+    masks: dict[str, Path] = {}
+    for name in reversed(MASK_FOLDERS):
+        if (place := folder / name).is_dir():
+            masks |= {path.stem: path for path in place.glob("*.png")}
+    have = set() if sbd is None else set(sbd.keys())
+    bare = [key for key in keys if key not in masks and key not in have]
+    if bare:
+        raise FileNotFoundError(
+            f"{folder}: {len(bare)} of {len(keys)} listed pictures have no mask, beginning with "
+            f"{bare[0]}; expected:\n{LAYOUT}"
+        )
+    images = folder / "JPEGImages"
+    return [(images / f"{key}.jpg", masks.get(key)) for key in keys]
+
+
+def _pair(line: str, path: Path, folder: Path) -> Source:
     words = line.split()
-    if len(words) == 1:
-        return images / f"{words[0]}.jpg", masks / f"{words[0]}.png"
-    if len(words) == 2:  # corenet and deeplab: "/JPEGImages/x.jpg /SegmentationClassAug/x.png"
-        return folder / words[0].lstrip("/"), folder / words[1].lstrip("/")
-    raise ValueError(f"{path}: a line with {len(words)} words, expected 1 or 2: {line!r}")
+    if len(words) != 2:  # corenet and deeplab: "/JPEGImages/x.jpg /SegmentationClassAug/x.png"
+        raise ValueError(f"{path}: a line with {len(words)} words, expected 2: {line!r}")
+    return folder / words[0].lstrip("/"), folder / words[1].lstrip("/")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from cliptex.datasets.folders import IMAGENETTE_NAMES, ImageFolder
+from cliptex.datasets.folders import ImageFolder
 from cliptex.datasets.karpathy import Karpathy
 from cliptex.datasets.normals import NormalsFolder
 from cliptex.datasets.nyu import NyuDepth
@@ -151,9 +151,7 @@ def photo_suite(data_root: Path, probe: ProbeConfig) -> Suite:
     """VOC, NYU, Imagenette and Flickr8k as they lie below `data_root`."""
     voc, nyu = data_root / "VOCdevkit", data_root / "nyu-mini"
     nette, flickr = data_root / "imagenette-mini", data_root / "flickr8k-mini"
-    classes = [
-        ImageFolder(nette, s, names=IMAGENETTE_NAMES, name="imagenette") for s in ("train", "val")
-    ]
+    classes = [ImageFolder(nette, s, name="imagenette") for s in ("train", "val")]
     return Suite(
         probe=probe,
         dense=(

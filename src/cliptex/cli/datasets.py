@@ -1,0 +1,109 @@
+"""`cliptex datasets`: is a benchmark whole, and do training pictures show up in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from cliptex.cli.arguments import AnyPathArg
+
+SHOWN = 10  # pairs printed where no file is asked for
+Checked = Literal[
+    "voc", "ade20k", "coco", "nyu-depth", "nyu-normals", "imagenet", "places365", "karpathy"
+]
+Compared = Literal[
+    "voc",
+    "ade20k",
+    "coco",
+    "coco-voc",
+    "coco-captions",
+    "nyu-depth",
+    "nyu-raw",
+    "nyu-normals",
+    "dsine-normals",
+    "geonet-normals",
+    "folder",
+    "imagenet-flat",
+    "places365",
+    "karpathy",
+    "hub-classes",
+    "hub-captions",
+    "hub-voc",
+    "hub-ade20k",
+]
+
+
+def check(path: Positional[Path], /, kind: Checked | None = None) -> None:
+    """Recognise a benchmark's layout, count its splits, and say what is missing and where it is.
+
+    Fails where something essential is missing. A smaller count than the release's is said, but is
+    no failure, since parts of a benchmark are of use.
+
+    Args:
+        path: folder of the benchmark as unpacked, or a Karpathy JSON.
+        kind: which layout; by default all that are recognised.
+    """
+    from cliptex.datasets.check import check_dataset
+
+    reports = check_dataset(path, kind)
+    for report in reports:
+        print(report)
+    bad = [report.kind for report in reports if not report.ok]
+    if bad:
+        raise ValueError(f"{path}: {', '.join(bad)} not whole, see above")
+
+
+def overlap(
+    data: AnyPathArg,
+    dataset: Compared,
+    root: Path,
+    out: Path,
+    split: str = "test",
+    images: Path | None = None,
+    threshold: int = 12,
+    mirrored: bool = True,
+    name: str | None = None,
+    pairs: Path | None = None,
+) -> None:
+    """Find pictures of a benchmark that are also, nearly, in training shards, by perceptual hash.
+
+    Args:
+        data: image-text shards that models are trained on.
+        dataset: layout of the benchmark, as in docs/datasets.md.
+        root: where the benchmark lies.
+        out: results file (JSON lines) to append the row to: percent of test pictures.
+        split: of the benchmark, what models are tested on.
+        images: folder of the images of a Karpathy JSON.
+        threshold: of 128 bits, in how many near-duplicates may differ.
+        mirrored: look for mirror images, too.
+        name: of the training data in the report; by default the folder's.
+        pairs: file to write, a JSON line per pair.
+    """
+    import json
+    from dataclasses import asdict
+
+    from cliptex.datasets.catalogue import open_dataset
+    from cliptex.datasets.overlap import find_overlap, overlap_row
+    from cliptex.files import write_atomic
+    from cliptex.results import append_results
+    from cliptex.shards.dataset import ImageTextShards
+
+    test = open_dataset(dataset, root, split, images)
+    found = find_overlap(ImageTextShards(data), test, threshold=threshold, mirrored=mirrored)
+    training = name or data.name
+    row = overlap_row(found, test, training=training, threshold=threshold, mirrored=mirrored)
+    count = len({pair.index for pair in found.pairs})
+    print(
+        f"{count} of {found.test} pictures of {test.name} ({found.share:.2f} %) are in {training}"
+    )
+    print(f"{len(found.pairs)} pairs; {found.training} training pictures, {found.unread} unread")
+    lines = [json.dumps(asdict(pair)) for pair in found.pairs]
+    if pairs is not None:
+        write_atomic(pairs, "".join(f"{line}\n" for line in lines).encode())
+        print(pairs)
+    else:
+        print("\n".join(lines[:SHOWN]))
+    append_results(out, [row])
+    print(out)

@@ -1,0 +1,48 @@
+"""Whether a downloaded benchmark is whole: what lies in a folder, what is missing, how many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cliptex.datasets import check_classes, check_dense, check_pairs
+from cliptex.datasets.check_report import CheckReport, Layout
+
+LAYOUTS: dict[str, Layout] = {
+    "voc": check_dense.VOC,
+    "ade20k": check_dense.ADE20K,
+    "nyu-depth": check_dense.NYU_DEPTH,
+    "nyu-normals": check_dense.NYU_NORMALS,
+    "coco": check_pairs.COCO,
+    "karpathy": check_pairs.KARPATHY,
+    "imagenet": check_classes.IMAGENET,
+    "places365": check_classes.PLACES365,
+}
+
+
+def recognise(path: Path) -> list[str]:
+    """The kinds whose layout is in `path`, which may hold several (NYU's depth and normals)."""
+    return [kind for kind, layout in LAYOUTS.items() if layout.find(path) is not None]
+
+
+def check_dataset(path: Path, kind: str | None = None) -> list[CheckReport]:
+    """One report per layout found in `path`, or that of `kind` alone.
+
+    Raises FileNotFoundError where `path` does not exist, ValueError where no layout is
+    recognised, or not that of `kind`.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    kinds = [kind] if kind else recognise(path)
+    reports = []
+    for name in kinds:
+        layout = LAYOUTS[name]
+        place = layout.find(path)
+        if place is None:
+            raise ValueError(f"{path}: no {name} in it; expected:\n{layout.text}\n{layout.source}")
+        reports.append(layout.check(place))
+    if not reports:
+        raise ValueError(
+            f"{path}: none of the layouts {sorted(LAYOUTS)} is recognised: --kind NAME shows what "
+            "is expected of one"
+        )
+    return reports

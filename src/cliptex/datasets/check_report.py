@@ -1,0 +1,98 @@
+"""What a check of a benchmark's files says, and the few steps that all checks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A split as it lies on disk.
+
+    count: items listed. official: items of the release, None where there is none to compare with.
+    absent: files that are listed and missing; example: the first of them.
+    """
+
+    name: str
+    count: int
+    official: int | None = None
+    absent: int = 0
+    example: str = ""
+
+    def __str__(self) -> str:
+        text = f"  {self.name}: {self.count:,}"
+        if self.official is not None:
+            less = "" if self.count == self.official else ", not the whole set"
+            more = ", more than the release has" if self.count > self.official else less
+            text += f" of {self.official:,}{more}"
+        if self.absent:
+            text += f"; {self.absent:,} files are missing, beginning with {self.example}"
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """One layout found at `path`; `missing` names essential parts, `notes` what may surprise."""
+
+    kind: str
+    path: Path
+    source: str
+    splits: tuple[Split, ...]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every part and file that the found splits need is there, and one is not empty."""
+        whole = not any(split.absent for split in self.splits)
+        return whole and not self.missing and any(split.count for split in self.splits)
+
+    def __str__(self) -> str:
+        lines = [f"{self.kind}: {self.path}", *map(str, self.splits)]
+        lines += [f"  missing: {part}" for part in self.missing]
+        if not any(split.count for split in self.splits):
+            lines.append("  missing: no split has a single item")
+        lines += [f"  note: {note}" for note in self.notes]
+        if not self.ok or any(s.official not in (None, s.count) for s in self.splits):
+            lines.append(f"  from: {self.source}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How to find a layout in a folder (the place where it begins, or None), and to check it."""
+
+    text: str
+    source: str
+    find: Callable[[Path], Path | None]
+    check: Callable[[Path], CheckReport]
+
+
+def first_with(path: Path, below: Iterable[str], marks: Iterable[str]) -> Path | None:
+    """The first of `path` and its folders `below` that holds one of `marks` (paths or globs)."""
+    for place in (path, *(path / name for name in below)):
+        if place.is_dir() and any(next(place.glob(mark), None) for mark in marks):
+            return place
+    return None
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names in a folder; none where there is no folder."""
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+
+
+def split_of(
+    name: str, listed: Iterable[str], there: set[str], official: int | None, where: Path
+) -> Split:
+    """A split whose `listed` files should be among the names `there` of the folder `where`."""
+    listed = list(listed)
+    absent = [file for file in listed if file not in there]
+    return Split(
+        name=name,
+        count=len(listed),
+        official=official,
+        absent=len(absent),
+        example=str(where / absent[0]) if absent else "",
+    )

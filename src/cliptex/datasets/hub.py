@@ -1,0 +1,209 @@
+"""Data sets of the Hugging Face library, on disk or by hub id, as this package's readers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliptex.datasets.ade20k import NUM_CLASSES
+from cliptex.datasets.imagenet import imagenet_names
+from cliptex.datasets.protocol import DenseItem, decode_ids
+from cliptex.datasets.voc import IGNORE, VOC_CLASSES
+from cliptex.labels.kinds import ClassMap
+from cliptex.shards.images import decode_image
+
+LAYOUT = """  FOLDER of Dataset.save_to_disk or DatasetDict.save_to_disk,
+  FOLDER/SPLIT*.parquet or FOLDER/data/SPLIT*.parquet,
+  or the id of a data set on the hub: ORG/NAME, ORG/NAME@REVISION"""
+IMAGE_COLUMNS = ("image", "img", "jpg", "picture")
+LABEL_COLUMNS = ("label", "labels", "cls", "fine_label", "scene_category")
+MASK_COLUMNS = ("mask", "annotation", "segmentation", "label", "semantic_mask")
+CAPTION_COLUMNS = ("captions", "caption", "sentences", "text", "raw")
+IMAGENET_FIRST = "tench, Tinca tinca"  # how imagenet-1k on the hub calls its first class
+
+
+class _Rows:
+    """One split with its picture column left undecoded; decoding is this package's own."""
+
+    def __init__(self, source: str | Path, split: str) -> None:
+        self.source = str(source)
+        self.data = _load(self.source, split)
+        self.image = self.column(IMAGE_COLUMNS, "picture", kind="Image")
+        self._raw(self.image)
+
+    def _raw(self, column: str) -> None:
+        from datasets import Image
+
+        self.data = self.data.cast_column(column, Image(decode=False))
+
+    def column(self, names: tuple[str, ...], what: str, kind: str | None = None) -> str:
+        """The first of `names` among the columns; ValueError lists what there is."""
+        for name in names:
+            feature = self.data.features.get(name)
+            if feature is not None and (kind is None or type(feature).__name__ == kind):
+                return name
+        raise ValueError(
+            f"{self.source}: no {what} column among {sorted(self.data.features)}; expected one "
+            f"of {list(names)}: rename it (Dataset.rename_column)"
+        )
+
+    def bytes_of(self, index: int, column: str) -> bytes:
+        cell = self.data[index][column]
+        if cell is None:
+            raise ValueError(f"{self.source}, row {index}: column {column!r} is empty")
+        return cell["bytes"] or Path(cell["path"]).read_bytes()
+
+    def picture(self, index: int) -> np.ndarray:
+        try:
+            return decode_image(self.bytes_of(index, self.image))
+        except ValueError as error:
+            raise ValueError(f"{self.source}, row {index}: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+class HubLabelled:
+    """Pictures with one class each, from columns image and label.
+
+    Names are those of the label's ClassLabel, of ImageNet-1k the ones that CLIP is prompted with;
+    bare numbers become "class 0", ... ValueError for a set whose labels are all -1 (a test split
+    without answers).
+    """
+
+    def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
+        self.name = name or _name(source)
+        self._rows = _Rows(source, split)
+        column = self._rows.column(LABEL_COLUMNS, "label")
+        self._labels = np.asarray(self._rows.data[column], np.int64)
+        if self._labels.min(initial=0) < 0:
+            raise ValueError(f"{source}, {split}: labels of -1: this split has no answers")
+        names = getattr(self._rows.data.features[column], "names", None)
+        if names is None:
+            names = [f"class {i}" for i in range(int(self._labels.max()) + 1)]
+        if names[0] == IMAGENET_FIRST and len(names) == len(imagenet_names()):
+            names = imagenet_names().values()  # the hub's classes, too, follow the sorted synsets
+        self.classes = tuple(names)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self._rows.picture(index), int(self._labels[index])
+
+
+class HubCaptioned:
+    """Pictures with captions: a column with a list of texts, or one text, per picture."""
+
+    def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
+        self.name = name or _name(source)
+        self._rows = _Rows(source, split)
+        column = self._rows.column(CAPTION_COLUMNS, "caption")
+        cells = list(self._rows.data[column])
+        self.captions = [[cell] if isinstance(cell, str) else list(cell) for cell in cells]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def image(self, index: int) -> np.ndarray:
+        """Picture `index`, (H, W, 3) uint8 RGB."""
+        return self._rows.picture(index)
+
+
+class HubMasks:
+    """Pictures and class maps from columns image and mask (a PNG of class ids).
+
+    scheme: voc (0 is the background, 1..20, 255 ignored), or ade20k (0 is ignored, 1..150).
+    """
+
+    def __init__(self, source: str | Path, split: str, *, scheme: str, name: str | None = None):
+        self.name = name or _name(source)
+        self._rows = _Rows(source, split)
+        self._mask = self._rows.column(MASK_COLUMNS, "mask", kind="Image")
+        self._rows._raw(self._mask)
+        self._from_one = scheme == "ade20k"
+        numbered = tuple(f"class {i}" for i in range(1, NUM_CLASSES + 1))
+        self.kind = ClassMap(numbered if self._from_one else VOC_CLASSES, IGNORE)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> DenseItem:
+        data = self._rows.bytes_of(index, self._mask)
+        ids = decode_ids(data, f"{self._rows.source}, row {index}").astype(np.uint8)
+        target = ids - np.uint8(1) if self._from_one else ids  # wraps: 0 -> 255
+        return DenseItem(image=self._rows.picture(index), target=target)
+
+
+HubVoc, HubAde20k = partial(HubMasks, scheme="voc"), partial(HubMasks, scheme="ade20k")
+
+
+def _name(source: str | Path) -> str:
+    return Path(str(source).partition("@")[0]).name
+
+
+def _load(source: str, split: str) -> Any:
+    """The rows of `split`, also where they are marked by a column `split` of another split.
+
+    (nlphuji/flickr30k keeps all its 31,014 pictures in "test", and says in a column to which of
+    Karpathy's splits each belongs.)
+    """
+    try:
+        from datasets.exceptions import DatasetsError
+    except ImportError as error:
+        raise ValueError(
+            f"{source}: reading it needs the library `datasets`: pip install 'cliptex[hub]'"
+        ) from error
+    try:
+        data, found = _local(source, split) if Path(source).is_dir() else _remote(source, split)
+    except (RuntimeError, DatasetsError) as error:
+        raise ValueError(f"{source}: {error}") from error
+    if "split" in data.features:
+        marks = list(data["split"])
+        rows = [row for row, mark in enumerate(marks) if mark == split]
+        if not rows:
+            raise ValueError(f"{source}: no rows of split {split!r}, only {sorted(set(marks))}")
+        return data.select(rows)
+    if found not in (None, split):
+        raise ValueError(f"{source}: no split {split!r}, only {found!r}")
+    return data
+
+
+def _local(source: str, split: str) -> tuple[Any, str | None]:
+    """The rows, and the split that they are; None where a lone set does not say."""
+    from datasets import Dataset, DatasetDict, load_from_disk
+
+    folder = Path(source)
+    if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+        data = load_from_disk(source)
+        if isinstance(data, DatasetDict):
+            found = _chosen([str(name) for name in data], split, source)
+            return data[found], found
+        return data, None if data.split is None else str(data.split)
+    shards: dict[str, list[Any]] = {}
+    for path in sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")]):
+        shards.setdefault(path.stem.split("-")[0], []).append(str(path))  # train-00000-of-00012
+    if not shards:
+        raise FileNotFoundError(f"{folder} holds no data set; expected:\n{LAYOUT}")
+    found = _chosen(list(shards), split, source)
+    return Dataset.from_parquet(shards[found]), found
+
+
+def _remote(source: str, split: str) -> tuple[Any, str]:
+    from datasets import get_dataset_split_names, load_dataset
+
+    name, _, revision = source.partition("@")
+    known = get_dataset_split_names(name, revision=revision or None)
+    found = _chosen(known, split, source)
+    return load_dataset(name, split=found, revision=revision or None), found
+
+
+def _chosen(splits: Sequence[str], split: str, source: str) -> str:
+    """The split, or the only one there is, in which a column `split` may tell the rows apart."""
+    if split in splits or len(splits) == 1:
+        return split if split in splits else splits[0]
+    raise ValueError(f"{source}: no split {split!r}, only {sorted(splits)}")

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from cliptex.datasets.captions import CocoCaptions
+
+from .conftest import picture, save_image
+
+
+@pytest.fixture
+def coco(tmp_path):
+    images = [{"id": 9, "file_name": "9.jpg"}, {"id": 3, "file_name": "3.jpg"}]
+    annotations = [
+        {"image_id": 3, "caption": "A cat.\n"},
+        {"image_id": 9, "caption": "A dog."},
+        {"image_id": 3, "caption": "The cat again."},
+    ]
+    images.append({"id": 1, "file_name": "bare.jpg"})
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations/captions_val2017.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    for name in (3, 9):
+        save_image(tmp_path / f"val2017/{name}.jpg", picture(name))
+    return tmp_path
+
+
+def test_captions__belong_to_their_pictures(coco):
+    val = CocoCaptions(coco, "val")
+    assert val.files == ["9.jpg", "3.jpg"]
+    assert val.captions == [["A dog."], ["A cat.", "The cat again."]]
+    assert val.image(1).shape == (6, 8, 3) and len(val) == 2
+
+
+def test_captions__faults(coco):
+    with pytest.raises(FileNotFoundError, match="no captions of split 'train'"):
+        CocoCaptions(coco, "train")
+    path = coco / "annotations/captions_val2017.json"
+    content = {"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": []}]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="no captions, but other annotations"):
+        CocoCaptions(coco, "val")
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="no key 'annotations'"):
+        CocoCaptions(coco, "val")
+
+
+def test_captions__real(shared_data):
+    val = CocoCaptions(shared_data / "coco-mini", "val")
+    assert len(val) == 50 and all(len(captions) >= 5 for captions in val.captions)
+    assert val.image(0).ndim == 3

@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from cliptex.cli import main
+from cliptex.datasets.check import LAYOUTS, check_dataset, recognise
+
+from .conftest import picture, save_image
+
+
+def report(path: Path, kind: str):
+    (found,) = check_dataset(path, kind)
+    return found
+
+
+def test_recognise__each_layout_and_only_it(voc, ade, nyu, normals, folders, karpathy):
+    assert recognise(voc) == recognise(voc / "VOC2012") == ["voc"]
+    assert recognise(ade) == ["ade20k"]
+    assert recognise(nyu) == ["nyu-depth", "nyu-normals"]
+    assert recognise(karpathy) == ["karpathy"]
+    assert recognise(folders) == []  # folders called n01, no synsets
+
+
+def test_voc__whole_and_smaller_than_the_release(voc):
+    found = report(voc, "voc")
+    assert found.ok
+    counts = {split.name: (split.count, split.official) for split in found.splits}
+    assert counts == {"train_aug": (2, 10_582), "val": (1, 1_449)}
+    text = str(found)
+    assert "train_aug: 2 of 10,582, not the whole set" in text and "no list of train" in text
+    assert "benchmark.tgz" in text
+
+
+def test_voc__what_is_listed_and_missing(voc):
+    root = voc / "VOC2012"
+    (root / "JPEGImages/2007_000002.jpg").unlink()
+    found = report(voc, "voc")
+    assert not found.ok and "1 files are missing, beginning with" in str(found)
+    assert "2007_000002.jpg" in str(found)
+    (root / "SegmentationClassAug/2008_000003.png").unlink()
+    assert any("val: " in part and "2008_000003" in part for part in report(voc, "voc").missing)
+    (root / "ImageSets/Segmentation/val.txt").unlink()
+    assert "ImageSets/Segmentation/val.txt" in report(voc, "voc").missing
+
+
+def test_ade__pictures_without_masks(ade):
+    assert report(ade, "ade20k").ok
+    save_image(ade / "images/training/extra.jpg", picture(0))
+    found = report(ade, "ade20k")
+    assert found.missing == ("masks of 1 pictures of training, such as extra",)
+    (ade / "images/training/extra.jpg").unlink()
+    next((ade / "images/validation").iterdir()).unlink()
+    found = report(ade, "ade20k")
+    assert not found.ok and found.splits[1].absent == 1
+
+
+def test_nyu__indices_beyond_the_file_and_no_splits(nyu):
+    found = report(nyu, "nyu-depth")
+    assert found.ok and [split.count for split in found.splits] == [2, 2]
+    splits = {"trainNdxs": np.array([[1], [4]]), "testNdxs": np.array([[2], [6]])}
+    scipy.io.savemat(nyu / "splits.mat", splits)
+    assert "picture 6 of 5" in str(report(nyu, "nyu-depth"))
+    assert not report(nyu, "nyu-depth").ok
+    (nyu / "splits.mat").unlink()
+    assert "splits.mat" in report(nyu, "nyu-depth").missing[0]
+    (nyu / "nyu_depth_v2_labeled.mat").write_bytes(b"half")
+    found = report(nyu, "nyu-depth")
+    assert not found.ok and "nyu_depth_v2_labeled.mat is no whole file" in str(found)
+
+
+def test_normals__pairs(normals):
+    assert report(normals, "nyu-normals").ok
+    (normals / "normals/train/img/000001.png").unlink()
+    found = report(normals, "nyu-normals")
+    assert not found.ok and "000001" in str(found)
+
+
+def test_karpathy__counts_and_missing_pictures(karpathy):
+    found = report(karpathy, "karpathy")
+    counts = {split.name: split.count for split in found.splits}
+    assert counts == {"train": 2, "val": 1, "test": 2}  # restval is train
+    assert not found.ok and "none.jpg" in str(found)
+    content = json.loads(karpathy.read_text())
+    content["images"] = [e for e in content["images"] if e["filename"] != "none.jpg"]
+    content["dataset"] = "flickr30k"
+    karpathy.write_text(json.dumps(content))
+    found = report(karpathy.parent, "karpathy")
+    assert found.ok and "test: 1 of 1,000, not the whole set" in str(found)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    for name in (1, 2):
+        save_image(tmp_path / f"val2017/{name}.jpg", picture(name))
+    return tmp_path
+
+
+def test_coco__pictures_of_the_annotations(coco):
+    found = report(coco, "coco")
+    assert found.ok and "no annotations/instances_train2017.json" in str(found)
+    (coco / "val2017/2.jpg").unlink()
+    assert not report(coco, "coco").ok and "2.jpg" in str(report(coco, "coco"))
+    (coco / "annotations/instances_val2017.json").unlink()
+    assert report(coco, "coco").missing == ("annotations/instances_{train,val}2017.json",)
+
+
+def test_imagenet__folders_and_flat(tmp_path):
+    save_image(tmp_path / "train/n01440764/a.png", picture(0))
+    (tmp_path / "train/n01443537").mkdir()
+    save_image(tmp_path / "val/ILSVRC2012_val_00000001.png", picture(1))
+    found = report(tmp_path, "imagenet")
+    assert not found.ok
+    assert any("1 classes, such as n01443537" in part for part in found.missing)
+    assert any("val is flat" in part and "devkit" in part for part in found.missing)
+    assert found.splits[0].count == 1 and found.splits[0].official == 1_281_167
+
+
+def test_places__half_a_split_is_missing(tmp_path):
+    (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n")
+    (tmp_path / "places365_val.txt").write_text("a.jpg 0\nb.jpg 0\n")
+    found = report(tmp_path, "places365")
+    assert not found.ok and found.missing == ("val: val_256 or val_large",)
+    save_image(tmp_path / "val_256/a.jpg", picture(0))
+    found = report(tmp_path, "places365")
+    assert found.splits[0].absent == 1 and found.splits[0].example.endswith("b.jpg")
+    save_image(tmp_path / "val_256/b.jpg", picture(0))
+    assert report(tmp_path, "places365").ok
+
+
+def test_check__what_is_not_there(tmp_path, voc):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        check_dataset(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="none of the layouts"):
+        check_dataset(tmp_path / "empty")
+    for kind, layout in LAYOUTS.items():
+        with pytest.raises(ValueError, match=f"no {kind} in it"):
+            check_dataset(tmp_path / "empty", kind)
+        assert layout.source
+
+
+def test_check__exit_codes(voc, capsys):
+    assert main(["datasets", "check", str(voc)]) == 0
+    assert "val: 1 of 1,449" in capsys.readouterr().out
+    (voc / "VOC2012/JPEGImages/2007_000002.jpg").unlink()
+    assert main(["datasets", "check", str(voc), "--kind", "voc"]) == 2
+    out, err = capsys.readouterr()
+    assert "2007_000002.jpg" in out and "voc not whole" in err
+
+
+def test_check__real(shared_data):
+    expected = {
+        "VOCdevkit": {"voc": {"train_aug": 220, "val": 80}},
+        "coco-mini": {"coco": {"train2017": 129, "val2017": 129}},
+        "nyu-mini": {
+            "nyu-depth": {"train": 16, "test": 12},
+            "nyu-normals": {"train": 16, "test": 12},
+        },
+        "imagenette-mini": {"imagenet": {"train": 600, "val": 300}},
+        "flickr8k-mini": {"karpathy": {"train": 1300, "val": 100, "test": 200}},
+    }
+    for folder, kinds in expected.items():
+        reports = check_dataset(shared_data / folder)
+        counts = {r.kind: {s.name: s.count for s in r.splits} for r in reports}
+        assert counts == kinds and all(r.ok for r in reports), [str(r) for r in reports]

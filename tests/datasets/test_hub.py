@@ -1,0 +1,106 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from cliptex.datasets import imagenet_names
+from cliptex.datasets.hub import HubAde20k, HubCaptioned, HubLabelled, HubVoc
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
+
+from .conftest import VOC_MASK, picture, save_palette
+
+
+def cell(array, form="PNG"):
+    buffer = io.BytesIO()
+    Pillow.fromarray(array).save(buffer, form)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def rows(column, values, feature):
+    images = [cell(picture(i)) for i in range(len(values))]
+    features = Features({"image": Image(), column: feature})
+    return Dataset.from_dict({"image": images, column: values}, features=features)
+
+
+@pytest.fixture
+def labelled():
+    return rows("label", [1, 0, 1], ClassLabel(names=["chair", "garden_bench"]))
+
+
+def test_labelled__from_a_saved_dict(labelled, tmp_path):
+    DatasetDict({"test": labelled, "train": labelled.select([0])}).save_to_disk(
+        tmp_path / "furniture"
+    )
+    test = HubLabelled(tmp_path / "furniture", "test")
+    assert test.name == "furniture" and test.classes == ("chair", "garden_bench")
+    assert [test[i][1] for i in range(len(test))] == [1, 0, 1]
+    np.testing.assert_array_equal(test[2][0], picture(2))
+    assert len(HubLabelled(tmp_path / "furniture", "train")) == 1
+    with pytest.raises(ValueError, match=r"no split 'val', only \['test', 'train'\]"):
+        HubLabelled(tmp_path / "furniture", "val")
+
+
+def test_labelled__from_parquet_shards(labelled, tmp_path):
+    (tmp_path / "data").mkdir()
+    for i in range(2):
+        part = labelled.select([i])
+        part.to_parquet(tmp_path / "data" / f"test-{i:05d}-of-00002.parquet")
+    test = HubLabelled(tmp_path, "test")
+    assert [test[i][1] for i in range(len(test))] == [1, 0]
+    with pytest.raises(ValueError, match="no split 'val', only 'test'"):
+        HubLabelled(tmp_path, "val")
+
+
+def test_labelled__names_of_imagenet_are_those_of_prompts(tmp_path):
+    hub = ["tench, Tinca tinca", *(f"class, {i}" for i in range(1, 1000))]
+    rows("label", [999], ClassLabel(names=hub)).save_to_disk(tmp_path)
+    test = HubLabelled(tmp_path, "test")
+    assert test.classes == tuple(imagenet_names().values()) and test[0][1] == 999
+
+
+def test_labelled__faults(tmp_path):
+    rows("label", [-1, -1], Value("int64")).save_to_disk(tmp_path / "hidden")
+    with pytest.raises(ValueError, match="labels of -1"):
+        HubLabelled(tmp_path / "hidden", "test")
+    rows("answer", [1], Value("int64")).save_to_disk(tmp_path / "named")
+    with pytest.raises(ValueError, match=r"no label column among \['answer', 'image'\]"):
+        HubLabelled(tmp_path / "named", "test")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="ORG/NAME"):
+        HubLabelled(tmp_path / "empty", "test")
+    rows("label", [0], Value("int64")).save_to_disk(tmp_path / "broken")
+    broken = HubLabelled(tmp_path / "broken", "test")
+    assert broken.classes == ("class 0",)
+    broken._rows.bytes_of = lambda index, column: b"nothing"
+    with pytest.raises(ValueError, match="broken, row 0: unknown-format"):
+        broken[0]
+
+
+def test_captioned__lists_texts_and_a_split_column(tmp_path):
+    data = rows("caption", [["a", "b"], ["c"], ["d"]], Sequence(Value("string")))
+    data = data.add_column("split", ["train", "test", "test"])
+    DatasetDict({"test": data}).save_to_disk(tmp_path / "flickr")
+    train, test = (HubCaptioned(tmp_path / "flickr", split) for split in ("train", "test"))
+    assert train.captions == [["a", "b"]] and test.captions == [["c"], ["d"]]
+    np.testing.assert_array_equal(test.image(0), picture(1))
+    with pytest.raises(ValueError, match=r"no rows of split 'dev', only \['test', 'train'\]"):
+        HubCaptioned(tmp_path / "flickr", "dev")
+    rows("text", ["one"], Value("string")).save_to_disk(tmp_path / "single")
+    assert HubCaptioned(tmp_path / "single", "test").captions == [["one"]]
+
+
+def test_masks__voc_palettes_and_ade_from_one(tmp_path):
+    save_palette(tmp_path / "mask.png", VOC_MASK)
+    mask = {"bytes": (tmp_path / "mask.png").read_bytes(), "path": None}
+    rows("mask", [mask], Image()).save_to_disk(tmp_path / "voc")
+    voc = HubVoc(tmp_path / "voc", "test")
+    np.testing.assert_array_equal(voc[0].target, VOC_MASK)
+    assert len(voc.kind.classes) == 21
+    ids = np.array([[0, 1, 150]], np.uint8)
+    rows("annotation", [cell(ids)], Image()).save_to_disk(tmp_path / "ade")
+    ade = HubAde20k(tmp_path / "ade", "test")
+    assert ade[0].target.tolist() == [[255, 0, 149]] and len(ade.kind.classes) == 150
+    rows("mask", [cell(picture(0))], Image()).save_to_disk(tmp_path / "colours")
+    with pytest.raises(ValueError, match="colours, row 0: a mask of mode 'RGB'"):
+        HubVoc(tmp_path / "colours", "test")[0]
