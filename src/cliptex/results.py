@@ -49,21 +49,32 @@ class Result(BaseModel):
     def variant(self) -> str:
         """What tells apart tests by one probe and metric: `paper recipe, eigen, 512 px`.
 
-        From the protocol's `recipe` (of the probe's training), `name` (of the scoring rules) and
-        `resolution`; "" where it has none of them.
+        From the protocol's `recipe` (of the probe's training), `name` (of the scoring rules),
+        `templates` (of zero-shot prompts, by their name or number), `crop` (of what zero-shot
+        sees, where it is not the whole) and `resolution`; "" where it has none of them.
         """
-        recipe, name, side = (self.protocol.get(key) for key in ("recipe", "name", "resolution"))
-        parts = (recipe and f"{recipe} recipe", name, side and f"{side} px")
+        told = self.protocol
+        recipe, name, side = (told.get(key) for key in ("recipe", "name", "resolution"))
+        prompts, crop = told.get("templates"), told.get("crop")
+        if isinstance(prompts, list | tuple):
+            prompts = f"{len(prompts)} own"
+        parts = (
+            recipe and f"{recipe} recipe",
+            name,
+            prompts and f"{prompts} prompts",
+            f"{crop} crop" if isinstance(crop, str) and crop != "squash" else "",
+            side and f"{side} px",
+        )
         return ", ".join(str(part) for part in parts if part)
 
 
 def append_results(path: Path, rows: Iterable[Result]) -> None:
     """Append `rows` to the JSON-lines file at `path` with one write."""
-    text = "".join(row.model_dump_json() + "\n" for row in rows)
+    lines = "".join(row.model_dump_json() + "\n" for row in rows).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
+    with path.open("ab", buffering=0) as file:  # unbuffered: processes that append do not mix
+        if file.write(lines) < len(lines):
+            raise OSError(f"{path}: only a part of the rows was written; is the disk full?")
         os.fsync(file.fileno())
 
 

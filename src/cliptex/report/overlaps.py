@@ -24,8 +24,13 @@ class OverlapRow:
 def overlap_rows(rows: Sequence[Result]) -> list[OverlapRow]:
     """One per pair of sets; the last where a pair was compared again."""
     found = {
-        (row.dataset, row.model): OverlapRow(row.dataset, row.model, f"{row.value:.2g} %", row.n)
+        (row.dataset, row.model): OverlapRow(row.dataset, row.model, _text(row), row.n)
         for row in rows
         if row.metric == OVERLAP
     }
     return list(found.values())
+
+
+def _text(row: Result) -> str:
+    """`5 (12.50 %)`."""
+    return f"{round(row.n * row.value / 100)} ({row.value:.2f} %)"
