@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from cliptex.data.sampler import Around
 from cliptex.recipes import (
     AROUND_512,
-    TABLE_5,
     clip_ft_resnet50,
     clip_ft_vit_b16,
     clip_ft_vit_h16,
@@ -18,6 +18,7 @@ from cliptex.recipes import (
     playroom_pretrain,
 )
 from cliptex.training.config import TrainConfig, changed
+from cliptex.training.tables import TABLE_5
 
 DATA, LABELS = Path("web"), Path("labels")
 TASKS = {"segmentation": "mask-rcnn", "depth": "dpt", "normals": "nll-angmf"}
@@ -68,6 +69,14 @@ def test_table_7(key: str, value: object, encoder: str) -> None:
         ("dense.norm", "group"),
         ("ema", None),
         ("head_lr_multiplier", 1.0),
+        ("batch_per", "global"),
+        ("depth_norm", "median-mad"),
+        ("range_augment", None),
+        ("model.output_stride", None),
+        # not of the paper
+        ("confidence", ()),
+        ("uncertainty", False),
+        ("contrast", "softmax"),
     ],
 )
 def test_sections_3_and_4_and_what_the_paper_leaves_open(key: str, value: object) -> None:
@@ -81,10 +90,42 @@ def test_sections_3_and_4_and_what_the_paper_leaves_open(key: str, value: object
 def test_resolution_varies_around_512_in_steps_of_32() -> None:
     # Section 4.2: "variable resolution and a batch sampler, whose base [...] is 512 x 512".
     # 160 to 320 around 224 in five (corenet), times 512 / 224, to multiples of 32.
-    assert [side for side, _ in AROUND_512] == [512, 352, 448, 544, 640, 736]
+    sizes = AROUND_512.sizes()
+    assert [side for side, _ in sizes] == [512, 352, 448, 544, 640, 736]
     for pair in PAIRS.values():
-        assert all(config.resolution == AROUND_512 for config in pair)
-    assert all(h == w for h, w in AROUND_512)
+        assert all(config.resolution == sizes for config in pair)
+    assert all(h == w for h, w in sizes)
+
+
+def test_another_range_of_resolutions() -> None:
+    # The authors' library for ImageNet at 512: 256 to 512 in 25, which are nine multiples of 32.
+    around = Around(low=256, high=512, count=25)
+    for config in (
+        clip_ft_vit_b16(DATA, around=around),
+        cliptex_vit_h16(DATA, LABELS, H16, tasks=TASKS, around=around),
+        cliptex_resnet50(DATA, LABELS, tasks=TASKS, around=around),
+    ):
+        assert config.resolution[0] == (512, 512)
+        assert sorted(h for h, _ in config.resolution) == list(range(256, 513, 32))
+    with pytest.raises(ValueError, match="around: need 0 < low <= high"):
+        clip_ft_vit_b16(DATA, around=Around(low=600, high=500))
+
+
+def test_the_output_stride_of_a_resnet_belongs_to_the_model() -> None:
+    ft, cliptex = (
+        clip_ft_resnet50(DATA, output_stride=16),
+        cliptex_resnet50(DATA, LABELS, tasks=TASKS, output_stride=16),
+    )
+    assert ft.model == cliptex.model and ft.model.output_stride == 16
+    assert clip_ft_resnet50(DATA).model.output_stride is None
+    differing = {k for k, v in ft.model_dump().items() if v != cliptex.model_dump()[k]}
+    assert differing == {"labels", "tasks"}
+
+
+def test_a_further_task_weighs_one() -> None:
+    config = cliptex_vit_b16(DATA, LABELS, tasks={**TASKS, "edges": "sobel-edges"})
+    table_7 = {"depth": 1.0, "clip": 1.0, "segmentation": 0.1, "normals": 1.0}
+    assert config.loss_weights == {**table_7, "edges": 1.0}
 
 
 @pytest.mark.parametrize("encoder", PAIRS)

@@ -10,10 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cliptex.data.sampler import sizes_around
+from cliptex.data.sampler import Around
 from cliptex.models.cliptex import DenseConfig
-from cliptex.models.spec import OPEN_CLIP, TIMM, ClipConfig, ModelSpec
-from cliptex.training.config import TrainConfig, changed
+from cliptex.models.spec import OPEN_CLIP, TIMM, ClipConfig, ModelSpec, OutputStride
+from cliptex.training.config import LOSS_WEIGHTS, TrainConfig, changed
+from cliptex.training.tables import (
+    BATCH_SIZE,
+    HEADS,
+    LrRule,
+    Row,
+    learning_rates,
+    tasks_of,
+)
 
 # What the paper's CLIPs start from is the authors' own; "corenet:FILE" reads their ViTs. These are
 # open weights of the same towers, or None where there are none.
@@ -22,28 +30,12 @@ RESNET50 = "open_clip:RN50/openai"
 
 # The authors' CLIP was trained at 160 to 320 pixels in five sizes around a base of 224. The range
 # around 512 is not published; this is theirs in proportion (512 * 160 / 224 to 512 * 320 / 224).
-AROUND_512 = sizes_around(512, 366, 731, 5)
-
-BATCH_SIZE = 32  # Table 7
+AROUND_512 = Around(base=512, low=366, high=731, count=5)
 
 TASK_NAMES = ("segmentation", "depth", "normals")
 PLAYROOM_EXPERTS: Mapping[str, str] = {task: f"playroom-{task}" for task in TASK_NAMES}
 # Chosen on the validation split of `home`; docs/decisions.md tells against what.
 PLAYROOM_WEIGHTS = {"clip": 1.0, "segmentation": 10.0, "depth": 10.0, "normals": 10.0}
-
-Row = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8"]
-TABLE_5: Mapping[Row, tuple[str, ...]] = {
-    "R1": (),
-    "R2": ("segmentation",),
-    "R3": ("depth",),
-    "R4": ("normals",),
-    "R5": ("segmentation", "depth"),
-    "R6": ("segmentation", "normals"),
-    "R7": ("depth", "normals"),
-    "R8": ("segmentation", "depth", "normals"),
-}
-LrRule = Literal["none", "sqrt", "linear"]
-HEADS: Mapping[int, Literal["light", "heavy"]] = {1: "light", 3: "heavy"}  # Table 6: layers
 
 
 def clip_ft_vit_b16(
@@ -52,6 +44,7 @@ def clip_ft_vit_b16(
     start: str = VIT_B16,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
+    around: Around = AROUND_512,
     **changes: Any,
 ) -> TrainConfig:
     """The paper's CLIP-FT: Table 7 without tasks.
@@ -60,14 +53,15 @@ def clip_ft_vit_b16(
     batch_size: samples of all ranks together; Table 7's 32 may be meant per GPU.
     lr_rule: what a batch other than 32 does to the three learning rates of Table 7: nothing, or
         multiply them by sqrt(batch_size / 32) or by batch_size / 32.
+    around: the resolutions.
     """
-    rates = _rates(batch_size, lr_rule)
+    rates = learning_rates(batch_size, lr_rule)
     base = TrainConfig(
         model=_spec(start),
         data=data,
         epochs=30,
         batch_size=batch_size,
-        resolution=AROUND_512,
+        resolution=around.sizes(),
         **rates,
     )
     return changed(base, changes)
@@ -83,6 +77,7 @@ def cliptex_vit_b16(
     start: str = VIT_B16,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
+    around: Around = AROUND_512,
     **changes: Any,
 ) -> TrainConfig:
     """The paper's CLIPTeX: CLIP-FT's recipe and order of samples, with `tasks` (Table 7).
@@ -90,16 +85,16 @@ def cliptex_vit_b16(
     tasks: task -> folder of the expert's labels below `labels`.
     row: of Table 5: learn from this subset of `tasks` (R1 is CLIP-FT); by default from all.
     head_layers: of Table 6.
-    start, batch_size, lr_rule: as for `clip_ft_vit_b16`.
+    start, batch_size, lr_rule, around: as for `clip_ft_vit_b16`.
     """
-    chosen = dict(tasks) if row is None else _row(row, tasks)
+    chosen = dict(tasks) if row is None else tasks_of(row, tasks)
     experts: dict[str, Any] = {}
     if chosen:
         dense = DenseConfig(head=HEADS[head_layers])
         experts = {"labels": labels, "tasks": chosen, "dense": dense}
-    return clip_ft_vit_b16(
-        data, start=start, batch_size=batch_size, lr_rule=lr_rule, **{**experts, **changes}
-    )
+        experts["loss_weights"] = {**dict.fromkeys(chosen, 1.0), **LOSS_WEIGHTS}
+    options = {"batch_size": batch_size, "lr_rule": lr_rule, "around": around}
+    return clip_ft_vit_b16(data, start=start, **options, **{**experts, **changes})
 
 
 def clip_ft_resnet50(
@@ -108,10 +103,18 @@ def clip_ft_resnet50(
     start: str = RESNET50,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
+    around: Around = AROUND_512,
+    output_stride: OutputStride | None = None,
     **changes: Any,
 ) -> TrainConfig:
-    """CLIP-FT with ResNet-50: the paper gives all three image towers the same settings."""
-    return clip_ft_vit_b16(data, start=start, batch_size=batch_size, lr_rule=lr_rule, **changes)
+    """CLIP-FT with ResNet-50: the paper gives all three image towers the same settings.
+
+    output_stride: 16 or 8 dilates the last one or two stages; by default 32, as the weights were
+        trained.
+    """
+    options = {"batch_size": batch_size, "lr_rule": lr_rule, "around": around}
+    base = clip_ft_vit_b16(data, start=start, **options)
+    return changed(base, {"model": _strided(base.model, output_stride), **changes})
 
 
 def cliptex_resnet50(
@@ -124,11 +127,15 @@ def cliptex_resnet50(
     start: str = RESNET50,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
+    around: Around = AROUND_512,
+    output_stride: OutputStride | None = None,
     **changes: Any,
 ) -> TrainConfig:
-    """CLIPTeX with ResNet-50; the options are those of `cliptex_vit_b16`."""
-    options = {"row": row, "head_layers": head_layers, "lr_rule": lr_rule, **changes}
-    return cliptex_vit_b16(data, labels, tasks=tasks, start=start, batch_size=batch_size, **options)
+    """CLIPTeX with ResNet-50; `output_stride` as for `clip_ft_resnet50`, else `cliptex_vit_b16`."""
+    options = {"row": row, "head_layers": head_layers, "batch_size": batch_size}
+    options |= {"lr_rule": lr_rule, "around": around}
+    base = cliptex_vit_b16(data, labels, tasks=tasks, start=start, **options)
+    return changed(base, {"model": _strided(base.model, output_stride), **changes})
 
 
 def clip_ft_vit_h16(
@@ -137,6 +144,7 @@ def clip_ft_vit_h16(
     *,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
+    around: Around = AROUND_512,
     **changes: Any,
 ) -> TrainConfig:
     """CLIP-FT with ViT-H/16, of which only the authors have published weights.
@@ -148,6 +156,7 @@ def clip_ft_vit_h16(
         start=start,
         batch_size=batch_size,
         lr_rule=lr_rule,
+        around=around,
         **{"activation_checkpointing": True, **changes},  # as the authors' library for this tower
     )
 
@@ -162,10 +171,11 @@ def cliptex_vit_h16(
     head_layers: Literal[1, 3] = 1,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
+    around: Around = AROUND_512,
     **changes: Any,
 ) -> TrainConfig:
     """CLIPTeX with ViT-H/16; `start` as for `clip_ft_vit_h16`, options of `cliptex_vit_b16`."""
-    options = {"row": row, "head_layers": head_layers, "lr_rule": lr_rule}
+    options = {"row": row, "head_layers": head_layers, "lr_rule": lr_rule, "around": around}
     options |= {"activation_checkpointing": True, **changes}
     return cliptex_vit_b16(data, labels, tasks=tasks, start=start, batch_size=batch_size, **options)
 
@@ -281,15 +291,5 @@ def _spec(start: str) -> ModelSpec:
     return ModelSpec(name=start)
 
 
-def _row(row: Row, tasks: Mapping[str, str]) -> dict[str, str]:
-    if missing := [task for task in TABLE_5[row] if task not in tasks]:
-        raise ValueError(f"tasks: row {row} of Table 5 needs the labels of an expert for {missing}")
-    return {task: tasks[task] for task in TABLE_5[row]}
-
-
-def _rates(batch_size: int, rule: LrRule) -> dict[str, Any]:
-    """Table 7's learning rates for a batch of `batch_size`."""
-    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[rule]
-    factor = (batch_size / BATCH_SIZE) ** power
-    table = {"warmup_init_lr": 1e-6, "lr": 3e-5, "min_lr": 1e-6}
-    return {name: rate * factor for name, rate in table.items()}
+def _strided(spec: ModelSpec, output_stride: OutputStride | None) -> ModelSpec:
+    return spec.model_copy(update={"output_stride": output_stride})

@@ -17,8 +17,9 @@ KINDS: dict[str, Kind] = {
     "segmentation": ClassMap(("background", "ball", "chair")),
     "depth": ScalarField("1/m"),
     "normals": UnitVector(),
+    "edges": ScalarField("edge strength"),
 }
-CHANNELS = {"segmentation": 3, "depth": 1, "normals": 3}
+CHANNELS = {"segmentation": 3, "depth": 1, "normals": 3, "edges": 1}
 
 
 def targets(task: str, present: list[bool]) -> DenseTargets:
@@ -34,13 +35,15 @@ def targets(task: str, present: list[bool]) -> DenseTargets:
 
 
 def test_names_and_kinds() -> None:
-    assert list(TASKS) == ["segmentation", "depth", "normals"]
+    assert list(TASKS) == ["segmentation", "depth", "normals", "edges"]
     for name, task in TASKS.items():
         assert task.name == name and isinstance(KINDS[name], task.kind)
         assert task.channels(KINDS[name]) == CHANNELS[name]
 
 
-@pytest.mark.parametrize(("task", "expected"), [("segmentation", math.log(3)), ("depth", 1.0)])
+@pytest.mark.parametrize(
+    ("task", "expected"), [("segmentation", math.log(3)), ("depth", 1.0), ("edges", 1.0)]
+)
 def test_loss_golden(task: str, expected: float) -> None:
     prediction = torch.zeros(2, CHANNELS[task], 2, 2)
     assert TASKS[task].loss(prediction, targets(task, [True, True])).item() == pytest.approx(

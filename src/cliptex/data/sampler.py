@@ -179,6 +179,28 @@ class Sampler:
         return starts[order[ranks]] + places - (ends[ranks] - sizes[order[ranks]])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """A range of square resolutions, in multiples of 32 pixels.
+
+    base: side at which a batch size holds. low, high: smallest and largest side. count: how many
+    sides between these, both included.
+    """
+
+    base: int = 512
+    low: int = 366
+    high: int = 731
+    count: int = 5
+
+    def sizes(self) -> tuple[Size, ...]:
+        """(height, width) each, the base first; ValueError where the range is none."""
+        if not 0 < self.low <= self.high or self.count < 1 or self.base < 1:
+            raise ValueError(
+                f"around: need 0 < low <= high and a base and count of at least 1, not {self}"
+            )
+        return sizes_around(self.base, self.low, self.high, self.count)
+
+
 def sizes_around(
     base: int, low: int, high: int, count: int, *, divisor: int = 32
 ) -> tuple[Size, ...]:

@@ -174,6 +174,12 @@ def _nll_angmf(weights: Path | None, placement: Placement) -> Expert:
     return load_nll_angmf(_needed("nll-angmf", weights), placement=placement)
 
 
+def _sobel(weights: Path | None, placement: Placement) -> Expert:
+    from cliptex.experts.edges import SobelEdges
+
+    return SobelEdges()
+
+
 def _needed(name: str, weights: Path | None) -> Path:
     if weights is None:
         raise ValueError(f"the weights of {name} are not shipped: say where they lie (--weights)")
@@ -193,5 +199,6 @@ FILES: dict[str, Callable[[Path | None, Placement], Expert]] = {
     "maskrcnn-resnet50-fpn-v2": _maskrcnn,
     "catlip-maskrcnn": _catlip,
     "nll-angmf": _nll_angmf,
+    "sobel-edges": _sobel,
 }
 """Networks with one released weights file."""

@@ -25,6 +25,7 @@ OPERATIONAL = frozenset(
     }
 )
 
+LOSS_WEIGHTS = {"clip": 1.0, "segmentation": 0.1, "depth": 1.0, "normals": 1.0}  # Table 7
 LENGTHS = ("steps", "epochs", "samples")  # ways to say how long a run is
 
 
@@ -71,9 +72,7 @@ class TrainConfig(BaseModel):
     data: Path
     labels: Path | None = None
     tasks: dict[str, str] = Field(default_factory=dict)
-    loss_weights: dict[str, float] = Field(
-        default_factory=lambda: {"clip": 1.0, "segmentation": 0.1, "depth": 1.0, "normals": 1.0}
-    )
+    loss_weights: dict[str, float] = Field(default_factory=lambda: dict(LOSS_WEIGHTS))
     uncertainty: bool = False
     confidence: tuple[str, ...] = ()
     depth_norm: DepthNorm = "median-mad"
