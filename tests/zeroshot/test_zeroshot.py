@@ -14,7 +14,14 @@ from cliptex.zeroshot import (
     run_zeroshot,
 )
 from cliptex.zeroshot.encode import ZeroShotConfig
-from cliptex.zeroshot.prompts import fill
+from cliptex.zeroshot.prompts import (
+    fill,
+    names_for,
+    prompt_protocol,
+    read_names,
+    read_templates,
+    readable,
+)
 
 COLOURS = {"red": 0, "crimson": 0, "green": 1, "blue": 2}
 CLASSES = ("red", "green", "blue")
@@ -77,6 +84,43 @@ def test_prompts__known_lists():
         fill(("a photo",), "cat")
 
 
+def test_prompts__named_lists_and_files(tmp_path):
+    assert read_templates("openai80") is IMAGENET_TEMPLATES
+    assert read_templates("simple") is SHORT_TEMPLATES
+    path = tmp_path / "templates.txt"
+    path.write_text("a {}.\n\nmy {}\n")
+    assert read_templates(str(path)) == ("a {}.", "my {}")
+    path.write_text("no place\n")
+    with pytest.raises(ValueError, match="exactly one"):
+        read_templates(str(path))
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="empty"):
+        read_templates(str(path))
+    with pytest.raises(ValueError, match="'openai' ?: neither .*openai80"):
+        read_templates("openai")
+
+
+def test_prompts__names(tmp_path):
+    assert readable(("garden_bench", "tvmonitor")) == ["garden bench", "tv monitor"]
+    for bare in ("n01440764", "class 7"):
+        with pytest.raises(ValueError, match=f"1 of 2 classes .*'{bare}'.*--classes"):
+            readable(("cat", bare))
+    path = tmp_path / "names.txt"
+    path.write_text("red; crimson\ngreen\n")
+    names = read_names(path)
+    assert names == [("red", "crimson"), ("green",)]
+    assert names_for(("n01440764", "x"), names, "d") is names
+    with pytest.raises(ValueError, match="2 names for the 1 classes of d"):
+        names_for(("x",), names, "d")
+
+
+def test_prompts__protocol_tells_names_apart():
+    rows = [prompt_protocol(IMAGENET_TEMPLATES, names) for names in (["a", "b"], ["b", "a"])]
+    assert [row["templates"] for row in rows] == ["openai80", "openai80"]
+    assert rows[0]["class_names"] != rows[1]["class_names"]
+    assert prompt_protocol(("{}",), [("a",), "b"]) == {**rows[0], "templates": ["{}"]}
+
+
 def test_weights__average_over_templates_and_synonyms():
     clip = ColourClip().eval()
     weights = classifier_weights(
@@ -94,7 +138,8 @@ def test_zeroshot__colours_are_named():
     row = outcome.results[0]
     assert (row.task, row.metric, row.probe, row.value, row.n) == ("zeroshot", "top1", None, 100, 9)
     assert len(outcome.results) == 1  # top-5 of three classes would say nothing
-    assert row.protocol["templates"] == ["a {} thing"]
+    assert row.protocol["templates"] == ["a {} thing"] and row.protocol["crop"] == "squash"
+    assert row.protocol["classes"] == 3
 
 
 def test_zeroshot__wrong_names_give_wrong_classes():
@@ -106,6 +151,64 @@ def test_zeroshot__wrong_names_give_wrong_classes():
     assert outcome.per_image["top1"].tolist() == [0, 0, 100] * 3
     with pytest.raises(ValueError, match="2 names for the 3 classes"):
         run_zeroshot(ColourClip(), Pictures(), config(), model="m", classes=("a", "b"))
+
+
+class Strided(ColourClip):
+    """As a real CLIP: refuses pictures that its stride does not divide, and keeps what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Identity()
+        self.image.stride = 14
+        self.seen: list[Tensor] = []
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        assert images.shape[-1] % 14 == 0 and images.shape[-2] % 14 == 0
+        self.seen.append(images)
+        return super().encode_image(images)
+
+
+def test_zeroshot__nearest_multiple_of_the_stride():
+    for asked, seen in ((224, 224), (230, 224), (232, 238), (5, 14)):
+        clip = Strided()
+        outcome = run_zeroshot(clip, Pictures(2), config(resolution=asked), model="m")
+        assert outcome.results[0].protocol["resolution"] == seen
+        assert clip.seen[0].shape[-1] == seen
+
+
+@dataclass
+class Banner(Pictures):
+    """Green, with a red square in the middle: 40 x 120 pixels, or upright."""
+
+    upright: bool = False
+
+    def image(self, index: int) -> np.ndarray:
+        picture = np.zeros((40, 120, 3), np.uint8)
+        picture[..., 1] = 255
+        picture[:, 40:80] = (255, 0, 0)
+        return np.ascontiguousarray(picture.transpose(1, 0, 2)) if self.upright else picture
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_zeroshot__center_sees_the_central_square(upright):
+    squashed, centred = Strided(), Strided()
+    banner = Banner(1, upright=upright)
+    for clip, crop in ((squashed, "squash"), (centred, "center")):
+        outcome = run_zeroshot(clip, banner, config(resolution=14, crop=crop), model="m")
+        assert outcome.results[0].protocol["crop"] == crop
+    means = [clip.seen[0].mean((0, 2, 3)) for clip in (squashed, centred)]
+    torch.testing.assert_close(means[0], torch.tensor([1 / 3, 2 / 3, 0]), atol=0.02, rtol=0)
+    torch.testing.assert_close(means[1], torch.tensor([1.0, 0, 0]), atol=0.02, rtol=0)
+
+
+def test_zeroshot__bare_synsets_are_refused():
+    pictures = Pictures(classes=("n01440764", "green", "blue"))
+    with pytest.raises(ValueError, match="n01440764"):
+        run_zeroshot(ColourClip(), pictures, config(), model="m")
+    asked = ("red", "green", "blue")
+    plain = config(templates=("{}",))
+    outcome = run_zeroshot(ColourClip(), pictures, plain, model="m", classes=asked)
+    assert outcome.value("top1") == 100
 
 
 def test_retrieval__many_captions(tmp_path):

@@ -1,9 +1,10 @@
-"""What a CLIP does without training on the task: classification by prompts, and retrieval."""
+"""What a CLIP does without training: classification and segmentation by prompts, retrieval."""
 
 from cliptex.zeroshot.classify import classifier_weights, run_zeroshot
 from cliptex.zeroshot.encode import ZeroShotOutcome
 from cliptex.zeroshot.prompts import IMAGENET_TEMPLATES, PLAYROOM_TEMPLATES, SHORT_TEMPLATES
 from cliptex.zeroshot.retrieve import run_retrieval
+from cliptex.zeroshot.segment import run_zeroshot_segmentation
 
 __all__ = [
     "IMAGENET_TEMPLATES",
@@ -13,4 +14,5 @@ __all__ = [
     "classifier_weights",
     "run_retrieval",
     "run_zeroshot",
+    "run_zeroshot_segmentation",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,12 +17,10 @@ from cliptex.zeroshot.encode import (
     image_embeddings,
     text_embeddings,
 )
-from cliptex.zeroshot.prompts import fill
+from cliptex.zeroshot.prompts import Names, fill, names_for, prompt_protocol
 
 
-def classifier_weights(
-    clip: TwoTowers, classes: Sequence[str | Sequence[str]], config: ZeroShotConfig
-) -> Tensor:
+def classifier_weights(clip: TwoTowers, classes: Names, config: ZeroShotConfig) -> Tensor:
     """One L2-normalised embedding per class, (K, D) float32.
 
     A class is a name or several synonyms; the embeddings of all its names in all templates are
@@ -46,17 +42,15 @@ def run_zeroshot(
     *,
     model: str,
     checkpoint: str = "",
-    classes: Sequence[str | Sequence[str]] | None = None,
+    classes: Names | None = None,
     leak: bool = False,
 ) -> ZeroShotOutcome:
     """Top-1 (and top-5 where there are more than five classes) of `test`.
 
     `classes` gives names or synonyms to prompt with, one entry per class of `test`; its own names
-    by default, with underscores read as spaces.
+    by default. ValueError where these name nothing (synset numbers).
     """
-    asked = classes or [name.replace("_", " ") for name in test.classes]
-    if len(asked) != len(test.classes):
-        raise ValueError(f"{len(asked)} names for the {len(test.classes)} classes of {test.name}")
+    asked = names_for(test.classes, classes, test.name)
     clip = evaluating(clip)
     weights = classifier_weights(clip, asked, config)
     labels: list[int] = []
@@ -72,12 +66,7 @@ def run_zeroshot(
     truth = torch.tensor(labels).numpy()
     names = {"top1": 1} | ({"top5": 5} if len(asked) > 5 else {})
     hits = {name: 100.0 * topk_hits(scores, truth, k) for name, k in names.items()}
-    protocol: dict[str, object] = {
-        "resolution": config.resolution,
-        "templates": list(config.templates),
-        "classes": len(asked),
-        "precision": config.precision,
-    }
+    protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
     rows = [
         Result(
             model=model,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from cliptex.console import track
 from cliptex.data.transforms import View, view_image
 from cliptex.labels.kinds import Box
+from cliptex.models.encoder import nearest_side
 from cliptex.per_image import save_per_image
 from cliptex.results import Result
 
@@ -35,8 +36,10 @@ class TwoTowers(Protocol):
 class ZeroShotConfig(BaseModel):
     """How pictures and texts are encoded.
 
-    resolution: side in pixels of the square to which every whole picture is resized (squashed),
-        as in the probes.
+    resolution: side in pixels of the square that the encoder sees; where its stride does not
+        divide it, the nearest multiple.
+    crop: squash brings the whole picture to that square, as in the probes; center takes the
+        central square of the short side, as CLIP's own evaluation and the authors' library do.
     templates: prompts whose embeddings are averaged per class; `{}` stands for the name.
     seed: written into the rows; nothing here is random.
     """
@@ -44,10 +47,19 @@ class ZeroShotConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     resolution: int = Field(default=224, gt=0)
+    crop: Literal["squash", "center"] = "squash"
     templates: tuple[str, ...] = ("a photo of a {}.",)
     batch_size: int = Field(default=64, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
+
+    def protocol(self, clip: TwoTowers) -> dict[str, object]:
+        """What rows say of how pictures were seen."""
+        return {
+            "resolution": seen_side(clip, self.resolution),
+            "crop": self.crop,
+            "precision": self.precision,
+        }
 
 
 @dataclass(frozen=True)
@@ -75,27 +87,51 @@ def image_embeddings(
     *,
     label: str,
 ) -> Tensor:
-    """L2-normalised embeddings (count, D) float32 of pictures `read(0)`, `read(1)`, ..."""
-    side = config.resolution
+    """L2-normalised embeddings (count, D) float32 of pictures `read(0)`, ..., on the CPU."""
+    side, device = seen_side(clip, config.resolution), device_of(clip)
     parts = []
     for start in track(range(0, count, config.batch_size), label=label):
         indices = range(start, min(start + config.batch_size, count))
-        batch = np.stack([view_image(read(i), WHOLE, (side, side)) for i in indices])
-        images = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255  # (B, 3, r, r)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-            parts.append(clip.encode_image(images))
-    return F.normalize(torch.cat(parts).float(), dim=-1)
+        batch = np.stack([_seen(read(i), config, side) for i in indices])
+        images = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            parts.append(clip.encode_image(images).float().cpu())  # of (B, 3, r, r)
+    return F.normalize(torch.cat(parts), dim=-1)
 
 
 @torch.no_grad()
 def text_embeddings(clip: TwoTowers, texts: Sequence[str], config: ZeroShotConfig) -> Tensor:
-    """L2-normalised embeddings (len(texts), D) float32."""
-    parts = []
+    """L2-normalised embeddings (len(texts), D) float32, on the CPU."""
+    parts, device = [], device_of(clip)
     for start in range(0, len(texts), config.batch_size):
-        tokens = clip.tokenize(list(texts[start : start + config.batch_size]))
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-            parts.append(clip.encode_text(tokens))
-    return F.normalize(torch.cat(parts).float(), dim=-1)
+        tokens = clip.tokenize(list(texts[start : start + config.batch_size])).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            parts.append(clip.encode_text(tokens).float().cpu())
+    return F.normalize(torch.cat(parts), dim=-1)
+
+
+def device_of(clip: TwoTowers) -> torch.device:
+    """Where the parameters of `clip` are; the CPU where it has none."""
+    first = next(clip.parameters(), None) if isinstance(clip, torch.nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
+
+
+def seen_side(clip: TwoTowers, resolution: int) -> int:
+    """The side of the square that the image tower of `clip` sees when asked for `resolution`."""
+    stride = getattr(getattr(clip, "image", None), "stride", 1)
+    return nearest_side(resolution, stride)
+
+
+def _seen(image: np.ndarray, config: ZeroShotConfig, side: int) -> np.ndarray:
+    view = WHOLE if config.crop == "squash" else _central(*image.shape[:2])
+    return view_image(image, view, (side, side))
+
+
+def _central(height: int, width: int) -> View:
+    """The central square of the short side."""
+    short = min(height, width)
+    down, across = (1 - short / height) / 2, (1 - short / width) / 2
+    return View(Box(left=across, top=down, right=1 - across, bottom=1 - down), False)
 
 
 def evaluating(clip: TwoTowers) -> TwoTowers:

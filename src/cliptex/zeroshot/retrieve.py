@@ -41,12 +41,7 @@ def run_retrieval(
     by_text, by_image = retrieval_ranks(images.numpy(), texts.numpy(), owners)
     hits = {f"image_r{k}": 100.0 * (by_text < k) for k in KS}
     hits |= {f"text_r{k}": 100.0 * (by_image < k) for k in KS}
-    protocol: dict[str, object] = {
-        "resolution": config.resolution,
-        "captions": len(texts),
-        "precision": config.precision,
-        "ties": "count against",
-    }
+    protocol = config.protocol(clip) | {"captions": len(texts), "ties": "count against"}
     rows = [
         Result(
             model=model,

@@ -1,0 +1,145 @@
+"""Semantic segmentation from text alone: every cell of the map is compared with class prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cliptex.console import track
+from cliptex.data.transforms import view_image
+from cliptex.datasets.protocol import DenseDataset
+from cliptex.labels.kinds import ClassMap
+from cliptex.metrics import ConfusionMatrix, counts_of
+from cliptex.models.dual import Clip
+from cliptex.results import Result
+from cliptex.zeroshot.classify import classifier_weights
+from cliptex.zeroshot.encode import (
+    WHOLE,
+    ZeroShotConfig,
+    ZeroShotOutcome,
+    device_of,
+    seen_side,
+)
+from cliptex.zeroshot.patches import patch_embeddings, way_of
+from cliptex.zeroshot.prompts import Names, names_for, prompt_protocol
+
+TASK = "zeroshot-segmentation"
+BACKGROUND = "background"
+
+
+def run_zeroshot_segmentation(
+    clip: Clip,
+    test: DenseDataset,
+    config: ZeroShotConfig,
+    *,
+    model: str,
+    checkpoint: str = "",
+    classes: Names | None = None,
+    leak: bool = False,
+) -> ZeroShotOutcome:
+    """mIoU of `test`, and that of its foreground where the first class is the background.
+
+    Each cell gets the class whose averaged prompt embedding has the largest cosine, upsampled
+    (bilinear, before the argmax) to the ground truth's size. A background is prompted by its
+    name like any class. Per-image values are intersections and unions (N, C, 2), as of the
+    probes. ValueError for a set without classes, for `crop="center"`, and for towers that give
+    single cells no embedding.
+    """
+    kind = test.kind
+    if not isinstance(kind, ClassMap):
+        raise ValueError(f"{test.name} has no classes to segment")
+    if config.crop != "squash":
+        raise ValueError("crop=center would leave parts of the ground truth unseen: use squash")
+    asked = names_for(kind.classes, classes, test.name)
+    clip = clip.eval()
+    weights = classifier_weights(clip, asked, config)
+    label = f"{model}: segmentation by text on {test.name}"
+    confusion, areas = _compare(clip, test, kind, weights, config, label)
+    protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
+    protocol |= {"cells": way_of(clip.image)} | _scoring(kind, confusion)
+    values, pairs = {"miou": confusion.miou()}, {"miou": _pairs(areas)}
+    if kind.classes[0] == BACKGROUND and len(kind.classes) > 1:
+        values["miou_foreground"] = confusion.miou(range(1, len(kind.classes)))
+        pairs["miou_foreground"] = pairs["miou"][:, 1:]
+    rows = [
+        Result(
+            model=model,
+            checkpoint=checkpoint,
+            task=TASK,
+            dataset=test.name,
+            metric=name,
+            value=value,
+            better="higher",
+            n=len(test),
+            seed=config.seed,
+            protocol=protocol,
+            leak=leak,
+        )
+        for name, value in values.items()
+    ]
+    return ZeroShotOutcome(rows, pairs)
+
+
+def segment(
+    clip: Clip,
+    image: np.ndarray,
+    weights: Tensor,
+    config: ZeroShotConfig,
+    *,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Class ids (H, W) of a picture (H, W, 3) uint8 by embeddings `weights` (K, D) of K classes.
+
+    size: of the result, by default the picture's.
+    """
+    side = seen_side(clip, config.resolution)
+    seen = torch.from_numpy(view_image(image, WHOLE, (side, side)).copy())
+    device = device_of(clip)
+    batch = seen.to(device).permute(2, 0, 1)[None].float() / 255  # (1, 3, r, r)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        cells = patch_embeddings(clip.image, batch)[0]  # (D, h, w)
+    cosines = torch.einsum("kd,dhw->khw", weights.to(device), cells.float())[None]
+    scores = F.interpolate(cosines, size or image.shape[:2], mode="bilinear", align_corners=False)
+    return scores[0].max(0).indices.cpu().numpy()
+
+
+def _compare(
+    clip: Clip,
+    test: DenseDataset,
+    kind: ClassMap,
+    weights: Tensor,
+    config: ZeroShotConfig,
+    label: str,
+) -> tuple[ConfusionMatrix, np.ndarray]:
+    """All pixels' confusions, and per image and class intersection, predicted and true area."""
+    confusion = ConfusionMatrix(len(kind.classes), kind.ignore)
+    areas = []
+    for index in track(range(len(test)), label=label):
+        item = test[index]
+        ids = segment(clip, item.image, weights, config, size=item.target.shape[:2])
+        areas.append(np.stack(counts_of(confusion.update(ids, item.target)), axis=-1))
+    return confusion, np.stack(areas)
+
+
+def _scoring(kind: ClassMap, confusion: ConfusionMatrix) -> dict[str, object]:
+    """What rows say of the scoring, in the words of the probes' rows."""
+    truth, iou = confusion.counts.sum(1), confusion.iou().tolist()
+    return {
+        "background": "prompted by its name" if kind.classes[0] == BACKGROUND else "none",
+        "ignore_index": kind.ignore,
+        "miou": "global confusion matrix; classes absent from the ground truth left out",
+        "absent_classes": [n for n, c in zip(kind.classes, truth, strict=True) if c == 0],
+        "class_iou": {  # NaN: absent
+            name: round(value, 2) if value == value else None
+            for name, value in zip(kind.classes, iou, strict=True)
+        },
+    }
+
+
+def _pairs(areas: np.ndarray) -> np.ndarray:
+    """Intersection and union per image and class, (N, C, 2) int32, of areas (N, C, 3)."""
+    intersection, predicted, truth = np.moveaxis(areas, -1, 0)
+    union = (predicted + truth - intersection) * (truth.sum(0) > 0)
+    return np.stack([intersection, union], axis=-1).astype(np.int32)
