@@ -10,6 +10,7 @@ pages in the system's cache where they fit. Per sample, at both sizes:
 join: number -> (shard, key) -> the label's stored bytes, ledgers and files opened on the way, in
     the training's order (its sampler's windows), in the files' order, and drawn at random from all
     samples after every ledger was read. "decoded" adds the label's pixels, as training reads it.
+    At random over many shards all files stay open where `ulimit -n` is 8 times their number.
 verify: `verify_labels` without decoding: hashes, sizes, keys, places.
 
 The last lines are `NAME: MEASURED (goal GOAL) ok|short`; with `--check` one that is short makes

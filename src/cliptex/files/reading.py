@@ -118,7 +118,7 @@ def open_random(path: AnyPath) -> RandomFile:
 
 
 class OpenFiles:
-    """The `limit` files read most recently, open in each process where they are read.
+    """At most `limit` files, open in each process where they are read; of more, those read last.
 
     Pickling drops what is open.
     """
@@ -132,9 +132,11 @@ class OpenFiles:
 
         The caller holds it, so that it outlives its place among the open ones.
         """
-        file = self._files.pop(name, None)
-        if file is None:
-            file = opener()
+        file = self._files.get(name)
+        if file is not None and len(self._files) < self._limit:
+            return file  # nothing has to make room, so nobody asks which was read last
+        self._files.pop(name, None)
+        file = file or opener()
         self._files[name] = file
         # No lock (one held during a fork would stop the child): threads may open a file twice or
         # empty the table under each other, both harmless.

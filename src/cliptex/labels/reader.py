@@ -106,11 +106,11 @@ class LabelReader:
 
     def ledger(self, shard: str) -> Ledger | None:
         """The shard's ledger, or None where it is not labelled."""
-        if shard not in self._committed:
-            return None
-        if shard not in self._ledgers:
-            self._ledgers[shard] = read_ledger(ledger_path(label_tar(self.folder, shard)))
-        return self._ledgers[shard]
+        ledger = self._ledgers.get(shard)
+        if ledger is None and shard in self._committed:
+            ledger = read_ledger(ledger_path(label_tar(self.folder, shard)))
+            self._ledgers[shard] = ledger
+        return ledger
 
     def coverage(self, shards: ImageTextShards) -> float:
         """Share of the images of `shards` that have a label, in [0, 1]."""
