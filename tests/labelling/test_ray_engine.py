@@ -322,6 +322,28 @@ def test_a_machine_that_sees_no_images_or_no_store(
     assert caught.value.__notes__ == [f"on the machine {platform.node()}"]
 
 
+def test_an_actor_lists_the_stores_once(
+    shards: ImageTextShards, marks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many shards it labels: else a run would cost the square of their number."""
+    monkeypatch.chdir(tmp_path)
+    listed: list[Path] = []
+    real = Path.rglob
+
+    def rglob(self: Path, pattern: str):
+        listed.append(self)
+        return real(self, pattern)
+
+    actor = labeller(shards, marks, tmp_path / "out")
+    monkeypatch.setattr(Path, "rglob", rglob)
+    actor.prepare([])
+    at_first = len(listed)
+    assert at_first > 0
+    for shard in shards.shards:
+        assert actor.label(shard).reports[0].shards_done == 1
+    assert len(listed) == at_first
+
+
 def test_a_full_disk_is_raised_and_other_errors_are_the_shards(
     shards: ImageTextShards, marks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def label_shards(
     only: Sequence[str] | None = None,
     rank: int = 0,
     world_size: int = 1,
+    sweep: bool = True,
 ) -> LabelRunReport: ...
 
 
@@ -104,6 +105,7 @@ def label_shards(
     only: Sequence[str] | None = None,
     rank: int = 0,
     world_size: int = 1,
+    sweep: bool = True,
 ) -> tuple[LabelRunReport, ...]: ...
 
 
@@ -118,6 +120,7 @@ def label_shards(
     only: Sequence[str] | None = None,
     rank: int = 0,
     world_size: int = 1,
+    sweep: bool = True,
 ) -> LabelRunReport | tuple[LabelRunReport, ...]:
     """Label every shard that has no ledger yet, into `out/EXPERT`.
 
@@ -128,7 +131,8 @@ def label_shards(
     Images that cannot be decoded, or on which the expert fails alone, get a ledger line. Where
     memory does not suffice, batches are halved for the rest of the run. Confidence is stored where
     the expert's spec says what it means. SIGTERM and Ctrl-C leave whole shards only. A shard that
-    another run on the same file system is labelling is left to that run, and waited for.
+    another run on the same file system is labelling is left to that run, and waited for. What runs
+    that died left behind is removed, which lists the whole stores; `sweep=False` leaves that out.
 
     `retry_failed` labels shards with failures of the expert anew, and nothing else: whole, because
     an image is predicted with its batch, and only so is the result that of an undisturbed run.
@@ -146,14 +150,16 @@ def label_shards(
     start = time.monotonic()
     with _terminate_as_exception():
         folders = [_claim(out, expert.spec, shards, max_side) for expert in every]
+        if sweep:
+            _sweep(folders)
         jobs = [
             _job(expert, folder, mine, retry_failed)
             for expert, folder in zip(every, folders, strict=True)
         ]
         with Pipeline(shards, mine, jobs, batch_size=batch_size) as pipeline:
             counts = _tracked(pipeline, shards, mine, jobs)
-        for folder in folders:
-            remove_abandoned(folder)  # of runs beside this one that were killed meanwhile
+        if sweep:
+            _sweep(folders)  # of runs beside this one that were killed meanwhile
     took = time.monotonic() - start
     reports = tuple(
         LabelRunReport.of(job, count, done, len(mine), took)
@@ -194,9 +200,13 @@ def _claim(out: AnyPath, spec: ExpertSpec, data: ImageTextShards, max_side: int)
     return claim_store(out, manifest)
 
 
+def _sweep(folders: Sequence[AnyPath]) -> None:
+    for folder in folders:
+        remove_abandoned(folder)
+
+
 def _job(expert: Expert, folder: AnyPath, shards: Sequence[str], redo: bool) -> Job:
     """What an expert has to do in its store."""
-    remove_abandoned(folder)
     due = frozenset(shard for shard in shards if is_due(folder, shard, redo))
     return Job(expert, folder, due, redo=redo)
 

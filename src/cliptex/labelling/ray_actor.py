@@ -72,7 +72,7 @@ class ShardLabeller:
             self._see(stores)
             if not self._experts:
                 self._experts = tuple(self._work.make_experts())
-            reports = self._label([])
+            reports = self._label([], sweep=True)  # once for all shards of this actor
         except Exception as error:
             error.add_note(f"on the machine {platform.node()}")
             raise
@@ -85,7 +85,7 @@ class ShardLabeller:
     def label(self, shard: str) -> ShardResult:
         """Label one shard with every expert that lacks it; raises OSError on a full disk only."""
         try:
-            return ShardResult(shard=shard, reports=self._label([shard]))
+            return ShardResult(shard=shard, reports=self._label([shard], sweep=False))
         except Exception as error:  # of this shard: the others go on, and the run says so at last
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -104,5 +104,6 @@ class ShardLabeller:
             if not exists(store / FILE_NAME):
                 raise FileNotFoundError(f"{store / FILE_NAME} cannot be seen; {SHARED}")
 
-    def _label(self, only: Sequence[str]) -> tuple[LabelRunReport, ...]:
-        return self._work.label(self._work.shards, self._experts, self._work.out, only=only)
+    def _label(self, only: Sequence[str], *, sweep: bool) -> tuple[LabelRunReport, ...]:
+        work = self._work
+        return work.label(work.shards, self._experts, work.out, only=only, sweep=sweep)
