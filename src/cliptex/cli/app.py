@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 
 from tyro.extras import SubcommandApp
 
-from cliptex.cli import data, datasets, evaluate, experts, export, label, label_tools, runs, train
+from cliptex.cli import (
+    blend,
+    data,
+    datasets,
+    evaluate,
+    experts,
+    export,
+    label,
+    label_tools,
+    runs,
+    train,
+)
 
 Commands = dict[str, "Callable[..., None] | Commands"]
 
@@ -34,6 +45,7 @@ COMMANDS: Commands = {
     "zeroshot": evaluate.zeroshot,
     "report": runs.report,
     "export": export.export,
+    "blend": blend.blend,
     "playroom": {"export": data.export, "zoo": runs.zoo, "reproduce": runs.reproduce},
     "demo": runs.demo,
     "photos": runs.photos,

@@ -49,7 +49,7 @@ def gain_chart(comparisons: Sequence[Comparison]) -> str:
     over seeds; grey bars have an interval that holds zero.
     """
     shown = [c for c in comparisons if math.isfinite(c.relative.mean)]
-    with matplotlib.rc_context(_style("gain")):
+    with matplotlib.rc_context(figure_style("gain")):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * max(len(shown), 1)))
         axes = figure.subplots()
         rows = np.arange(len(shown))[::-1]
@@ -66,7 +66,7 @@ def gain_chart(comparisons: Sequence[Comparison]) -> str:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("relative improvement, %  (right is better)")
         axes.set_xlim(*_limits(shown, reach))
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def loss_curves(logs: Mapping[str, Path]) -> str:
@@ -82,7 +82,7 @@ def loss_curves(logs: Mapping[str, Path]) -> str:
     colours = {label: LINES[i % len(LINES)] for i, label in enumerate(labels)}
     columns = min(3, len(terms))
     height = math.ceil(len(terms) / columns)
-    with matplotlib.rc_context(_style("losses")):
+    with matplotlib.rc_context(figure_style("losses")):
         figure = Figure(figsize=(WIDTH / 3 * columns, 2.4 * height + 0.5))
         panels = figure.subplots(height, columns, squeeze=False).ravel()
         for panel, term in zip(panels, terms, strict=False):
@@ -95,7 +95,7 @@ def loss_curves(logs: Mapping[str, Path]) -> str:
             panel.set_visible(False)
         lines = {name: line for p in panels for line, name in zip(*_legend(p), strict=True)}
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def class_gap_chart(gaps: Sequence[ClassGap], number: int = 0) -> str:
@@ -103,7 +103,7 @@ def class_gap_chart(gaps: Sequence[ClassGap], number: int = 0) -> str:
 
     number: of this chart on the page.
     """
-    with matplotlib.rc_context(_style(f"classes {number}")):
+    with matplotlib.rc_context(figure_style(f"classes {number}")):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.27 * len(gaps)))
         axes = figure.subplots()
         rows = np.arange(len(gaps))[::-1]
@@ -114,7 +114,7 @@ def class_gap_chart(gaps: Sequence[ClassGap], number: int = 0) -> str:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("IoU gained, points")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
@@ -135,7 +135,7 @@ def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     return {name: ([s for s, _ in p], [v for _, v in p]) for name, p in ordered.items()}
 
 
-def _style(salt: str) -> dict:
+def figure_style(salt: str) -> dict:
     """STYLE with element ids of its own, so that several figures can stand in one page."""
     return {**STYLE, "svg.hashsalt": salt}
 
@@ -199,7 +199,7 @@ def _legend(panel: Axes) -> tuple[list, list]:
     return panel.get_legend_handles_labels()
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element that scales with the page."""
     figure.set_layout_engine("constrained")
     buffer = io.StringIO()

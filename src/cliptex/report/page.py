@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cliptex.files import write_atomic
+from cliptex.report.blends import blend_chart
 from cliptex.report.bootstrap import ImageComparison, compare_images
 from cliptex.report.class_gaps import CLASS_IOU, CLASS_SUPPORT, class_gaps
 from cliptex.report.compare import compare_all
@@ -79,6 +80,7 @@ def _measured(
         "tables": task_tables(rows, models, ours=ours, baseline=baseline),
         "image_differences": _image_differences(compare_images(rows, per_image, ours, baseline)),
         "shares": [(labels[row.measure], row) for row in shares],
+        "blends": Markup(blend_chart(rows)),
         "experts": expert_rows(rows),
         "class_gaps": [
             (test, Markup(class_gap_chart(test.gaps, number)))
