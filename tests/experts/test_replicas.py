@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
+from cliptex.experts import load as load_module
 from cliptex.experts.load import load_on_devices
 from cliptex.experts.protocol import ExpertSpec, Placement, Prediction, concurrency_of
 from cliptex.experts.replicas import ReplicatedExpert
@@ -72,3 +74,40 @@ def test_load_on_devices() -> None:
         load_on_devices("playroom:depth", devices=("cpu", "cpu"))
     with pytest.raises(ValueError, match="no device cuda:7"):
         load_on_devices("playroom:depth", devices=("cuda:7",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "process", "present", "expected"),
+    [
+        ("auto", None, 4, ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]),
+        ("auto", "2", 4, ["cuda:2"]),
+        ("cuda", "2", 4, ["cuda:2"]),
+        ("cuda", None, 4, ["cuda"]),
+        ("cuda", "2", 1, ["cuda:0"]),  # each process sees its own device alone
+        ("cuda:1", "2", 4, ["cuda:1"]),
+        ("auto", "2", 0, ["cpu"]),
+    ],
+)
+def test_load_on_devices__under_torchrun(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    process: str | None,
+    present: int,
+    expected: list[str],
+) -> None:
+    """It starts a process for each device of a machine, and says which in LOCAL_RANK."""
+    placed: list[str] = []
+
+    def load(name, weights, placement, *rest):
+        placed.append(placement.device)
+        return object()
+
+    if process is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", process)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
+    monkeypatch.setattr(load_module, "load_expert", load)
+    monkeypatch.setattr(load_module, "ReplicatedExpert", list)
+    load_on_devices("playroom:depth", devices=(asked,))
+    assert placed == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -71,14 +72,26 @@ def load_on_devices(
 ) -> Expert:
     """The expert called `name` on each of `devices`, such as ("cuda:0", "cuda:1"), as one expert.
 
-    ("auto",) means all CUDA devices that the expert can use, or else the CPU. Raises ValueError
-    where a device is named twice or is not there, and what `load_expert` raises.
+    ("auto",) means all CUDA devices that the expert can use, or else the CPU; under torchrun, which
+    starts a process for each, it and ("cuda",) mean the one that is this process's.
+    Raises ValueError where a device is named twice or is not there, and what `load_expert` raises.
     """
     if not devices or len(set(devices)) != len(devices):
         raise ValueError(f"name one or more devices, each once: got {', '.join(devices) or 'none'}")
-    chosen = _cuda_devices(_is_card(str(name))) if tuple(devices) == ("auto",) else devices
+    chosen = _meant(tuple(devices), is_card=_is_card(str(name)))
     loaded = [load_expert(name, weights, Placement(device, precision)) for device in chosen]
     return loaded[0] if len(loaded) == 1 else ReplicatedExpert(loaded)
+
+
+def _meant(devices: tuple[str, ...], *, is_card: bool) -> tuple[str, ...]:
+    """The devices that "auto", and under torchrun "cuda", stand for."""
+    process = os.environ.get("LOCAL_RANK", "")
+    if devices != ("auto",) and not (devices == ("cuda",) and process.isdigit()):
+        return devices
+    found = _cuda_devices(is_card)
+    if process.isdigit() and found != ("cpu",):
+        return (found[int(process) % len(found)],)
+    return found if devices == ("auto",) else devices
 
 
 def _cuda_devices(is_card: bool) -> tuple[str, ...]:
