@@ -194,13 +194,13 @@ def test_run__scores_by_hand(colours):
     outcome = run_zeroshot_segmentation(colours, Scenes(truth), CONFIG, model="m", classes=NAMES)
     # red is right on 48 of 48 + 48 pixels, green everywhere, blue never found
     assert outcome.value("miou") == pytest.approx((50 + 100 + 0) / 3)
-    assert outcome.value("miou_foreground") == pytest.approx(50)
+    assert outcome.value("miou_things") == pytest.approx(50)
     row = outcome.results[0]
     assert (row.task, row.n, row.better) == ("zeroshot-segmentation", 3, "higher")
     assert row.protocol["class_iou"] == {"background": 50, "green": 100, "blue": 0}
-    assert row.protocol["absent_classes"] == [] and row.protocol["resolution"] == 8
+    assert row.protocol["absent_classes"] == [] and row.protocol["encoder_resolution"] == 8
     pairs = outcome.per_image["miou"]
-    assert pairs.shape == (3, 3, 2) and outcome.per_image["miou_foreground"].shape == (3, 2, 2)
+    assert pairs.shape == (3, 3, 2) and outcome.per_image["miou_things"].shape == (3, 2, 2)
     assert pairs[:, 0].tolist() == [[48, 48], [0, 48], [0, 0]]
     assert pairs[:, :, 0].sum(0).tolist() == [48, 96, 0]
     assert pairs[:, :, 1].sum(0).tolist() == [96, 96, 48]
@@ -210,7 +210,7 @@ def test_run__resolution_need_not_fit_the_stride(colours):
     config = CONFIG.model_copy(update={"resolution": 9})
     scenes = Scenes([halves(0, 1)])
     outcome = run_zeroshot_segmentation(colours, scenes, config, model="m", classes=NAMES)
-    assert outcome.results[0].protocol["resolution"] == 8 and outcome.value("miou") == 100
+    assert outcome.results[0].protocol["encoder_resolution"] == 8 and outcome.value("miou") == 100
 
 
 def test_run__faults(colours):

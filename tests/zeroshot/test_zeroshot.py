@@ -172,7 +172,8 @@ def test_zeroshot__nearest_multiple_of_the_stride():
     for asked, seen in ((224, 224), (230, 224), (232, 238), (5, 14)):
         clip = Strided()
         outcome = run_zeroshot(clip, Pictures(2), config(resolution=asked), model="m")
-        assert outcome.results[0].protocol["resolution"] == seen
+        protocol = outcome.results[0].protocol
+        assert (protocol["resolution"], protocol["encoder_resolution"]) == (asked, seen)
         assert clip.seen[0].shape[-1] == seen
 
 

@@ -56,7 +56,8 @@ class ZeroShotConfig(BaseModel):
     def protocol(self, clip: TwoTowers) -> dict[str, object]:
         """What rows say of how pictures were seen."""
         return {
-            "resolution": seen_side(clip, self.resolution),
+            "resolution": self.resolution,
+            "encoder_resolution": seen_side(clip, self.resolution),
             "crop": self.crop,
             "precision": self.precision,
         }

@@ -39,7 +39,7 @@ def run_zeroshot_segmentation(
     classes: Names | None = None,
     leak: bool = False,
 ) -> ZeroShotOutcome:
-    """mIoU of `test`, and that of its foreground where the first class is the background.
+    """mIoU of `test`, and that of things where the first class is the background.
 
     Each cell gets the class whose averaged prompt embedding has the largest cosine, upsampled
     (bilinear, before the argmax) to the ground truth's size. A background is prompted by its
@@ -61,8 +61,8 @@ def run_zeroshot_segmentation(
     protocol |= {"cells": way_of(clip.image)} | _scoring(kind, confusion)
     values, pairs = {"miou": confusion.miou()}, {"miou": _pairs(areas)}
     if kind.classes[0] == BACKGROUND and len(kind.classes) > 1:
-        values["miou_foreground"] = confusion.miou(range(1, len(kind.classes)))
-        pairs["miou_foreground"] = pairs["miou"][:, 1:]
+        values["miou_things"] = confusion.miou(range(1, len(kind.classes)))
+        pairs["miou_things"] = pairs["miou"][:, 1:]
     rows = [
         Result(
             model=model,
