@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class Moody:
 def moody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Moody:
     """An expert that the command line knows as `moody`."""
     expert = Moody()
-    monkeypatch.setitem(load.FILES, "moody", lambda weights, placement: expert)
+    monkeypatch.setitem(load.FILES, "moody", lambda weights, placement, choices: expert)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return expert
 
@@ -152,6 +153,78 @@ def test_choices_that_cannot_be(moody: Moody, tmp_path: Path, capsys) -> None:
         assert command("run", data, labels, *options) == USER_ERROR
         assert message in capsys.readouterr().err
     assert not labels.exists()
+
+
+def test_codec__is_chosen_and_kept(moody: Moody, tmp_path: Path, capsys) -> None:
+    data, labels = write_data(tmp_path / "data"), tmp_path / "labels"
+    moody.bad = True
+    assert command("run", data, labels, "--codec", "png-scalar-16") == 0
+    assert LabelReader(labels / "moody").manifest.codec == "png-scalar-16"
+    assert command("run", data, labels) == USER_ERROR, "another codec is another store"
+    assert "codec" in capsys.readouterr().err
+    moody.bad = False
+    assert command("retry", data, labels) == 0
+    stored = LabelReader(labels / "moody").read("x-00000.tar", "00")
+    assert stored is not None
+    for names, message in (
+        (["png-class-8"], "stores no label of these experts"),
+        (["png-scalar-10", "png-scalar-16"], "give one"),
+    ):
+        assert command("run", data, tmp_path / "none", "--codec", *names) == USER_ERROR
+        assert message in capsys.readouterr().err
+
+
+def test_what_is_unknown_is_told_and_may_be_stated(
+    moody: Moody, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("cliptex.console.say", told.append)
+    data = write_data(tmp_path / "data")
+    assert command("run", data, tmp_path / "none", "--licence", "MIT") == USER_ERROR
+    assert "--licence has no effect" in capsys.readouterr().err
+    spec = replace(Moody.spec, licence="unknown", learnt_from=("voc", "unknown"))
+    monkeypatch.setattr(Moody, "spec", spec)
+    assert command("run", data, tmp_path / "bare") == 0
+    assert "--licence" in told[0] and "--learnt-from" in told[1] and len(told) == 2
+    manifest = LabelReader(tmp_path / "bare" / "moody").manifest
+    assert (manifest.licence, manifest.learnt_from) == ("unknown", ("voc", "unknown"))
+    stated = ["--licence", "MIT", "--learnt-from", "nyu-depth"]
+    assert command("run", data, tmp_path / "stated", *stated) == 0
+    assert len(told) == 2, "nothing is unknown"
+    manifest = LabelReader(tmp_path / "stated" / "moody").manifest
+    assert (manifest.licence, manifest.learnt_from) == ("MIT", ("voc", "nyu-depth"))
+    assert command("run", data, tmp_path / "clean", "--learnt-from", "none") == 0
+    assert LabelReader(tmp_path / "clean" / "moody").manifest.learnt_from == ("voc",)
+
+
+def test_unlabelled__ignored_pixels_of_a_real_detector(tmp_path: Path, capsys) -> None:
+    from cliptex.labels.codecs import png_bytes
+    from cliptex.playroom.render import render
+    from cliptex.playroom.scene import sample_scene
+
+    data, maps = tmp_path / "data", {}
+    with ShardWriter(data, prefix="x") as writer:
+        for i in range(2):
+            room = render(sample_scene("home", "train", 3 + i, seed=0), 96, 96)
+            writer.add(f"{i}", png_bytes(room.image), "png", "a room")
+    options = ["--data", str(data), "--device", "cpu", "--expert", "playroom:segmentation"]
+    for unlabelled, number in (("background", 0), ("ignore", 255)):
+        out = tmp_path / unlabelled
+        assert main(["label", "run", "--out", str(out), *options, "--unlabelled", unlabelled]) == 0
+        reader = LabelReader(out / "playroom-segmentation")
+        assert reader.manifest.thresholds == {"score": 0.5, "mask": 0.5, "unlabelled": number}
+        stored = reader.read("x-00000.tar", "0")
+        assert stored is not None
+        maps[unlabelled] = stored.array
+    painted = maps["background"] > 0
+    assert 0.02 < painted.mean() < 0.98
+    assert np.array_equal(maps["ignore"], np.where(painted, maps["background"], 255))
+    options[-1] = "playroom:depth"
+    assert (
+        main(["label", "run", "--out", str(tmp_path / "none"), *options, "--unlabelled", "ignore"])
+        == USER_ERROR
+    )
+    assert "--unlabelled ignore has no effect" in capsys.readouterr().err
 
 
 def test_confidence__none_and_flip(moody: Moody, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from cliptex.cli import experts, label_tools
+from cliptex.cli.app import USER_ERROR, main
+from cliptex.experts.protocol import Expert, Placement
 from cliptex.shards.write import ShardWriter
 
 
@@ -86,5 +88,41 @@ def test_experts(tmp_path: Path, capsys) -> None:
 
 
 def test_plan(data: Path, capsys) -> None:
-    label_tools.plan(data, "playroom:depth", count=2)
-    assert "bytes per image" in capsys.readouterr().out
+    label_tools.plan(data, ("playroom:depth", "playroom:normals"), count=2)
+    printed = capsys.readouterr().out
+    assert "bytes per image" in printed and "2 images per" not in printed
+    for codec in ("png-scalar-10 (used)", "png-scalar-16", "png-normal-oct (used)"):
+        assert codec in printed
+
+
+@pytest.mark.parametrize("verb", ["plan", "verify", "score", "check"])
+def test_experts_are_loaded_where_the_command_says(
+    verb: str, data: Path, adopted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All commands that run an expert load it as `label run` does."""
+    seen: list[tuple[str, Placement]] = []
+
+    def load(name: str, weights: object, placement: Placement, choices: object) -> Expert:
+        seen.append((name, placement))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("cliptex.experts.load.load_expert", load)
+    (tmp_path / "VOC2012/ImageSets/Segmentation").mkdir(parents=True)
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (tmp_path / "VOC2012" / folder).mkdir()
+        for number in range(2):
+            (tmp_path / "VOC2012" / folder / f"{number}.png").write_bytes(
+                png(np.zeros((4, 6), np.uint8))
+            )
+    (tmp_path / "VOC2012/ImageSets/Segmentation/val.txt").write_text("0\n1\n")
+    voc = str(tmp_path / "VOC2012")
+    words = {
+        "plan": ["label", "plan", "--data", str(data), "--expert", "playroom:depth"],
+        "verify": ["label", "verify", str(adopted), "--data", str(data), "--expert"]
+        + ["playroom:depth", "--sample", "1", "--batch-size", "2", "--tolerance.scalar", "0.1"],
+        "score": ["label", "score", "--root", voc, "--dataset-kind", "voc", "--expert"]
+        + ["playroom:depth"],
+        "check": ["experts", "check", "playroom:depth", "--images", f"{voc}/JPEGImages"],
+    }[verb]
+    assert main([*words, "--device", "cpu:0", "--precision", "bf16"]) == USER_ERROR
+    assert seen == [("playroom:depth", Placement("cpu:0", "bfloat16"))]

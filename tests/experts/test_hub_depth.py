@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from cliptex.experts import hub
 from cliptex.experts.hub import label_size
 from cliptex.experts.hub_depth import FAMILIES, learnt_from, load_hub_depth
+from cliptex.experts.load import load_expert
+from cliptex.experts.provenance import NYU
 from cliptex.experts.torch_expert import TorchExpert
 from cliptex.files import sha256_file
 from cliptex.labels.kinds import ScalarField
@@ -407,12 +410,48 @@ def test_several_weights_files__are_hashed_together(folder, tmp_path: Path) -> N
     assert load_hub_depth(tmp_path).spec.weights_sha256 != before
 
 
-def test_benchmarks_that_checkpoints_learnt_from() -> None:
-    for name in ("zoedepth-nyu", "zoedepth-nyu-kitti", "glpn-nyu", "dpt-hybrid-nyu"):
-        assert "nyu-depth" in learnt_from(name)
-    assert learnt_from("dpt-beit-large-512") and learnt_from("tipsv2-b14-dpt")
-    for name in ("dpt-large", "zoedepth-kitti", "Depth-Anything-V2-Small-hf", "DepthPro-hf"):
-        assert learnt_from(name) == ()
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("zoedepth", (*NYU, "unknown")),
+        ("zoedepth-two-heads", (*NYU, "kitti", "unknown")),
+        ("tipsv2", (*NYU, "unknown")),
+        ("dpt", ("unknown",)),
+    ],
+)
+def test_a_renamed_folder_keeps_its_leak_mark(
+    folder, name: str, expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The configuration proves some of it; what a folder is called proves nothing is missing."""
+    (tmp_path / "dpt-large").symlink_to(folder(name))
+    spec = load_hub_depth(tmp_path / "dpt-large").spec
+    assert (spec.learnt_from, spec.licence) == (expected, "unknown")
+
+
+def test_midas_31__learnt_from_nyu() -> None:
+    beit = SimpleNamespace(
+        model_type="dpt", backbone_config=SimpleNamespace(model_type="beit"), is_hybrid=False
+    )
+    assert learnt_from(beit) == NYU
+
+
+def test_a_revision_on_the_command_line(folder, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """ORG/NAME@REVISION is what is fetched; a repository's facts go by its whole id."""
+    asked: list[tuple[str, str | None]] = []
+
+    def download(repository: str, revision: str | None) -> Path:
+        asked.append((repository, revision))
+        return folder("zoedepth")
+
+    monkeypatch.setattr(hub, "_download", download)
+    spec = load_expert("hub-depth:Intel/zoedepth-nyu@abc123").spec
+    assert asked == [("Intel/zoedepth-nyu", "abc123")]
+    assert (spec.source, spec.name) == ("Intel/zoedepth-nyu", "zoedepth-nyu")
+    assert (spec.learnt_from, spec.licence) == (NYU, "MIT")
+    assert load_expert("hub-depth:Other/zoedepth-nyu").spec.learnt_from == (*NYU, "unknown")
+    assert asked[1:] == [("Other/zoedepth-nyu", None)]
+    (tmp_path / "a@b").symlink_to(folder("zoedepth"))
+    assert load_expert(f"hub-depth:{tmp_path / 'a@b'}").spec.name == "zoedepth"
 
 
 def test_every_family_is_tested() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cliptex.cli.expert_options import ExpertOptions, load_experts
 from cliptex.experts.hub_normals import load_hub_normals
 from cliptex.experts.postprocess import FRAME_SIGNS
 from cliptex.labels.codecs import fitted_size
@@ -149,9 +150,20 @@ def test_sapiens__padding_is_cut_off_as_in_its_own_post_processing(folder) -> No
     assert prepared.shape == (3, 64, 48) and (inside.min(), inside.max()) == (20, 43)
 
 
+def test_frame__from_the_command_line(folder) -> None:
+    options = ExpertOptions(frame="right-up-back-toward")
+    (expert,) = load_experts([f"hub-normals:{folder('tipsv2')}"], options)
+    assert expert.spec.preprocessing["frame"] == "right-up-back-toward"
+    assert expert.spec.learnt_from == ("nyu-depth", "nyu-normals", "unknown")
+    with pytest.raises(ValueError, match="--frame has no effect: none of playroom:depth"):
+        load_experts(["playroom:depth"], options)
+
+
 def test_refusals(folder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="documents the axes of tipsv2_dpt"):
         load_hub_normals(folder("tipsv2"))
+    with pytest.raises(ValueError, match="say the frame \\(--frame\\)"):
+        load_experts([f"hub-normals:{folder('tipsv2')}"], ExpertOptions())
     with pytest.raises(ValueError, match="frame 'upside-down' is not one of"):
         load_hub_normals(folder("tipsv2"), frame="upside-down")  # type: ignore[arg-type]
     transformers.GLPNConfig().save_pretrained(tmp_path)

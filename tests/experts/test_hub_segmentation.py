@@ -20,6 +20,7 @@ from cliptex.experts.hub_segmentation import (
     mask_quality,
 )
 from cliptex.experts.hub_view import View
+from cliptex.experts.protocol import Unlabelled
 from cliptex.experts.torch_expert import TorchExpert
 from cliptex.labels.kinds import Box
 from cliptex.labels.sampling import WHOLE
@@ -99,14 +100,36 @@ def segformer() -> tuple[Any, Any]:
     return hf.SegformerForSemanticSegmentation(config), processor
 
 
+def mask2former_by_edges() -> tuple[Any, Any]:
+    edges = {"shortest_edge": 50, "longest_edge": 90}
+    return mask2former()[0], hf.Mask2FormerImageProcessor(size=edges, size_divisor=32)
+
+
+def eomt_oblong() -> tuple[Any, Any]:
+    edges = {"shortest_edge": 40, "longest_edge": 64}
+    return eomt()[0], hf.EomtImageProcessor(size=edges, do_pad=True)
+
+
 MAKERS = {
-    make.__name__: make for make in (mask2former, maskformer, oneformer, eomt, rf_detr, segformer)
+    make.__name__: make
+    for make in (
+        mask2former,
+        mask2former_by_edges,
+        maskformer,
+        oneformer,
+        eomt,
+        eomt_oblong,
+        rf_detr,
+        segformer,
+    )
 }
 HEADS = {  # the layer whose bias decides the class
     "mask2former": "class_predictor",
+    "mask2former_by_edges": "class_predictor",
     "maskformer": "class_predictor",
     "oneformer": "model.transformer_module.decoder.class_embed",
     "eomt": "class_predictor",
+    "eomt_oblong": "class_predictor",
     "rf_detr": "model.class_embed",
 }
 
@@ -152,6 +175,61 @@ def test_labels_cover_each_image_alone_and_in_a_batch(expert: TorchExpert) -> No
         assert classes == tuple(NAMES.values()) and together[0].instances is None
 
 
+@pytest.mark.parametrize("size", [(40, 60), (70, 33), (50, 50), (31, 97)])
+def test_masks_lie_where_the_image_shows_them(expert: TorchExpert, size: tuple[int, int]) -> None:
+    """Red top left and blue bottom right come back there, through the real processor and box.
+
+    The mask plane has the size that the real network gives it, and shows at each of its pixels
+    what that part of the network's padded input shows.
+    """
+    height, width = size
+    image = np.zeros((*size, 3), np.uint8)
+    image[: height // 2, : width // 3, 0] = 255
+    image[height * 2 // 3 :, width // 2 :, 2] = 255
+    truth = np.where(image[..., 0] > 0, 1, np.where(image[..., 2] > 0, 2, 0))
+    pixels = expert.adapter.prepare(image)  # (3, h, w), normalised
+    outputs = expert.adapter.forward(expert.network, pixels[None])[0]
+    semantic = "logits" in outputs
+    plane = outputs["logits" if semantic else "masks"].shape[-2:]
+    mean, std = (torch.tensor(expert.spec.preprocessing[key]) for key in ("mean", "std"))
+    shown = (pixels * std[:, None, None] + mean[:, None, None])[[0, 2]].clamp(0, 1)
+    strides = [round(-(-side // cells)) for side, cells in zip(shown.shape[1:], plane, strict=True)]
+    below, beside = (
+        cells * stride - side
+        for cells, stride, side in zip(plane, strides, shown.shape[1:], strict=True)
+    )
+    padded = torch.nn.functional.pad(shown, (0, beside, 0, below))
+    cells = torch.nn.functional.avg_pool2d(padded, strides)
+    assert cells.shape[1:] == plane
+    if semantic:
+        empty = torch.full((1, *plane), 0.5)
+        found = {"logits": torch.cat([empty, cells, 0 * empty]), "confidence": empty[0]}
+    else:
+        sure = torch.ones(2)
+        found = {"scores": sure, "classes": torch.tensor([1, 2]), "masks": 40 * (cells - 0.5)}
+    label = expert.adapter.read(found, size).label
+    assert label.shape == size
+    for number in (1, 2):
+        both = ((label == number) & (truth == number)).sum()
+        either = ((label == number) | (truth == number)).sum()
+        assert both / either > 0.8
+    assert (label[: height // 4, : width // 6] == 1).all()
+    inset = 1 + round(max(size) / max(plane))  # the last cell may lie half in the padding
+    assert label[-inset, -inset] == 2
+
+
+def test_what_is_unlabelled_may_be_ignored() -> None:
+    sure = torch.tensor([[0.99, 0.01]]).log()
+    found = query_label(sure, torch.tensor([[[-20.0, 20]]]), (1, 2), unlabelled="ignore")[0]
+    assert found.label.tolist() == [[255, 1]]
+
+
+def test_spec__says_what_is_known(expert: TorchExpert) -> None:
+    spec = expert.spec
+    assert (spec.licence, spec.learnt_from) == ("unknown", ("unknown",))
+    assert spec.thresholds.get("unlabelled", 0) == 0
+
+
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     config = hf.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
     hf.ViTModel(config).save_pretrained(tmp_path)
@@ -173,13 +251,19 @@ def test_columns_without_a_name_are_dropped() -> None:
         class_columns(config({1: "person", 90: "toothbrush"}), False)
 
 
-def query_label(classes: Tensor, masks: Tensor, size: tuple[int, int], box: Box = WHOLE) -> Any:
+def query_label(
+    classes: Tensor,
+    masks: Tensor,
+    size: tuple[int, int],
+    box: Box = WHOLE,
+    unlabelled: Unlabelled = "background",
+) -> Any:
     """A label from class logits (Q, C + 1) and mask logits (Q, h, w), by the real functions."""
     found = SimpleNamespace(class_queries_logits=classes[None], masks_queries_logits=masks[None])
     forward = _query_forward("softmax", list(range(classes.shape[1] - 1)), None)
     (outputs,) = forward(lambda pixel_values: found, torch.zeros(1, 3, 4, 4))
     view = View(lambda image: torch.zeros(3, 4, 4), lambda image, plane: box, {})
-    return _query_reader(view, "softmax", 255)(outputs, size), outputs
+    return _query_reader(view, "softmax", 255, unlabelled)(outputs, size), outputs
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2]])
@@ -202,7 +286,8 @@ def test_unsure_masks_lower_a_score() -> None:
 
 
 def test_padding_is_cut_off() -> None:
+    """Before masks are enlarged, so that it does not bleed into the last pixels."""
     sure = torch.tensor([[0.99, 0.01]]).log()
-    mask = torch.tensor([[[-20.0, 20, 20, 20]]])
-    found, _ = query_label(sure, mask, (1, 2), Box(right=0.5))
-    assert found.label.tolist() == [[0, 1]]
+    mask = torch.tensor([[[-20.0, 20, -60, -60]]])
+    found, _ = query_label(sure, mask, (1, 8), Box(right=0.5))
+    assert found.label.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]

@@ -50,7 +50,13 @@ def test_expert__real_loading_code(norm: Norm, tmp_path: Path) -> None:
     path = tmp_path / "scannet.pt"
     torch.save({"model": {f"module.{k}": x for k, x in state.items()}}, path)
     expert = load_nll_angmf(path, setup=NllAngmfSetup(tiny("batch"), (64, 96)))
-    assert expert.spec.learnt_from == {"batch": ("scannet",), "group": ("nyu-normals",)}[norm]
+    assert (
+        expert.spec.learnt_from
+        == {
+            "batch": ("scannet",),
+            "group": ("nyu-depth", "nyu-normals"),
+        }[norm]
+    )
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*s, 3), dtype=np.uint8) for s in ((50, 80), (90, 45))]
     together = expert.predict(images)
@@ -77,6 +83,23 @@ def test_read__keeps_the_frame() -> None:
         normals = torch.tensor(vector).view(3, 1, 1).expand(3, 8, 8)
         label = read({"normals": normals, "confidence": torch.ones(2, 2)}, (8, 8)).label
         np.testing.assert_allclose(label, np.broadcast_to(vector, (8, 8, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("vector", [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-0.6, 0.0, 0.8)])
+def test_expert__axes_of_the_loaded_network(vector: tuple[float, ...], tmp_path: Path) -> None:
+    """A checkpoint that says wall, floor or a wall on the left of everything."""
+    state = NllAngmf(tiny("batch")).state_dict()
+    last = "decoder.out_conv_res1.6"
+    state[f"{last}.weight"].zero_()
+    state[f"{last}.bias"].copy_(torch.tensor([*(3 * x for x in vector), 20.0]))
+    torch.save({"model": state}, tmp_path / "scannet.pt")
+    expert = load_nll_angmf(tmp_path / "scannet.pt", setup=NllAngmfSetup(tiny("batch"), (64, 96)))
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    (found,) = expert.predict([image])
+    np.testing.assert_allclose(found.label, np.broadcast_to(vector, (40, 60, 3)), atol=1e-6)
+    error = float(expected_error(torch.tensor(21.01)))
+    assert found.confidence is not None
+    np.testing.assert_allclose(found.confidence, 1 - error / (math.pi / 2), rtol=1e-5)
 
 
 def test_normalise__length_one_and_kappa_above_its_floor() -> None:

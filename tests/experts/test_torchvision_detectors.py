@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 from cliptex.experts.coco import COCO_CLASSES, COCO_NAMES, SPARSE_IDS, contiguous_ids
 from cliptex.experts.torch_expert import TorchExpert
 from cliptex.experts.torchvision_detectors import (
+    _read,
     build_maskrcnn,
     load_maskrcnn,
     paste_masks,
@@ -66,6 +68,47 @@ def test_labels_of_the_full_network(expert: TorchExpert) -> None:
         (alone,) = expert.predict([image])
         np.testing.assert_array_equal(alone.label, found.label)
         assert alone.instances == found.instances
+
+
+def test_boxes_and_masks_land_where_the_network_found_them(
+    expert: TorchExpert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """48 x 64 pixels enter as 64 x 85, padded to 64 x 96; boxes are in pixels of the former."""
+    left = torch.zeros(1, 1, 28, 28)
+    left[..., :14] = 1
+    boxes = {0: [42.5, 16.0, 85.0, 48.0], 1: [0.0, 0.0, 42.5, 64.0]}
+
+    def found(features: Any, proposals: Any, sizes: list[tuple[int, int]]) -> Any:
+        assert sizes == [(64, 85)] * 2 and features["0"].shape[2:] == (16, 24)
+        scores, labels = torch.tensor([0.9]), torch.tensor([DOG])
+        return [
+            {"boxes": torch.tensor([box]), "labels": labels, "scores": scores, "masks": left}
+            for box in boxes.values()
+        ], {}
+
+    monkeypatch.setattr(expert.network.roi_heads, "forward", found)
+    together = expert.predict([np.zeros((48, 64, 3), np.uint8)] * 2)
+    for prediction, (rows, columns) in zip(
+        together, [((12, 36), (32, 48)), ((0, 48), (0, 16))], strict=True
+    ):
+        painted = np.argwhere(prediction.label == 17)
+        bounds = [*painted.min(axis=0), *(painted.max(axis=0) + 1)]
+        assert np.abs(np.subtract(bounds, [rows[0], columns[0], rows[1], columns[1]])).max() <= 1
+
+
+def test_unlabelled_pixels_may_be_ignored(
+    expert: TorchExpert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert expert.spec.thresholds["unlabelled"] == 0
+    outputs = {
+        "boxes": torch.tensor([[0.5, 0.0, 1.0, 1.0]]),
+        "masks": torch.ones(1, 28, 28),
+        "classes": torch.tensor([17]),
+        "scores": torch.tensor([0.9]),
+    }
+    for unlabelled, number in (("background", 0), ("ignore", 255)):
+        label = _read(outputs, (8, 8), unlabelled=unlabelled).label
+        assert (label[:, 4:] == 17).all() and (label[:, :3] == number).all()
 
 
 def test_ids_without_a_class_are_dropped(expert: TorchExpert) -> None:

@@ -26,6 +26,7 @@ class Truths:
     kind: Kind
     targets: list[np.ndarray]
     name: str = "voc"
+    keys: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -136,18 +137,18 @@ def test_leak(make_expert) -> None:
     assert all(row.leak for row in rows) and "LEAK" in describe_scores(rows)
     other = Truths(VOC, [np.zeros((4, 4), np.uint8)], name="ade20k")
     assert not any(row.leak for row in score_expert_on(other, expert))
+    assert "UNKNOWN" not in describe_scores(score_expert_on(other, expert))
 
 
 def test_a_store(shards, make_expert, tmp_path: Path) -> None:
     """Stored labels by key; keys without a label are counted, not scored."""
     ids = np.zeros((4, 4), np.uint8)
     folder = label_shards(shards, make_expert(lambda image: ids, VOC), tmp_path / "labels").folder
-    dataset = Truths(VOC, [np.zeros((8, 8), np.uint8)] * 3)
-    rows = score_store_on(dataset, LabelReader(folder), ["00007", "nowhere", "00000"])
+    truths = [np.zeros((8, 8), np.uint8)] * 3
+    dataset = Truths(VOC, truths, keys=("00007", "nowhere", "00000"))
+    rows = score_store_on(dataset, LabelReader(folder))
     assert values(rows)["miou"] == 100 and rows[0].n == 2
     assert rows[0].protocol["images_without_prediction"] == 1
     assert "as stored" in str(rows[0].protocol["predictions"])
-    with pytest.raises(ValueError, match="file stems"):
-        score_store_on(dataset, LabelReader(folder), ["a", "b", "c"])
-    with pytest.raises(ValueError, match="2 keys for the 3 pictures"):
-        score_store_on(dataset, LabelReader(folder), ["a", "b"])
+    with pytest.raises(ValueError, match="names of its pictures"):
+        score_store_on(Truths(VOC, truths, keys=("a", "b", "c")), LabelReader(folder))

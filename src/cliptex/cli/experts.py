@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from cliptex.cli.expert_options import NO_OPTIONS, ExpertArgs, load_one
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -21,7 +23,11 @@ def list_() -> None:
 
 
 def check(
-    name: Positional[str], /, images: Path, weights: Path | None = None, count: int = 8
+    name: Positional[str],
+    /,
+    images: Path,
+    options: ExpertArgs = NO_OPTIONS,
+    count: int = 8,
 ) -> None:
     """Check that an expert keeps its promises; fails where it does not.
 
@@ -31,19 +37,18 @@ def check(
     Args:
         name: the expert, as `cliptex label run` takes it.
         images: folder of pictures.
-        weights: model file of a card, or the folder it lies in.
+        options: where the expert runs, and what is said about it.
         count: number of pictures, the first by name.
     """
     from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_image
     from cliptex.experts.check import check_expert
-    from cliptex.experts.load import load_expert
     from cliptex.labels.kinds import UnitVector
 
     found = (p for p in sorted(images.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES)
     files = [path for path, _ in zip(found, range(count), strict=False)]
     if len(files) < 2:
         raise ValueError(f"{images}: {len(files)} pictures, a check needs at least two")
-    expert = load_expert(name, weights)
+    expert = load_one(name, options)
     rooms = _rooms() if isinstance(expert.spec.kind, UnitVector) else []
     lines = check_expert(expert, [read_image(path) for path in files], rooms=rooms)
     print("\n".join(map(str, lines)))

@@ -11,31 +11,22 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
+from cliptex.cli.expert_options import NO_OPTIONS, Confidence, ExpertArgs, load_experts
+from cliptex.cli.label_data import whole_shards
 from cliptex.labelling.ray_cluster import RayOptions
 
 if TYPE_CHECKING:
-    from cliptex.experts.protocol import Expert, Precision
     from cliptex.labelling.engine import LabelRunReport
-    from cliptex.shards.dataset import ImageTextShards
-
-PrecisionName = Literal["fp32", "bf16", "fp16"]
-Confidence = Literal["own", "flip", "none"]
-PRECISIONS: dict[PrecisionName, Precision] = {
-    "fp32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-}
 
 
 def run(
     data: AnyPathArg,
     expert: tuple[str, ...],
     out: AnyPathArg,
-    weights: Path | None = None,
+    options: ExpertArgs = NO_OPTIONS,
     batch_size: int = 8,
     max_side: int = 512,
-    device: str = "auto",
-    precision: PrecisionName = "fp32",
+    codec: tuple[str, ...] = (),
     confidence: Confidence = "own",
     engine: Literal["local", "ray"] = "local",
     ray: RayOptions = RayOptions(),  # noqa: B008 (frozen)
@@ -51,13 +42,10 @@ def run(
         expert: one or more names of `cliptex experts list`, or paths of YAML cards; ONNX models
             of shipped cards and released weight files need --weights.
         out: folder of label stores; each expert's own is made in it.
-        weights: model file of a card, or the folder that holds those of all cards; by default
-            beside the card.
+        options: where the experts run, and what is said about them.
         batch_size: images per call of an expert.
         max_side: longest side in pixels of what is stored.
-        device: cpu, cuda, cuda:0,cuda:1 (a copy of each expert on both), or auto: every CUDA
-            device that an expert can use, else the CPU.
-        precision: of experts of PyTorch.
+        codec: instead of the default codecs, one a kind of label; `cliptex label plan` shows them.
         confidence: what is stored of the experts' reliability: what they say themselves, whether
             they say the same of the mirrored image (twice the time), or nothing.
         engine: this process, or a Ray cluster.
@@ -69,7 +57,8 @@ def run(
     from cliptex.shards.dataset import ImageTextShards
 
     shards = ImageTextShards(data, on_damaged="leave out")
-    load = partial(_experts, expert, weights, device, precision, confidence)
+    load = partial(load_experts, expert, options, confidence)
+    label = {"batch_size": batch_size, "max_side": max_side, "codecs": codec}
     failures = dict(shards.damaged)
     if engine == "ray":
         from cliptex.labelling.ray_engine import label_shards_with_ray
@@ -78,14 +67,14 @@ def run(
             raise ValueError(
                 "--rank and --world-size belong to --engine local; Ray has --ray.actors"
             )
-        found = label_shards_with_ray(
-            shards, load, out, batch_size=batch_size, max_side=max_side, options=ray
-        )
+        found = label_shards_with_ray(shards, load, out, options=ray, **label)
         reports = found.reports
         failures.update(found.failures)
     else:
-        share = _share(rank, world_size)
-        reports = _label(shards, load(), out, batch_size, max_side, share)
+        from cliptex.labelling.engine import label_shards
+
+        rank, world_size = _share(rank, world_size)
+        reports = label_shards(shards, load(), out, rank=rank, world_size=world_size, **label)
     _print(reports)
     _fail_for(failures)
 
@@ -95,10 +84,8 @@ def retry(
     /,
     data: AnyPathArg,
     expert: tuple[str, ...],
-    weights: Path | None = None,
+    options: ExpertArgs = NO_OPTIONS,
     batch_size: int = 8,
-    device: str = "auto",
-    precision: PrecisionName = "fp32",
     confidence: Confidence = "own",
 ) -> None:
     """Label anew what experts failed on, as the ledgers say: whole shards that hold such images.
@@ -110,18 +97,15 @@ def retry(
         labels: folder of label stores, in which each expert has its own.
         data: the image-text shards that are labelled.
         expert: one or more experts, as `cliptex label run` takes them.
-        weights: model file of a card, or the folder that holds those of all cards.
+        options: as the run had them.
         batch_size: images per call of an expert.
-        device: as `cliptex label run` takes it.
-        precision: of experts of PyTorch.
         confidence: as the labels were made.
     """
     from cliptex.labelling.engine import label_shards
     from cliptex.labelling.retry import find_failures
-    from cliptex.shards.dataset import ImageTextShards
 
-    shards = ImageTextShards(data)
-    for model in _experts(expert, weights, device, precision, confidence):
+    shards = whole_shards(data)
+    for model in load_experts(expert, options, confidence):
         failures = find_failures(shards, labels, model.spec.name)
         print(failures)
         if failures.due:
@@ -131,28 +115,11 @@ def retry(
                 labels,
                 batch_size=batch_size,
                 max_side=failures.max_side,
+                codecs=(failures.codec,),
                 retry_failed=True,
                 only=failures.due,
             )
             _print([report])
-
-
-def _experts(
-    names: tuple[str, ...],
-    weights: Path | None,
-    device: str,
-    precision: PrecisionName,
-    confidence: Confidence,
-) -> list[Expert]:
-    from cliptex.experts.load import load_on_devices
-    from cliptex.experts.reliability import with_confidence
-
-    devices = [name.strip() for name in device.split(",")]
-    loaded = [
-        load_on_devices(name, weights, devices=devices, precision=PRECISIONS[precision])
-        for name in names
-    ]
-    return [with_confidence(expert, confidence) for expert in loaded]
 
 
 def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -163,28 +130,6 @@ def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if world_size > 1:
         say(f"job {rank} of {world_size}, counted from 0: shards {rank}, {rank + world_size}, ...")
     return rank, world_size
-
-
-def _label(
-    shards: ImageTextShards,
-    experts: list[Expert],
-    out: AnyPathArg,
-    batch_size: int,
-    max_side: int,
-    share: tuple[int, int],
-) -> tuple[LabelRunReport, ...]:
-    from cliptex.labelling.engine import label_shards
-
-    rank, world_size = share
-    return label_shards(
-        shards,
-        experts,
-        out,
-        batch_size=batch_size,
-        max_side=max_side,
-        rank=rank,
-        world_size=world_size,
-    )
 
 
 def _print(reports: Sequence[LabelRunReport]) -> None:
@@ -214,7 +159,7 @@ def status(labels: Positional[AnyPathArg], /, data: AnyPathArg) -> None:
     from cliptex.labelling.status import describe_status, label_status
     from cliptex.shards.dataset import ImageTextShards
 
-    print(describe_status(label_status(ImageTextShards(data), labels)))
+    print(describe_status(label_status(ImageTextShards(data, on_damaged="leave out"), labels)))
 
 
 def stats(labels: Positional[AnyPathArg], /) -> None:
@@ -243,6 +188,5 @@ def view(labels: Positional[AnyPathArg], /, data: AnyPathArg, out: Path, count: 
         count: number of samples.
     """
     from cliptex.labelling.view import write_view
-    from cliptex.shards.dataset import ImageTextShards
 
-    print(write_view(ImageTextShards(data), labels, out, count=count))
+    print(write_view(whole_shards(data), labels, out, count=count))

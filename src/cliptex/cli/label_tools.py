@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
+from cliptex.cli.expert_options import (
+    NO_OPTIONS,
+    Confidence,
+    ExpertArgs,
+    load_experts,
+    load_one,
+)
+from cliptex.cli.label_data import whole_shards
 
 if TYPE_CHECKING:
-    from cliptex.datasets import DenseDataset
     from cliptex.labelling.adopt import Form
+    from cliptex.labelling.score import KeyedDataset
 
-DatasetKind = Literal["voc", "nyu-depth", "nyu-normals"]
+DatasetKind = Literal["voc", "ade20k", "nyu-depth", "nyu-normals"]
+
+
+@dataclass(frozen=True)
+class ToleranceOptions:
+    """How far a label that is inferred anew may lie from the stored one.
+
+    Args:
+        equal: least share of pixels of the same class, or of the same validity.
+        scalar: largest difference of depth as a share of the image's range.
+        degrees: largest mean angle between normals.
+    """
+
+    equal: float = 0.99
+    scalar: float = 0.01
+    degrees: float = 1.0
+
+
+AS_DEFAULT = ToleranceOptions()
 
 
 def verify(
@@ -22,7 +49,9 @@ def verify(
     data: AnyPathArg,
     sample: int = 0,
     expert: str | None = None,
-    weights: Path | None = None,
+    options: ExpertArgs = NO_OPTIONS,
+    batch_size: int = 8,
+    tolerance: ToleranceOptions = AS_DEFAULT,
     seed: int = 0,
 ) -> None:
     """Check one expert's labels: hashes, counts, keys, and a random sample; fails on a problem.
@@ -32,19 +61,23 @@ def verify(
         data: the image-text shards that were labelled.
         sample: images whose label is inferred anew and compared; needs --expert.
         expert: the expert that made the labels, as `cliptex label run` takes it.
-        weights: model file of a card, or the folder it lies in.
+        options: as the run had them.
+        batch_size: images per call of the expert.
+        tolerance: of the sample.
         seed: which labels are drawn.
     """
-    from cliptex.experts.load import load_expert
+    from cliptex.labelling.compare import Tolerance
     from cliptex.labelling.verify import verify_labels
     from cliptex.shards.dataset import ImageTextShards
 
     report = verify_labels(
-        ImageTextShards(data),
+        ImageTextShards(data, on_damaged="leave out"),
         labels,
         sample=sample,
-        expert=load_expert(expert, weights) if expert and sample else None,
+        expert=load_one(expert, options) if expert and sample else None,
+        batch_size=batch_size,
         seed=seed,
+        tolerance=Tolerance(**asdict(tolerance)),
     )
     print(report)
     if not report.ok:
@@ -56,7 +89,7 @@ def score(
     dataset_kind: DatasetKind,
     split: str = "val",
     expert: str | None = None,
-    weights: Path | None = None,
+    options: ExpertArgs = NO_OPTIONS,
     labels: AnyPathArg | None = None,
     batch_size: int = 8,
     out: Path | None = None,
@@ -64,17 +97,16 @@ def score(
     """Measure an expert, or stored labels, against a benchmark in its real layout.
 
     Args:
-        root: folder of the benchmark: VOCdevkit, or that of NYU.
+        root: folder of the benchmark: VOCdevkit, ADEChallengeData2016, or that of NYU.
         dataset_kind: which benchmark.
         split: which of its splits.
         expert: as `cliptex label run` takes it; or give --labels.
-        weights: model file of a card, or the folder it lies in.
-        labels: LABELS/EXPERT, labels of VOC's pictures keyed by their file stems.
+        options: where the expert runs, and what is said about it.
+        labels: LABELS/EXPERT, labels of the benchmark's pictures, keyed by their file stems; those
+            of nyu-depth by their number in the MATLAB file from 0, in six digits.
         batch_size: pictures per call of the expert.
         out: results.jsonl to append the rows to.
     """
-    from cliptex.datasets import VocSegmentation
-    from cliptex.experts.load import load_expert
     from cliptex.labelling.score import describe_scores, score_expert_on, score_store_on
     from cliptex.labels.reader import LabelReader
     from cliptex.results import append_results
@@ -83,14 +115,10 @@ def score(
         raise ValueError("say what to score: either --expert or --labels")
     dataset = _dataset(dataset_kind, root, split)
     if expert is not None:
-        rows = score_expert_on(dataset, load_expert(expert, weights), batch_size=batch_size)
-    elif labels is not None and isinstance(dataset, VocSegmentation):
-        keys = [image.stem for image, _ in dataset.files]
-        rows = score_store_on(dataset, LabelReader(labels), keys)
+        rows = score_expert_on(dataset, load_one(expert, options), batch_size=batch_size)
     else:
-        raise ValueError(
-            f"pictures of {dataset_kind} have no names to find labels by: use --expert"
-        )
+        assert labels is not None
+        rows = score_store_on(dataset, LabelReader(labels))
     print(describe_scores(rows))
     if out is not None:
         append_results(out, rows)
@@ -117,9 +145,8 @@ def agreement(
     """
     from cliptex.labelling.agreement import agreements, describe, store_agreements, summarise
     from cliptex.labels.reader import LabelReader
-    from cliptex.shards.dataset import ImageTextShards
 
-    shards, first, second = ImageTextShards(data), LabelReader(depth), LabelReader(normals)
+    shards, first, second = whole_shards(data), LabelReader(depth), LabelReader(normals)
     if out is None:
         found = agreements(shards, first, second, view=view)
     else:
@@ -132,28 +159,40 @@ def agreement(
 
 def plan(
     data: AnyPathArg,
-    expert: str,
-    weights: Path | None = None,
+    expert: tuple[str, ...],
+    options: ExpertArgs = NO_OPTIONS,
     count: int = 16,
     batch_size: int = 8,
     max_side: int = 512,
+    codec: tuple[str, ...] = (),
+    confidence: Confidence = "own",
 ) -> None:
     """Label a few images, and say what the whole data set will cost; nothing is kept.
 
+    Experts label in one pass, as in a run. Of each kind of label, all codecs are compared.
+
     Args:
         data: folder of image-text shards, or one tar.
-        expert: as `cliptex label run` takes it.
-        weights: model file of a card, or the folder it lies in.
+        expert: one or more experts, as `cliptex label run` takes them.
+        options: where the experts run, and what is said about them.
         count: images to label.
-        batch_size: images per call of the expert.
+        batch_size: images per call of an expert.
         max_side: longest side in pixels of what is stored.
+        codec: instead of the default codecs, as `cliptex label run` takes them.
+        confidence: as `cliptex label run` takes it.
     """
-    from cliptex.experts.load import load_expert
     from cliptex.labelling.plan import plan_labels
-    from cliptex.shards.dataset import ImageTextShards
 
-    shards, model = ImageTextShards(data), load_expert(expert, weights)
-    print(plan_labels(shards, model, count=count, batch_size=batch_size, max_side=max_side))
+    print(
+        plan_labels(
+            whole_shards(data),
+            load_experts(expert, options, confidence),
+            count=count,
+            batch_size=batch_size,
+            max_side=max_side,
+            codecs=codec,
+        )
+    )
 
 
 def adopt(
@@ -170,7 +209,9 @@ def adopt(
     invalid: int = 0,
     frame: str | None = None,
     licence: str = "",
+    learnt_from: tuple[str, ...] = (),
     max_side: int = 512,
+    codec: str | None = None,
 ) -> None:
     """Bring labels made elsewhere into a label store.
 
@@ -188,30 +229,36 @@ def adopt(
         invalid: for depth: the value of pixels without a depth.
         frame: for normals: axes, such as right-down-forward-away.
         licence: of the labels.
+        learnt_from: benchmarks whose images their maker learnt from, such as nyu-depth.
         max_side: longest side in pixels of what is stored.
+        codec: instead of the kind's default; `cliptex label plan` shows those of a kind.
     """
     from cliptex.labelling.adopt import adopt_labels
-    from cliptex.shards.dataset import ImageTextShards
 
     report = adopt_labels(
-        ImageTextShards(data),
+        whole_shards(data),
         source,
         out,
         _form(form, classes, ignore, scale, unit, invalid, frame),
         name=name,
         origin=origin,
         licence=licence,
+        learnt_from=learnt_from,
         max_side=max_side,
+        codec=codec,
     )
     print(report)
     print(report.folder)
 
 
-def _dataset(kind: DatasetKind, root: Path, split: str) -> DenseDataset:
-    from cliptex.datasets import NormalsFolder, NyuDepth, VocSegmentation
+def _dataset(kind: DatasetKind, root: Path, split: str) -> KeyedDataset:
+    from cliptex.datasets import Ade20k, NormalsFolder, NyuDepth, VocSegmentation
 
-    readers = {"voc": VocSegmentation, "nyu-depth": NyuDepth, "nyu-normals": NormalsFolder}
-    return readers[kind](root, split)
+    if kind == "voc":
+        return VocSegmentation(root, split)
+    if kind == "ade20k":
+        return Ade20k(root, split)
+    return NyuDepth(root, split) if kind == "nyu-depth" else NormalsFolder(root, split)
 
 
 def _form(

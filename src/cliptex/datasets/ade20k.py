@@ -43,6 +43,11 @@ class Ade20k:
             raise FileNotFoundError(f"{masks} holds no .png; expected:\n{LAYOUT}")
         self.kind = ClassMap(classes=_classes(folder), ignore=IGNORE)
 
+    @property
+    def keys(self) -> list[str]:
+        """Stems of the files."""
+        return [mask.stem for mask in self._masks]
+
     def __len__(self) -> int:
         return len(self._masks)
 

@@ -55,6 +55,11 @@ class NyuDepth:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_file": None}  # open files do not cross processes
 
+    @property
+    def keys(self) -> list[str]:
+        """Numbers in the MATLAB file, from 0, in six digits: the names of Bae et al.'s pictures."""
+        return [f"{index:06d}" for index in self.indices.tolist()]
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -11,15 +11,10 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cliptex.experts.protocol import Frame
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 
 Triple = tuple[float, float, float]
-Frame = Literal[
-    "right-down-forward-away",
-    "right-down-forward-toward",
-    "right-up-back-toward",
-    "right-down-back-toward",
-]
 
 
 class _Section(BaseModel):

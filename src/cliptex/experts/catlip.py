@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliptex.experts.coco import COCO_CLASSES
-from cliptex.experts.composite import DETECTOR_SCORE, predict_instances
+from cliptex.experts.composite import DETECTOR_SCORE, predict_instances, unlabelled_id
 from cliptex.experts.postprocess import MAX_SIDE
-from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.protocol import ExpertSpec, Prediction, Unlabelled
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.experts.torchvision_detectors import detect_whole
 from cliptex.experts.weights import load_exactly, read_weights
@@ -38,12 +39,14 @@ def load_catlip_maskrcnn(
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     form: DetectorForm = RELEASED,
     side: int = 1024,
+    unlabelled: Unlabelled = "background",
 ) -> TorchExpert:
     """The expert from the released `maskrcnn_vit_base.pt`.
 
     Labels are `ClassMap` of background and COCO's 80 classes, at the image's aspect. `side` is the
-    square input's. Raises FileNotFoundError, and ValueError where a tensor is missing, unexpected
-    or misshapen; the scalars of training-time augmentation are ignored.
+    square input's; `unlabelled` says what pixels without an instance become. Raises
+    FileNotFoundError, and ValueError where a tensor is missing, unexpected or misshapen; the
+    scalars of training-time augmentation are ignored.
     """
     weights = Path(weights)
     state = {k: x for k, x in read_weights(weights).items() if not k.startswith(TRAINING_ONLY)}
@@ -61,11 +64,12 @@ def load_catlip_maskrcnn(
             "resize": "bilinear, aspect not kept",
             "scale": "1/255",
         },
-        thresholds=THRESHOLDS,
+        thresholds=THRESHOLDS | {"unlabelled": unlabelled_id(unlabelled, COCO_CLASSES.ignore)},
         learnt_from=("coco",),
         confidence=DETECTOR_SCORE,
     )
-    return TorchExpert(spec, network, Adapter(lambda i: to_input(i, side), detect, read), placement)
+    adapter = Adapter(lambda i: to_input(i, side), detect, partial(read, unlabelled=unlabelled))
+    return TorchExpert(spec, network, adapter, placement)
 
 
 def to_input(image: np.ndarray, side: int) -> Tensor:
@@ -79,7 +83,9 @@ def detect(network: nn.Module, images: Tensor) -> list[Outputs]:
     return detect_whole(network.get_submodule("model"), images)
 
 
-def read(found: Outputs, size: tuple[int, int]) -> Prediction:
+def read(
+    found: Outputs, size: tuple[int, int], unlabelled: Unlabelled = "background"
+) -> Prediction:
     """The composited class map at the image's aspect, long side at most 512."""
     small = fitted_size(size, MAX_SIDE)
     masks = np.zeros((0, *small), dtype=np.float32)
@@ -94,4 +100,5 @@ def read(found: Outputs, size: tuple[int, int]) -> Prediction:
         size=small,
         score_threshold=THRESHOLDS["score"],
         mask_threshold=THRESHOLDS["mask"],
+        unlabelled=unlabelled,
     )

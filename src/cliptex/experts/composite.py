@@ -8,15 +8,17 @@ painted yet (among equal scores the earlier instance wins). Unpainted pixels are
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from cliptex.experts.protocol import Prediction
+from cliptex.experts.protocol import Prediction, Unlabelled
 
-Unlabelled = Literal["background", "ignore"]
 DETECTOR_SCORE = "detector score; 1 on background"
 """What the confidence of `predict_instances` means, for `ExpertSpec.confidence`."""
+
+
+def unlabelled_id(unlabelled: Unlabelled, ignore: int) -> int:
+    """The class id of pixels without an instance; goes to `ExpertSpec.thresholds`."""
+    return ignore if unlabelled == "ignore" else 0
 
 
 def composite_instances(
@@ -121,7 +123,7 @@ def _class_map(
     """Winners (H, W) -> class ids (H, W) uint8 or uint16."""
     labels = np.full(
         winners.shape,
-        ignore if unlabelled == "ignore" else 0,
+        unlabelled_id(unlabelled, ignore),
         dtype=np.uint8 if ignore == 255 else np.uint16,
     )
     painted = winners >= 0

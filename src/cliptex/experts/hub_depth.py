@@ -7,9 +7,8 @@ or inverse depth for a camera of one image width of focal length. Labels are dis
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +30,7 @@ from cliptex.experts.hub import (
     resized_size,
 )
 from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.provenance import NYU, benchmarks_of, by_name, licence_of
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.labels.kinds import Box, ScalarField
 from cliptex.labels.sampling import WHOLE
@@ -60,19 +60,6 @@ FAMILIES: dict[str, DepthFamily] = {
     "glpn": DepthFamily("m"),  # sigmoid * max_depth
     "tipsv2_dpt": DepthFamily("m"),
     "zoedepth": DepthFamily("m", "reflected"),
-}
-
-LICENCES: dict[str, str] = {
-    "dpt-large": "Apache-2.0",
-    "dpt-hybrid-midas": "Apache-2.0",
-    "dpt-beit-large-512": "MIT",
-    "Depth-Anything-V2-Small-hf": "Apache-2.0",
-    "Depth-Anything-V2-Base-hf": "CC-BY-NC-4.0",
-    "Depth-Anything-V2-Large-hf": "CC-BY-NC-4.0",
-    "zoedepth-nyu": "MIT",
-    "zoedepth-kitti": "MIT",
-    "zoedepth-nyu-kitti": "MIT",
-    "DepthPro-hf": "apple-amlr",
 }
 
 
@@ -116,7 +103,9 @@ def load_hub_depth(
         forward=_one_by_one if _votes_as_a_batch(config) else _forward,
         read=_reader(kind, family, _area(processor, family)),
     )
-    return TorchExpert(_spec(checkpoint, kind, processor, family), network, adapter, placement)
+    spec = _spec(checkpoint, kind, processor, family)
+    spec = replace(spec, learnt_from=benchmarks_of(checkpoint, learnt_from(config)))
+    return TorchExpert(spec, network, adapter, placement)
 
 
 def family_of(config: Any, source: str) -> str:
@@ -138,15 +127,17 @@ def family_of(config: Any, source: str) -> str:
     return key
 
 
-def learnt_from(name: str) -> tuple[str, ...]:
-    """Benchmarks whose images a checkpoint was trained on, by its name in the hub.
+def learnt_from(config: Any) -> tuple[str, ...]:
+    """Benchmarks whose images a network must have learnt from, by what its configuration says.
 
-    NYU images serve both the depth and the normals benchmark. MiDaS 3.1 (BEiT and Swin v2
-    backbones) names NYU among its training sets; TIPSv2's heads were fitted to it.
+    ZoeDepth's heads are called by their training sets; MiDaS 3.1 (BEiT and Swin v2 backbones)
+    names NYU among its own, and TIPSv2's heads were fitted to it.
     """
-    words = set(re.split(r"[-_.]", name.lower()))
-    midas_31 = "dpt" in words and words & {"beit", "swinv2"}
-    return ("nyu-depth", "nyu-normals") if "nyu" in words or midas_31 or "tipsv2" in words else ()
+    if config.model_type == "zoedepth":
+        return by_name(" ".join(head["name"] for head in config.bin_configurations))
+    backbone = getattr(getattr(config, "backbone_config", None), "model_type", "")
+    midas_31 = config.model_type == "dpt" and backbone in ("beit", "swinv2")
+    return NYU if midas_31 or config.model_type == "tipsv2_dpt" else ()
 
 
 def _resize_rule(config: Any, original_resize: bool | None) -> dict[str, object]:
@@ -222,16 +213,6 @@ def _one_by_one(network: Any, batch: Tensor) -> list[Outputs]:
     return [outputs for image in batch for outputs in _forward(network, image[None])]
 
 
-def _votes_as_a_batch(config: Any) -> bool:
-    """ZoeDepth with several heads: transformers sums the images' votes on which head answers."""
-    return config.model_type == "zoedepth" and len(config.bin_configurations) > 1
-
-
-def _one_by_one(network: Any, batch: Tensor) -> list[Outputs]:
-    """As `_forward`, an image at a time, so that no image has a say in another's label."""
-    return [outputs for image in batch for outputs in _forward(network, image[None])]
-
-
 def to_disparity(found: Outputs, measure: Measure) -> Tensor:
     """(h, w) float32, larger = nearer; NaN where metres are not positive.
 
@@ -266,7 +247,6 @@ def _spec(
         source=checkpoint.source,
         revision=checkpoint.revision,
         weights_sha256=checkpoint.weights_sha256,
-        licence=LICENCES.get(checkpoint.name, f"see {checkpoint.source}"),
+        licence=licence_of(checkpoint),
         preprocessing={**describe_processor(processor), "output": family.measure},
-        learnt_from=learnt_from(checkpoint.name),
     )

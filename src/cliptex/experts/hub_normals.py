@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cliptex.experts.card import Frame
 from cliptex.experts.hub import (
     centred_box,
     cut_out,
@@ -24,7 +23,8 @@ from cliptex.experts.hub import (
     open_checkpoint,
 )
 from cliptex.experts.postprocess import FRAME_SIGNS
-from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.protocol import ExpertSpec, Frame, Prediction
+from cliptex.experts.provenance import NYU, benchmarks_of, licence_of
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.labels.kinds import Box, UnitVector
 from cliptex.labels.sampling import WHOLE
@@ -34,7 +34,7 @@ KIND = UnitVector()
 
 @dataclass(frozen=True)
 class NormalsFamily:
-    """The frame of a family's normals, and what its checkpoints learnt from.
+    """The frame of a family's normals, and what all its checkpoints learnt from.
 
     frame: None where no source documents it; the caller must then say it.
     """
@@ -47,7 +47,7 @@ FAMILIES: dict[str, NormalsFamily] = {
     # Neither model card names its axes. Sapiens draws normals right, up, towards the camera;
     # TIPSv2's heads were fitted to NYU.
     "sapiens2": NormalsFamily("right-up-back-toward"),
-    "tipsv2_dpt": NormalsFamily(None, ("nyu-depth", "nyu-normals")),
+    "tipsv2_dpt": NormalsFamily(None, NYU),
 }
 
 
@@ -81,9 +81,9 @@ def load_hub_normals(
         source=checkpoint.source,
         revision=checkpoint.revision,
         weights_sha256=checkpoint.weights_sha256,
-        licence=f"see {checkpoint.source}",
+        licence=licence_of(checkpoint),
         preprocessing={**describe_processor(processor), "frame": frame},
-        learnt_from=family.learnt_from,
+        learnt_from=benchmarks_of(checkpoint, family.learnt_from),
     )
     adapter = Adapter(
         prepare=lambda image: network_input(processor, image),
@@ -123,7 +123,7 @@ def _family(model_type: str, source: str, frame: Frame | None) -> tuple[NormalsF
     if frame is None:
         raise ValueError(
             f"{source}: no source documents the axes of {model_type} networks; look at a wall, "
-            f"a floor and a ceiling and pass frame=, one of {', '.join(FRAME_SIGNS)}"
+            f"a floor and a ceiling and say the frame (--frame), one of {', '.join(FRAME_SIGNS)}"
         )
     if frame not in FRAME_SIGNS:
         raise ValueError(f"frame {frame!r} is not one of {', '.join(FRAME_SIGNS)}")

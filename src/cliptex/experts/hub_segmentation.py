@@ -18,16 +18,17 @@ SegFormer's logits are a class map already and get no background.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from cliptex.experts.composite import DETECTOR_SCORE, predict_instances
+from cliptex.experts.composite import DETECTOR_SCORE, predict_instances, unlabelled_id
 from cliptex.experts.hub import (
     Checkpoint,
+    cut_out,
     import_transformers,
     load_config,
     load_network,
@@ -35,7 +36,8 @@ from cliptex.experts.hub import (
 )
 from cliptex.experts.hub_view import View, load_view
 from cliptex.experts.postprocess import MAX_SIDE
-from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.protocol import ExpertSpec, Prediction, Unlabelled
+from cliptex.experts.provenance import benchmarks_of, licence_of
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.labels.codecs import fitted_size
 from cliptex.labels.kinds import ClassMap
@@ -79,9 +81,11 @@ def load_hub_segmentation(
     *,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     revision: str | None = None,
+    unlabelled: Unlabelled = "background",
 ) -> TorchExpert:
     """The checkpoint `source`, a hub repository or a folder, as an expert for class maps.
 
+    `unlabelled` says what pixels become that no query claims; SegFormer leaves none.
     Raises ValueError where its architecture is none of `FAMILIES` or its files do not fit, and
     what `open_checkpoint` raises.
     """
@@ -101,8 +105,12 @@ def load_hub_segmentation(
         adapter = Adapter(view.prepare, _semantic_forward, _read_semantic)
     else:
         forward = _query_forward(family.scores, columns, prompt)
-        adapter = Adapter(view.prepare, forward, _query_reader(view, family.scores, kind.ignore))
+        read = _query_reader(view, family.scores, kind.ignore, unlabelled)
+        adapter = Adapter(view.prepare, forward, read)
     spec = _spec(checkpoint, kind, view, family, prompt is not None)
+    if family.scores != "semantic":
+        thresholds = THRESHOLDS | {"unlabelled": unlabelled_id(unlabelled, kind.ignore)}
+        spec = replace(spec, thresholds=thresholds)
     return TorchExpert(spec, network, adapter, placement)
 
 
@@ -177,15 +185,16 @@ def select_queries(scores: Tensor, classes: Tensor, masks: Tensor) -> Outputs:
 
 
 def _query_reader(
-    view: View, scores: Scores, ignore: int
+    view: View, scores: Scores, ignore: int, unlabelled: Unlabelled = "background"
 ) -> Callable[[Outputs, tuple[int, int]], Prediction]:
     def read(outputs: Outputs, image_size: tuple[int, int]) -> Prediction:
         size = fitted_size(image_size, MAX_SIDE)
         logits = outputs["masks"].numpy()  # (n, h, w)
-        box = view.box(image_size, (logits.shape[1], logits.shape[2]))
+        area = view.box(image_size, (logits.shape[1], logits.shape[2]))
         masks = np.empty((len(logits), *size), dtype=np.float32)
         for mask, plane in zip(masks, logits, strict=True):
-            mask[:] = 1 / (1 + np.exp(-sample_bilinear(plane, box, size).clip(-80, 80)))
+            sampled = sample_bilinear(*cut_out(plane, area), size)
+            mask[:] = 1 / (1 + np.exp(-sampled.clip(-80, 80)))
         found = outputs["scores"].numpy()
         if scores == "softmax":
             found = found * mask_quality(masks)
@@ -196,6 +205,7 @@ def _query_reader(
             size=size,
             score_threshold=THRESHOLDS["score"],
             mask_threshold=THRESHOLDS["mask"],
+            unlabelled=unlabelled,
             ignore=ignore,
         )
 
@@ -241,9 +251,8 @@ def _spec(
         source=checkpoint.source,
         revision=checkpoint.revision,
         weights_sha256=checkpoint.weights_sha256,
-        licence=f"see {checkpoint.source}",
+        licence=licence_of(checkpoint),
         preprocessing={**view.description, "scores": family.scores, **task},
-        thresholds={} if family.scores == "semantic" else THRESHOLDS,
-        learnt_from=learnt_from,
+        learnt_from=benchmarks_of(checkpoint, learnt_from),
         confidence=SOFTMAX if family.scores == "semantic" else DETECTOR_SCORE,
     )

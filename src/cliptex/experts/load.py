@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from cliptex.experts.protocol import Expert, Placement, Precision
+from cliptex.experts.protocol import Choices, Expert, Placement, Precision
 from cliptex.experts.replicas import ReplicatedExpert
 
 CARDS = Path(__file__).parent / "cards"
@@ -28,18 +28,23 @@ def installed_experts() -> tuple[EntryPoint, ...]:
 
 
 def load_expert(
-    name: str | Path, weights: str | Path | None = None, placement: Placement | None = None
+    name: str | Path,
+    weights: str | Path | None = None,
+    placement: Placement | None = None,
+    choices: Choices = Choices(),  # noqa: B008 (frozen)
 ) -> Expert:
     """The expert called `name`.
 
     - `playroom:segmentation`, `playroom:depth`, `playroom:normals`: shipped whole;
     - a path that ends in .yaml: a card of an ONNX model; a shipped card's name (`shipped_cards`)
       needs `weights`, the model file or its folder;
-    - `FAMILY:SOURCE` with a family of `HUB`: a hub id, or a folder that holds such a model;
+    - `FAMILY:SOURCE` with a family of `HUB`: a hub id (Intel/dpt-large, or ORG/NAME@REVISION
+      with a branch, tag or commit), or a folder that holds such a model;
     - a name of `FILES`, with `weights`, the released file;
     - a name that another package offers (see `ENTRY_POINTS`).
 
-    `placement` is where the network runs; the CPU in float32 by default. Raises ValueError naming
+    `placement` is where the network runs; the CPU in float32 by default. `choices` matter to the
+    families that leave them open. Raises ValueError naming
     what exists, or where the expert cannot run there; FileNotFoundError without the model.
     """
     text = str(name)
@@ -48,12 +53,12 @@ def load_expert(
     if _is_card(text):
         return _load_card(text, weights, placement)
     if family == "playroom":
-        return _load_playroom(source, placement)
+        return _load_playroom(source, placement, choices)
     if source and family in HUB:
-        return HUB[family](source, placement)
+        return HUB[family](*_at_revision(source), placement, choices)
     path = None if weights is None else Path(weights)
     if text in FILES:
-        return FILES[text](path, placement)
+        return FILES[text](path, placement, choices)
     for offered in installed_experts():
         if offered.name == text:
             return offered.load()(path, placement)
@@ -69,6 +74,7 @@ def load_on_devices(
     *,
     devices: Sequence[str] = ("cpu",),
     precision: Precision = "float32",
+    choices: Choices = Choices(),  # noqa: B008 (frozen)
 ) -> Expert:
     """The expert called `name` on each of `devices`, such as ("cuda:0", "cuda:1"), as one expert.
 
@@ -79,7 +85,8 @@ def load_on_devices(
     if not devices or len(set(devices)) != len(devices):
         raise ValueError(f"name one or more devices, each once: got {', '.join(devices) or 'none'}")
     chosen = _meant(tuple(devices), is_card=_is_card(str(name)))
-    loaded = [load_expert(name, weights, Placement(device, precision)) for device in chosen]
+    placements = [Placement(device, precision) for device in chosen]
+    loaded = [load_expert(name, weights, placement, choices) for placement in placements]
     return loaded[0] if len(loaded) == 1 else ReplicatedExpert(loaded)
 
 
@@ -137,57 +144,67 @@ def _load_card(text: str, weights: str | Path | None, placement: Placement) -> E
 # Libraries as heavy as torch, transformers and diffusers are imported where they are used.
 
 
-def _load_playroom(task: str, placement: Placement) -> Expert:
+def _load_playroom(task: str, placement: Placement, choices: Choices) -> Expert:
     if task not in PLAYROOM:
         raise ValueError(f"the playroom has experts for {', '.join(PLAYROOM)}, not {task!r}")
     from cliptex.experts.playroom import load_playroom_expert
 
-    return load_playroom_expert(task, placement=placement)
+    return load_playroom_expert(task, placement=placement, unlabelled=choices.unlabelled)
 
 
-def _hub_depth(source: str, placement: Placement) -> Expert:
+def _at_revision(source: str) -> tuple[str, str | None]:
+    """ORG/NAME@REVISION -> (ORG/NAME, REVISION); a folder's name may hold an @."""
+    if Path(source).is_dir() or "@" not in source:
+        return source, None
+    repository, _, revision = source.rpartition("@")
+    return repository, revision
+
+
+def _hub_depth(source: str, revision: str | None, at: Placement, choices: Choices) -> Expert:
     from cliptex.experts.hub_depth import load_hub_depth
 
-    return load_hub_depth(source, placement=placement)
+    return load_hub_depth(source, placement=at, revision=revision)
 
 
-def _hub_normals(source: str, placement: Placement) -> Expert:
+def _hub_normals(source: str, revision: str | None, at: Placement, choices: Choices) -> Expert:
     from cliptex.experts.hub_normals import load_hub_normals
 
-    return load_hub_normals(source, placement=placement)
+    return load_hub_normals(source, frame=choices.frame, placement=at, revision=revision)
 
 
-def _marigold(source: str, placement: Placement) -> Expert:
+def _marigold(source: str, revision: str | None, at: Placement, choices: Choices) -> Expert:
     from cliptex.experts.marigold import load_marigold_normals
 
-    return load_marigold_normals(source, placement=placement)
+    return load_marigold_normals(source, placement=at, revision=revision)
 
 
-def _hub_segmentation(source: str, placement: Placement) -> Expert:
+def _hub_segmentation(source: str, revision: str | None, at: Placement, choices: Choices) -> Expert:
     from cliptex.experts.hub_segmentation import load_hub_segmentation
 
-    return load_hub_segmentation(source, placement=placement)
+    unlabelled = choices.unlabelled
+    return load_hub_segmentation(source, placement=at, revision=revision, unlabelled=unlabelled)
 
 
-def _maskrcnn(weights: Path | None, placement: Placement) -> Expert:
+def _maskrcnn(weights: Path | None, at: Placement, choices: Choices) -> Expert:
     from cliptex.experts.torchvision_detectors import load_maskrcnn
 
-    return load_maskrcnn(weights, placement=placement)
+    return load_maskrcnn(weights, placement=at, unlabelled=choices.unlabelled)
 
 
-def _catlip(weights: Path | None, placement: Placement) -> Expert:
+def _catlip(weights: Path | None, at: Placement, choices: Choices) -> Expert:
     from cliptex.experts.catlip import load_catlip_maskrcnn
 
-    return load_catlip_maskrcnn(_needed("catlip-maskrcnn", weights), placement=placement)
+    found = _needed("catlip-maskrcnn", weights)
+    return load_catlip_maskrcnn(found, placement=at, unlabelled=choices.unlabelled)
 
 
-def _nll_angmf(weights: Path | None, placement: Placement) -> Expert:
+def _nll_angmf(weights: Path | None, at: Placement, choices: Choices) -> Expert:
     from cliptex.experts.nll_angmf import load_nll_angmf
 
-    return load_nll_angmf(_needed("nll-angmf", weights), placement=placement)
+    return load_nll_angmf(_needed("nll-angmf", weights), placement=at)
 
 
-def _sobel(weights: Path | None, placement: Placement) -> Expert:
+def _sobel(weights: Path | None, at: Placement, choices: Choices) -> Expert:
     from cliptex.experts.edges import SobelEdges
 
     return SobelEdges()
@@ -201,14 +218,14 @@ def _needed(name: str, weights: Path | None) -> Path:
     return weights
 
 
-HUB: dict[str, Callable[[str, Placement], Expert]] = {
+HUB: dict[str, Callable[[str, str | None, Placement, Choices], Expert]] = {
     "hub-depth": _hub_depth,
     "hub-normals": _hub_normals,
     "hub-segmentation": _hub_segmentation,
     "marigold": _marigold,
 }
 """Families of models that lie on a hub or in a folder that holds a hub's files."""
-FILES: dict[str, Callable[[Path | None, Placement], Expert]] = {
+FILES: dict[str, Callable[[Path | None, Placement, Choices], Expert]] = {
     "maskrcnn-resnet50-fpn-v2": _maskrcnn,
     "catlip-maskrcnn": _catlip,
     "nll-angmf": _nll_angmf,

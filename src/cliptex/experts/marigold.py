@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cliptex.experts.card import Frame
 from cliptex.experts.hub import Checkpoint, open_checkpoint
 from cliptex.experts.hub_normals import KIND, normals_reader
-from cliptex.experts.protocol import ExpertSpec
+from cliptex.experts.protocol import ExpertSpec, Frame
+from cliptex.experts.provenance import benchmarks_of, licence_of
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.labels.sampling import WHOLE
 
@@ -94,7 +94,8 @@ def load_marigold_normals(
         source=checkpoint.source,
         revision=checkpoint.revision,
         weights_sha256=checkpoint.weights_sha256,
-        licence=f"see {checkpoint.source}",
+        licence=licence_of(checkpoint),
+        learnt_from=benchmarks_of(checkpoint),
         preprocessing={
             "resolution": resolution,
             "steps": steps,

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from cliptex.experts.nll_angmf_net import NllAngmf, NllAngmfForm, Norm, expected_error
 from cliptex.experts.postprocess import MAX_SIDE
 from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.provenance import NYU
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.experts.weights import load_exactly, read_weights
 from cliptex.files import sha256_file
@@ -33,7 +34,7 @@ CONFIDENCE_SIDE = 64
 CONFIDENCE = "1 - expected angular error / 90 degrees"
 SOURCE = "https://github.com/baegwangbin/surface_normal_uncertainty"
 LICENCE = "MIT (code); ScanNet terms (weights)"
-LEARNT_FROM: dict[Norm, tuple[str, ...]] = {"batch": ("scannet",), "group": ("nyu-normals",)}
+LEARNT_FROM: dict[Norm, tuple[str, ...]] = {"batch": ("scannet",), "group": NYU}
 NAMES: dict[Norm, str] = {"batch": "nll-angmf-scannet", "group": "nll-angmf-nyu"}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cliptex.experts.composite import composite_instances
+from cliptex.experts.composite import composite_instances, unlabelled_id
 from cliptex.experts.playroom_nets import DenseRegressor, build_detector
-from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.protocol import ExpertSpec, Prediction, Unlabelled
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.experts.torchvision_detectors import detect_whole
 from cliptex.files import sha256_file
@@ -47,7 +48,7 @@ def _each(network: nn.Module, images: Tensor) -> list[Outputs]:
     return [{"output": output} for output in network(images)]  # (C, H, W) each
 
 
-def _read_instances(found: Outputs, size: tuple[int, int]) -> Prediction:
+def _read_instances(found: Outputs, size: tuple[int, int], *, unlabelled: Unlabelled) -> Prediction:
     """A class map of the network's size, composited from instances."""
     masks = found["masks"][:, 0].numpy()  # (n, H, W) soft, in [0, 1]
     class_map = composite_instances(
@@ -57,6 +58,7 @@ def _read_instances(found: Outputs, size: tuple[int, int]) -> Prediction:
         size=masks.shape[1:],
         score_threshold=THRESHOLDS["score"],
         mask_threshold=THRESHOLDS["mask"],
+        unlabelled=unlabelled,
     )
     return Prediction(class_map)
 
@@ -72,11 +74,11 @@ def _read_normals(found: Outputs, size: tuple[int, int]) -> Prediction:
     return Prediction(normals.permute(1, 2, 0).contiguous().numpy())
 
 
-_ADAPTERS = {
-    "segmentation": Adapter(to_network_input, detect_whole, _read_instances),
-    "depth": Adapter(to_network_input, _each, _read_disparity),
-    "normals": Adapter(to_network_input, _each, _read_normals),
-}
+def _adapter(task: str, unlabelled: Unlabelled) -> Adapter:
+    if task == "segmentation":
+        read = partial(_read_instances, unlabelled=unlabelled)
+        return Adapter(to_network_input, detect_whole, read)
+    return Adapter(to_network_input, _each, _read_disparity if task == "depth" else _read_normals)
 
 
 def build_network(task: str, num_classes: int) -> nn.Module:
@@ -96,9 +98,11 @@ def load_playroom_expert(
     task: str,
     folder: Path = WEIGHTS,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
+    unlabelled: Unlabelled = "background",
 ) -> TorchExpert:
     """The expert of `task` ("segmentation", "depth" or "normals") from `folder/TASK/`.
 
+    `unlabelled` says what pixels without an instance become in class maps.
     Raises ValueError for another task, FileNotFoundError where the weights are absent.
     """
     if task not in TASKS:
@@ -109,16 +113,20 @@ def load_playroom_expert(
     card = json.loads(card_path.read_text(encoding="utf-8"))
     classes = card.get("classes", [])
     network = build_network(task, len(classes))
+    kind = _kind(task, classes)
+    painted = isinstance(kind, ClassMap)
     network.load_state_dict({name: x.float() for name, x in load_file(path).items()})
     spec = ExpertSpec(
         name=f"playroom-{task}",
-        kind=_kind(task, classes),
+        kind=kind,
         source="cliptex playroom zoo",
         revision=str(card["revision"]),
         weights_sha256=sha256_file(path),
         licence="Apache-2.0",
         preprocessing={"long_side": IMAGE_SIZE, "multiple": MULTIPLE, "resize": "bilinear"},
-        thresholds=THRESHOLDS if task == "segmentation" else {},
+        thresholds=THRESHOLDS | {"unlabelled": unlabelled_id(unlabelled, kind.ignore)}
+        if painted
+        else {},
         learnt_from=(),
     )
-    return TorchExpert(spec, network, _ADAPTERS[task], placement)
+    return TorchExpert(spec, network, _adapter(task, unlabelled), placement)

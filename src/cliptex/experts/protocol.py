@@ -11,6 +11,15 @@ import numpy as np
 from cliptex.labels.kinds import Kind
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Unlabelled = Literal["background", "ignore"]
+Frame = Literal[
+    "right-down-forward-away",
+    "right-down-forward-toward",
+    "right-up-back-toward",
+    "right-down-back-toward",
+]
+UNKNOWN = "unknown"
+"""What a spec says of a licence, or among `learnt_from`, that nobody has stated."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +30,25 @@ class Placement:
     precision: Precision = "float32"
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What a user may decide about an expert's labels, where its family leaves it open.
+
+    unlabelled: what pixels without an instance become in a class map made of instances.
+    frame: the axes in which a hub network gives normals; None where its family's are known.
+    """
+
+    unlabelled: Unlabelled = "background"
+    frame: Frame | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExpertSpec:
     """Everything that decides an expert's labels; all of it goes to the label store's manifest.
 
-    `preprocessing` holds JSON values; `thresholds` those of turning detections into labels;
-    `learnt_from` names benchmarks ("voc", "nyu-depth") whose images the expert was trained on;
+    `preprocessing` holds JSON values; `thresholds` those of turning detections into labels, and
+    as "unlabelled" the id of pixels without one; `learnt_from` names benchmarks ("voc",
+    "nyu-depth") whose images the expert was trained on, "unknown" where there may be more;
     `confidence` says in words what `Prediction.confidence` means, "" where there is none.
     """
 

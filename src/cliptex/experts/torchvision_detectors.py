@@ -8,6 +8,7 @@ detection, because non-maximum suppression lets only higher scores suppress lowe
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from torchvision.models.detection import (
 from torchvision.models.detection.image_list import ImageList
 
 from cliptex.experts.coco import COCO_CLASSES, SPARSE_IDS, contiguous_ids
-from cliptex.experts.composite import DETECTOR_SCORE, predict_instances
+from cliptex.experts.composite import DETECTOR_SCORE, predict_instances, unlabelled_id
 from cliptex.experts.postprocess import MAX_SIDE
-from cliptex.experts.protocol import ExpertSpec, Prediction
+from cliptex.experts.protocol import ExpertSpec, Prediction, Unlabelled
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.experts.weights import load_exactly, read_weights
 from cliptex.files import sha256_file
@@ -38,13 +39,14 @@ def load_maskrcnn(
     weights: str | Path | None = None,
     *,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
+    unlabelled: Unlabelled = "background",
 ) -> TorchExpert:
     """Mask R-CNN with a ResNet-50 and a feature pyramid, trained on COCO (47.4 box AP).
 
     `weights` is a state dict of torchvision's `maskrcnn_resnet50_fpn_v2`, .pth or .safetensors,
     plain or under the key "model"; without it torchvision's own are downloaded into torch's hub
-    cache. Raises FileNotFoundError where the file is absent, ValueError where its keys or shapes
-    are not those of the network.
+    cache. `unlabelled` says what pixels without an instance become. Raises FileNotFoundError where
+    the file is absent, ValueError where its keys or shapes are not those of the network.
     """
     path = _downloaded() if weights is None else Path(weights)
     with torch.device("meta"):
@@ -66,11 +68,11 @@ def load_maskrcnn(
             "mean": list(transform.image_mean),
             "std": list(transform.image_std),
         },
-        thresholds=THRESHOLDS,
+        thresholds=THRESHOLDS | {"unlabelled": unlabelled_id(unlabelled, COCO_CLASSES.ignore)},
         learnt_from=("coco",),
         confidence=DETECTOR_SCORE,
     )
-    return maskrcnn_expert(spec, network, placement)
+    return maskrcnn_expert(spec, network, placement, unlabelled)
 
 
 def build_maskrcnn() -> MaskRCNN:
@@ -85,7 +87,9 @@ def build_maskrcnn() -> MaskRCNN:
     )
 
 
-def maskrcnn_expert(spec: ExpertSpec, network: MaskRCNN, placement: Placement) -> TorchExpert:
+def maskrcnn_expert(
+    spec: ExpertSpec, network: MaskRCNN, placement: Placement, unlabelled: Unlabelled
+) -> TorchExpert:
     """Any Mask R-CNN of torchvision's class with COCO's 91 outputs as an expert."""
 
     transform: Any = network.transform
@@ -96,7 +100,8 @@ def maskrcnn_expert(spec: ExpertSpec, network: MaskRCNN, placement: Placement) -
         resized, _ = transform.resize(transform.normalize(pixels))
         return resized
 
-    return TorchExpert(spec, network, Adapter(prepare, _detect, _read), placement)
+    read = partial(_read, unlabelled=unlabelled)
+    return TorchExpert(spec, network, Adapter(prepare, _detect, read), placement)
 
 
 def _downloaded() -> Path:
@@ -168,7 +173,7 @@ def detect_whole(network: Any, batch: Tensor) -> list[Outputs]:
     ]
 
 
-def _read(outputs: Outputs, image_size: tuple[int, int]) -> Prediction:
+def _read(outputs: Outputs, image_size: tuple[int, int], *, unlabelled: Unlabelled) -> Prediction:
     size = fitted_size(image_size, MAX_SIDE)
     return predict_instances(
         paste_masks(outputs["masks"], outputs["boxes"], size).numpy(),
@@ -177,6 +182,7 @@ def _read(outputs: Outputs, image_size: tuple[int, int]) -> Prediction:
         size=size,
         score_threshold=THRESHOLDS["score"],
         mask_threshold=THRESHOLDS["mask"],
+        unlabelled=unlabelled,
     )
 
 

@@ -19,7 +19,8 @@ from typing import overload
 from cliptex.console import say, track
 from cliptex.experts.protocol import Expert, ExpertSpec
 from cliptex.files import AnyPath
-from cliptex.labelling.growth import follow_growth
+from cliptex.labelling.codec_choice import choose_codecs
+from cliptex.labelling.growth import follow_growth, record_damage
 from cliptex.labelling.jobs import is_due, share_of
 from cliptex.labelling.lane import Job
 from cliptex.labelling.pipeline import Pipeline
@@ -59,8 +60,10 @@ class LabelRunReport:
         )
 
 
-def manifest_of(spec: ExpertSpec, shards: ImageTextShards, max_side: int = 512) -> Manifest:
-    """The manifest of an expert's labels of `shards`."""
+def manifest_of(
+    spec: ExpertSpec, shards: ImageTextShards, max_side: int = 512, codec: str | None = None
+) -> Manifest:
+    """The manifest of an expert's labels of `shards`; `codec` None is the kind's default."""
     return Manifest.of(
         spec.kind,
         expert=spec.name,
@@ -73,6 +76,7 @@ def manifest_of(spec: ExpertSpec, shards: ImageTextShards, max_side: int = 512) 
         preprocessing=spec.preprocessing,
         thresholds=spec.thresholds,
         max_side=max_side,
+        codec=codec,
         confidence=spec.confidence,
     )
 
@@ -85,6 +89,7 @@ def label_shards(
     *,
     batch_size: int = 8,
     max_side: int = 512,
+    codecs: Sequence[str] = (),
     retry_failed: bool = False,
     only: Sequence[str] | None = None,
     rank: int = 0,
@@ -101,6 +106,7 @@ def label_shards(
     *,
     batch_size: int = 8,
     max_side: int = 512,
+    codecs: Sequence[str] = (),
     retry_failed: bool = False,
     only: Sequence[str] | None = None,
     rank: int = 0,
@@ -116,6 +122,7 @@ def label_shards(
     *,
     batch_size: int = 8,
     max_side: int = 512,
+    codecs: Sequence[str] = (),
     retry_failed: bool = False,
     only: Sequence[str] | None = None,
     rank: int = 0,
@@ -127,6 +134,7 @@ def label_shards(
     Several experts label in one pass, in which each image is decoded once; shards that some of
     them have labelled already are skipped for these. `only` names the shards to label, by default
     all; of `world_size` jobs, job `rank` takes those of them whose number leaves that remainder.
+    `codecs` are instead of the default codecs of the kinds that they store.
 
     Images that cannot be decoded, or on which the expert fails alone, get a ledger line. Where
     memory does not suffice, batches are halved for the rest of the run. Confidence is stored where
@@ -146,10 +154,14 @@ def label_shards(
         raise ValueError(f"batch_size and max_side must be positive: {batch_size}, {max_side}")
     every = tuple(experts) if isinstance(experts, Sequence) else (experts,)
     _refuse_bad_choice([expert.spec.name for expert in every])
+    chosen = choose_codecs([expert.spec.kind for expert in every], codecs)
     mine = share_of(_chosen(shards, only), rank, world_size)
     start = time.monotonic()
     with _terminate_as_exception():
-        folders = [_claim(out, expert.spec, shards, max_side) for expert in every]
+        folders = [
+            _claim(out, expert.spec, shards, max_side, codec)
+            for expert, codec in zip(every, chosen, strict=True)
+        ]
         if sweep:
             _sweep(folders)
         jobs = [
@@ -190,14 +202,18 @@ def _refuse_bad_choice(names: list[str]) -> None:
         raise ValueError(f"experts of one name would share a folder: {', '.join(twice)}")
 
 
-def _claim(out: AnyPath, spec: ExpertSpec, data: ImageTextShards, max_side: int) -> AnyPath:
-    manifest = manifest_of(spec, data, max_side)
+def _claim(
+    out: AnyPath, spec: ExpertSpec, data: ImageTextShards, max_side: int, codec: str | None
+) -> AnyPath:
+    manifest = manifest_of(spec, data, max_side, codec)
     if follow_growth(out / manifest.folder_name, data):
         say(
             f"{out / manifest.folder_name} now belongs to the data as they are: shards were added, "
             "repaired or lost"
         )
-    return claim_store(out, manifest)
+    folder = claim_store(out, manifest)
+    record_damage(folder, data)
+    return folder
 
 
 def _sweep(folders: Sequence[AnyPath]) -> None:

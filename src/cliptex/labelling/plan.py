@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cliptex.experts.protocol import Expert, ExpertSpec, Prediction
-from cliptex.labelling.compare import Difference, as_stored, difference
-from cliptex.labelling.engine import label_shards
+from cliptex.experts.protocol import Expert, Prediction, Wrapper
+from cliptex.labelling.codec_choice import CodecCost, measure_codecs
+from cliptex.labelling.compare import as_stored
+from cliptex.labelling.engine import LabelRunReport, label_shards
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
 from cliptex.labels.reader import LabelReader
 from cliptex.shards.dataset import ImageTextShards
@@ -24,29 +26,55 @@ SHARD = "plan.tar"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Measured on `sampled` images, `labelled` of which got a label; extrapolated to `images`.
+class ExpertPlan:
+    """Of one expert, which labelled `labelled` of the drawn images.
 
-    `bytes_per_image` counts the label, its tar headers and its line in the ledger.
-    `images_per_second` is the engine's rate, decoding and encoding included;
-    `expert_images_per_second` that of the expert alone. `error` is the codec's, decode(encode(x))
-    against x: the mean over labels, and the worst pixel of all.
+    `bytes_per_image` counts the label, its tar headers and its line in the ledger, with `codec`.
+    `images_per_second` is the rate of the expert alone, with as many calls at once as it takes.
+    `codecs` are all that store its kind, the default first.
     """
 
     expert: str
     kind: Kind
     codec: str
-    images: int
-    sampled: int
     labelled: int
     bytes_per_image: float
     images_per_second: float
-    expert_images_per_second: float
-    error: Difference
+    codecs: tuple[CodecCost, ...]
+
+    def __str__(self) -> str:
+        rows = [("codec", "bytes/image", "error on mean", "at most", "encode ms", "decode ms")]
+        for cost in self.codecs:
+            mean, worst = _errors(self.kind, cost)
+            size, name = f"{cost.bytes_per_label:.0f}", cost.codec
+            name += " (used)" if name == self.codec else ""
+            rows.append((name, size, mean, worst, f"{cost.encode_ms:.2f}", f"{cost.decode_ms:.2f}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+        head = (
+            f"{self.expert}: {self.labelled} labels, {self.bytes_per_image:.0f} bytes per image, "
+            f"{self.images_per_second:.2f} images per second alone"
+        )
+        return "\n".join([head, *(f"  {line}" for line in table)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Measured on `sampled` images, extrapolated to `images`.
+
+    `images_per_second` is the engine's rate in one pass with all experts, decoding and encoding
+    included.
+    """
+
+    images: int
+    sampled: int
+    images_per_second: float
+    experts: tuple[ExpertPlan, ...]
 
     @property
     def total_bytes(self) -> float:
-        return self.bytes_per_image * self.images
+        """Of all experts' stores."""
+        return self.images * sum(expert.bytes_per_image for expert in self.experts)
 
     @property
     def hours(self) -> float:
@@ -54,35 +82,31 @@ class Plan:
         return self.images / self.images_per_second / 3600
 
     def __str__(self) -> str:
-        rows = {
-            "images": f"{self.images} ({self.labelled} of {self.sampled} drawn got a label)",
-            "bytes per image": f"{self.bytes_per_image:.0f}",
-            "whole store": _bytes(self.total_bytes),
-            "images per second": f"{self.images_per_second:.2f} "
-            f"(the expert alone {self.expert_images_per_second:.2f})",
-            "hours": f"{self.hours:.2f}",
-            "codec": self.codec,
-            "codec's error": _error(self.kind, self.error),
-        }
-        width = max(map(len, rows))
-        lines = [f"  {name:<{width}}  {value}" for name, value in rows.items()]
-        return "\n".join([f"plan for {self.expert}", *lines])
+        return "\n".join(
+            [
+                *map(str, self.experts),
+                f"all {self.images} images, from {self.sampled} drawn: "
+                f"{_bytes(self.total_bytes)}, {self.hours:.2f} hours "
+                f"at {self.images_per_second:.2f} images per second",
+            ]
+        )
 
 
 def plan_labels(
     shards: ImageTextShards,
-    expert: Expert,
+    experts: Sequence[Expert],
     *,
     count: int = 16,
     batch_size: int = 8,
     max_side: int = 512,
+    codecs: Sequence[str] = (),
     seed: int = 0,
 ) -> Plan:
     """Label `count` images drawn by the seed with the real engine, in a temporary folder.
 
-    The expert sees one image before the clock starts, so that loading is not counted; the run's
+    The experts see one image before the clock starts, so that loading is not counted; the run's
     fixed cost is, which makes the hours an upper bound. Raises ValueError where the data set is
-    empty or no drawn image got a label.
+    empty or an expert labelled none of the drawn images, and what `label_shards` raises.
     """
     if count < 1 or not len(shards):
         raise ValueError(f"a plan needs at least one image: count {count} of {len(shards)}")
@@ -90,59 +114,59 @@ def plan_labels(
     numbers = np.sort(rng.choice(len(shards), min(count, len(shards)), replace=False))
     with tempfile.TemporaryDirectory(prefix="cliptex-plan-") as name:
         drawn = _copy(shards, numbers, Path(name))
-        watched = _Watched(expert)
-        watched.warm_up(drawn)
-        report = label_shards(
-            drawn, watched, Path(name) / "labels", batch_size=batch_size, max_side=max_side
+        watched = [_Watched(expert) for expert in experts]
+        for expert in watched:
+            expert.warm_up(drawn)
+        reports = label_shards(
+            drawn,
+            watched,
+            Path(name) / "labels",
+            batch_size=batch_size,
+            max_side=max_side,
+            codecs=codecs,
         )
-        reader = LabelReader(report.folder)
-        ledger = reader.ledger(SHARD)
-        assert ledger is not None  # the engine has committed it
-        labelled = len(ledger.ok_keys())
-        if not labelled:
-            raise ValueError(
-                f"none of {len(drawn)} images got a label: {report.statuses}; "
-                f"{next(reader.failures())[3]}"
-            )
-        error = _codec_error(drawn, reader, watched)
-        size = ledger.tar_size + ledger.path.stat().st_size
-        codec = reader.manifest.codec
-        reader.close()
+        plans = [_of_expert(drawn, *pair) for pair in zip(watched, reports, strict=True)]
     return Plan(
-        expert=expert.spec.name,
-        kind=expert.spec.kind,
-        codec=codec,
         images=len(shards),
         sampled=len(drawn),
-        labelled=labelled,
-        bytes_per_image=size / len(drawn),
-        images_per_second=report.images_per_second,
-        expert_images_per_second=watched.images / max(watched.seconds, 1e-9),
-        error=error,
+        images_per_second=reports[0].images_per_second,
+        experts=tuple(plans),
     )
 
 
-@dataclass
-class _Watched:
-    """An expert whose time is taken and whose labels are kept by their image's bytes."""
+class _Watched(Wrapper):
+    """An expert whose time is taken and whose labels are kept by their image's bytes.
 
-    expert: Expert
-    seconds: float = 0.0
-    images: int = 0
-    labels: dict[bytes, np.ndarray] = field(default_factory=dict)
+    `seconds` is the time in which at least one call was under way.
+    """
 
-    @property
-    def spec(self) -> ExpertSpec:
-        return self.expert.spec
+    def __init__(self, expert: Expert) -> None:
+        super().__init__(expert)
+        self.seconds, self.images = 0.0, 0
+        self.labels: dict[bytes, np.ndarray] = {}
+        self._lock = threading.Lock()
+        self._calls, self._since = 0, 0.0
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        start = time.perf_counter()
-        found = self.expert.predict(images)
-        self.seconds += time.perf_counter() - start
-        self.images += len(images)
-        for image, prediction in zip(images, found, strict=True):
-            self.labels[_fingerprint(image)] = prediction.label
+        self._count(1)
+        try:
+            found = self.expert.predict(images)
+        finally:
+            self._count(-1)
+        kept = {_fingerprint(x): p.label for x, p in zip(images, found, strict=True)}
+        with self._lock:
+            self.images += len(images)
+            self.labels.update(kept)
         return found
+
+    def _count(self, change: int) -> None:
+        """A call begins (1) or ends (-1)."""
+        with self._lock:
+            now = time.perf_counter()
+            if self._calls:
+                self.seconds += now - self._since
+            self._since = now
+            self._calls += change
 
     def warm_up(self, shards: ImageTextShards) -> None:
         """One call with the first image that decodes; errors come again, where they count."""
@@ -167,19 +191,33 @@ def _copy(shards: ImageTextShards, numbers: np.ndarray, folder: Path) -> ImageTe
     return ImageTextShards(folder / "data", cache=folder / "index")
 
 
-def _codec_error(shards: ImageTextShards, reader: LabelReader, watched: _Watched) -> Difference:
-    """Stored labels against what the expert said, at the stored size."""
-    kind, side = reader.kind, reader.manifest.max_side
-    found: list[Difference] = []
-    for sample in shards:
-        stored = reader.read(sample.shard, sample.key)
-        if stored is not None:
-            said = watched.labels[_fingerprint(decode_image(sample.image))]
-            found.append(difference(kind, stored.array, as_stored(kind, said, side)))
-    return Difference(
-        validity=min(f.validity for f in found),
-        mean=float(np.mean([f.mean for f in found])),
-        worst=max(f.worst for f in found),
+def _of_expert(shards: ImageTextShards, watched: _Watched, report: LabelRunReport) -> ExpertPlan:
+    """What came of one expert; ValueError with a reason where it labelled nothing."""
+    reader = LabelReader(report.folder)
+    ledger = reader.ledger(SHARD)
+    assert ledger is not None  # the engine has committed it
+    labelled = set(ledger.ok_keys().tolist())
+    if not labelled:
+        raise ValueError(
+            f"{watched.spec.name} labelled none of {len(shards)} images: {report.statuses}; "
+            f"{next(reader.failures())[3]}"
+        )
+    kind, manifest = reader.kind, reader.manifest
+    said = [
+        watched.labels[_fingerprint(decode_image(sample.image))]
+        for sample in shards
+        if sample.key.encode() in labelled
+    ]
+    stored = [as_stored(kind, label, manifest.max_side) for label in said]
+    reader.close()
+    return ExpertPlan(
+        expert=watched.spec.name,
+        kind=kind,
+        codec=manifest.codec,
+        labelled=len(labelled),
+        bytes_per_image=(ledger.tar_size + ledger.path.stat().st_size) / len(shards),
+        images_per_second=watched.images / max(watched.seconds, 1e-9),
+        codecs=measure_codecs(kind, stored),
     )
 
 
@@ -187,12 +225,14 @@ def _fingerprint(image: np.ndarray) -> bytes:
     return hashlib.sha1(repr(image.shape).encode() + image.tobytes()).digest()
 
 
-def _error(kind: Kind, error: Difference) -> str:
+def _errors(kind: Kind, cost: CodecCost) -> tuple[str, str]:
+    """The mean and the largest error with their unit."""
+    mean, worst = cost.error.mean, cost.error.worst
     if isinstance(kind, ClassMap):
-        return "none" if error.worst == 0 else error.describe(kind)
+        return f"{100 * mean:.3g} % of pixels", f"{100 * worst:.3g} %"
     if isinstance(kind, ScalarField):
-        return f"{100 * error.mean:.4f} % of the range on mean, {100 * error.worst:.4f} % at most"
-    return f"{error.mean:.3f} degrees on mean, {error.worst:.3f} at most"
+        return f"{100 * mean:.4f} % of range", f"{100 * worst:.4f} %"
+    return f"{mean:.3f} degrees", f"{worst:.3f}"
 
 
 def _bytes(size: float) -> str:

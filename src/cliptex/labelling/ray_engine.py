@@ -46,6 +46,7 @@ def label_shards_with_ray(
     *,
     batch_size: int = 8,
     max_side: int = 512,
+    codecs: Sequence[str] = (),
     options: RayOptions | None = None,
 ) -> RayRunReport:
     """Label every shard that has no ledger yet, as `label_shards` does, on a Ray cluster.
@@ -68,7 +69,7 @@ def label_shards_with_ray(
         shards=shards,
         make_experts=make_experts,
         out=out,
-        label=partial(label_shards, batch_size=batch_size, max_side=max_side),
+        label=partial(label_shards, batch_size=batch_size, max_side=max_side, codecs=codecs),
         folder=os.getcwd(),
     )
     with connected(options) as ray:

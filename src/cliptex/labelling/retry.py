@@ -23,6 +23,7 @@ class Failures:
     unfinished: tuple[str, ...]
     images_due: int
     max_side: int
+    codec: str
 
     @property
     def due(self) -> tuple[str, ...]:
@@ -55,4 +56,5 @@ def find_failures(shards: ImageTextShards, labels: AnyPath, expert: str) -> Fail
         unfinished=unfinished,
         images_due=sum(len(shards.index(shard)) for shard in (*failed, *unfinished)),
         max_side=manifest.max_side,
+        codec=manifest.codec,
     )

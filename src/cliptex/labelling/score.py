@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from cliptex.console import track
 from cliptex.datasets.protocol import DenseDataset
-from cliptex.experts.protocol import Expert, ExpertSpec
+from cliptex.experts.protocol import UNKNOWN, Expert, ExpertSpec
 from cliptex.labelling.tally import tally_for
 from cliptex.labels.kinds import Kind
 from cliptex.labels.manifest import Manifest
@@ -22,6 +23,13 @@ from cliptex.labels.reader import LabelReader
 from cliptex.results import Result
 
 Pair = tuple[np.ndarray | None, np.ndarray]  # prediction or None, ground truth
+
+
+class KeyedDataset(DenseDataset, Protocol):
+    """A benchmark whose pictures have names; `keys[i]` is that of picture i."""
+
+    @property
+    def keys(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +71,18 @@ def score_expert_on(dataset: DenseDataset, expert: Expert, *, batch_size: int = 
     return score_predictions(dataset, source, _predicted(dataset, expert, batch_size))
 
 
-def score_store_on(dataset: DenseDataset, reader: LabelReader, keys: Sequence[str]) -> list[Result]:
-    """Rows of stored labels; `keys[i]` is the store's key of picture i.
+def score_store_on(dataset: KeyedDataset, reader: LabelReader) -> list[Result]:
+    """Rows of labels that are stored under the pictures' keys.
 
     Raises ValueError where a key lies in two shards, or no picture has a label. Pictures without
     one are left out and counted in the protocol.
     """
-    if len(keys) != len(dataset):
-        raise ValueError(f"{len(keys)} keys for the {len(dataset)} pictures of {dataset.name}")
+    keys = dataset.keys
     places = _places(reader, set(keys))
     if not places:
         raise ValueError(
             f"{reader.folder} has no label for any picture of {dataset.name}, such as {keys[0]!r}: "
-            "the shards' keys must be the benchmark's file stems"
+            "the shards' keys must be the names of its pictures"
         )
 
     def stored() -> Iterator[Pair]:
@@ -102,6 +109,7 @@ def score_predictions(dataset: DenseDataset, source: Source, pairs: Iterable[Pai
         "predictions": source.how,
         "resolution": "ground truth's",
         "images_without_prediction": missing,
+        "learnt_from": list(source.learnt_from),
         **tally.protocol(),
     }
     return [
@@ -124,7 +132,11 @@ def score_predictions(dataset: DenseDataset, source: Source, pairs: Iterable[Pai
 def describe_scores(rows: Sequence[Result]) -> str:
     """The rows as text, a metric a line, then what they depend on."""
     first = rows[0]
-    mark = "; LEAK: the expert learnt from this benchmark" if first.leak else ""
+    mark = ""
+    if first.leak:
+        mark = "; LEAK: the expert learnt from this benchmark"
+    elif UNKNOWN in str(first.protocol.get("learnt_from")):
+        mark = "; it is UNKNOWN whether the expert learnt from this benchmark"
     lines = [f"{first.model} on {first.dataset}, {first.n} images{mark}"]
     lines += [f"  {row.metric}: {row.value:.4g} ({row.better} is better)" for row in rows]
     for name in ("unmatched_expert_classes", "unmatched_dataset_classes"):
