@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cliptex.training.loop import train
 from cliptex.training.setup import prepare
@@ -33,7 +36,7 @@ def test_a_settled_variance_weighs_a_task_by_half_its_inverse_loss() -> None:
     optimizer = torch.optim.SGD(weigh.parameters(), lr=0.5)
     for _ in range(200):
         optimizer.zero_grad()
-        sum(weigh(t, torch.tensor(v)) for t, v in (("big", 20.0), ("small", 0.01))).backward()
+        (weigh("big", torch.tensor(20.0)) + weigh("small", torch.tensor(0.01))).backward()
         optimizer.step()
     weights = {task: math.exp(-s.item()) for task, s in weigh.log_variance.items()}
     assert weights == pytest.approx({"big": 1 / 40, "small": 50}, rel=0.05)
@@ -70,13 +73,25 @@ def test_parts_of_a_batch_learn_the_same(configure) -> None:
     assert torch.allclose(after[0][1], after[1][1], atol=1e-5)
 
 
-def test_what_is_learnt_survives_an_interruption_but_not_the_run(configure, tmp_path) -> None:
-    config = configure("depth", uncertainty=True, checkpoint_every=3)
-    final = train(config, tmp_path)
-    assert (tmp_path / "checkpoints" / "step-00000003").is_dir()
-    from safetensors.torch import load_file
-
-    heads = load_file(final / "heads.safetensors")
+def test_all_that_is_learnt_beside_goes_on_after_an_interruption(configure, tmp_path) -> None:
+    config = configure(
+        "depth",
+        uncertainty=True,
+        range_augment=(40, 20),
+        contrast="sigmoid",
+        checkpoint_every=3,
+        ema=0.1,
+    )
+    whole = train(config, tmp_path / "whole")
+    left = tmp_path / "left" / "checkpoints" / "step-00000003"
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / left.name, left)
+    resumed = train(config, tmp_path / "left")
+    for name in ("model.safetensors", "heads.safetensors"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+    lines = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("whole", "left")]
+    last = [json.loads(found[-1]) for found in lines]
+    assert last[0]["loss"] == last[1]["loss"] and len(lines[1]) == 3
+    heads = load_file(whole / "heads.safetensors")  # what a model needs no more is left out
     assert {name.split(".")[0] for name in heads} == {"pyramid", "heads"}
 
 
