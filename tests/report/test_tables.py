@@ -125,13 +125,18 @@ def test_marks_say_what_to_read_with_care(make_row):
 
 def test_wide_tasks_are_cut_by_data_set_and_probe(make_row):
     rows = [
-        make_row("clip", 10.0, task="detection", metric=metric, probe=probe, better="higher")
-        for probe in ("ssd", "mask_rcnn")
-        for metric in ("ap_box", "ap50_box", "ap75_box", "aps_box", "apl_box")
+        make_row(
+            "clip", 10.0, task="detection", metric=f"{metric}_{form}", probe=probe, better="higher"
+        )
+        for probe, forms in (("ssd", ("box",)), ("mask_rcnn", ("box", "mask")))
+        for form in forms
+        for metric in ("ap", "ap50", "ap75", "aps", "apl")
     ]
     tables = task_tables(rows, ["clip"], ours="cliptex", baseline="clip-ft")
     assert [table.title for table in tables] == [
         "Detection and instance segmentation · d · SSD probe",
         "Detection and instance segmentation · d · Mask R-CNN probe",
+        "Detection and instance segmentation · d · Mask R-CNN probe",
     ]
-    assert [c.measure.name.label for c in tables[0].columns][:2] == ["box AP", "box AP50"]
+    labels = [[c.measure.name.label for c in table.columns][:2] for table in tables]
+    assert labels == [["box AP", "box AP50"], ["box AP", "box AP50"], ["mask AP", "mask AP50"]]

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import numpy as np
-from PIL import Image
-
 from cliptex.datasets.protocol import (
     CaptionedImages,
     DenseDataset,
@@ -17,14 +14,14 @@ from cliptex.datasets.protocol import (
     LabelledImages,
 )
 from cliptex.files import sha256_file
-from cliptex.labels.kinds import ScalarField
 from cliptex.models.clip import Clip, load_clip
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.classification import run_classification_probe
 from cliptex.probes.config import ProbeConfig
-from cliptex.probes.dense import predict_dense, run_dense_probe
+from cliptex.probes.dense import run_dense_probe
 from cliptex.probes.features import FeatureMemory
 from cliptex.probes.outcome import ProbeOutcome
+from cliptex.probes.pictures import draw_linear
 from cliptex.results import append_results
 from cliptex.zeroshot.classify import run_zeroshot
 from cliptex.zeroshot.encode import ZeroShotConfig
@@ -92,7 +89,8 @@ def evaluate(suite: Suite, checkpoint: Path, folder: Path, *, model: str, seed: 
             memory=memory,
         )
         _keep(outcome, folder)
-        draw_predictions(encoder, outcome, splits.test, folder / PICTURES / splits.test.name)
+        drawn = draw_linear(encoder, outcome, splits.test, PICTURES_PER_DATASET)
+        drawn.save(folder / PICTURES / splits.test.name)
     if suite.classes is not None:
         outcome = run_classification_probe(
             encoder,
@@ -141,39 +139,3 @@ def zero_shot(
     for outcome in outcomes:
         append_results(folder / RESULTS, outcome.results)
         outcome.save_per_image(folder / PER_IMAGE)
-
-
-def draw_predictions(
-    encoder: FrozenEncoder, outcome: ProbeOutcome, dataset: DenseDataset, folder: Path
-) -> None:
-    """`folder`/INDEX-{image,truth,prediction}.png of evenly spaced test images."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in picture_indices(len(dataset)):
-        item = dataset[index]
-        prediction = predict_dense(encoder, outcome, [item.image])[0]
-        pictures = {
-            "image": item.image,
-            "truth": draw_truth(dataset, item.target),
-            "prediction": draw_prediction(dataset, prediction),
-        }
-        for name, picture in pictures.items():
-            Image.fromarray(picture).save(folder / f"{index:05d}-{name}.png")
-
-
-def picture_indices(count: int) -> list[int]:
-    """Which test images are drawn."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, PICTURES_PER_DATASET)})
-
-
-def draw_truth(dataset: DenseDataset, target: np.ndarray) -> np.ndarray:
-    """Ground truth as (H, W, 3) uint8; depth is drawn as disparity, as the probes predict it."""
-    if isinstance(dataset.kind, ScalarField):
-        return ScalarField(unit="1/m").draw(1 / target)
-    return dataset.kind.draw(target)
-
-
-def draw_prediction(dataset: DenseDataset, prediction: np.ndarray) -> np.ndarray:
-    """A probe's label as (H, W, 3) uint8."""
-    if isinstance(dataset.kind, ScalarField):
-        return ScalarField(unit="1/m").draw(prediction)
-    return dataset.kind.draw(prediction)

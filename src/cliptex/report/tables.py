@@ -116,10 +116,11 @@ def _groups(measures: Sequence[Measure]) -> list[tuple[str, list[Measure]]]:
         if len(columns) <= WIDEST:
             groups.append((task_name(task), columns))
             continue
-        tests: dict[tuple[str, str], list[Measure]] = {}
+        tests: dict[tuple[str, str, bool], list[Measure]] = {}
         for measure in columns:
-            tests.setdefault((measure.dataset, measure.test), []).append(measure)
-        for (dataset, _), of_test in tests.items():
+            of_masks = measure.metric.endswith("_mask")  # detection's twelve numbers: six and six
+            tests.setdefault((measure.dataset, measure.test, of_masks), []).append(measure)
+        for (dataset, _, _), of_test in tests.items():
             parts = (task_name(task), dataset, of_test[0].probe_text)
             groups.append((" · ".join(part for part in parts if part), of_test))
     return groups
