@@ -2,30 +2,18 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
-from PIL import Image
+import scipy.io
 
 from cliptex.cli.app import main
-from cliptex.cli.probing import checkpoint_of
-
-
-@pytest.fixture
-def voc(tmp_path):
-    """Six coloured pictures in VOC's layout, one of them not square."""
-    root = tmp_path / "VOC2012"
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (root / folder).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    palette = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
-    for i in range(6):
-        ids = rng.integers(0, 3, (2, 3 if i else 2)).astype(np.uint8).repeat(32, 0).repeat(32, 1)
-        Image.fromarray(palette[ids]).save(root / f"JPEGImages/{i}.jpg")
-        Image.fromarray(ids).save(root / f"SegmentationClass/{i}.png")
-    (root / "labels.txt").write_text("background\nred\ngreen\n")
-    (root / "ImageSets/Segmentation/train.txt").write_text("0\n1\n2\n3\n")
-    (root / "ImageSets/Segmentation/test.txt").write_text("4\n5\n")
-    return root
+from cliptex.probes.member import Member
+from cliptex.probes.sources import FeatureBatch
+from cliptex.report import write_report
+from cliptex.report.bootstrap import compare_images
+from cliptex.report.parts import read_panels
+from cliptex.results import read_results
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -80,6 +68,99 @@ def test_dry_run__tells_the_cost_and_trains_nothing(voc, tmp_path, capsys):
     assert "4 x 50 + 2" in text and "GPU-hours" in text and not out.exists()
 
 
+def test_dry_run__all_twelve_columns_of_the_paper_by_default(capsys):
+    code, text, err = run(capsys, "--model", "playroom", "--recipe", "paper", "--dry-run")
+    assert code == 0, err
+    lines = text.splitlines()
+    assert all(word in lines[1] for word in ("images", "steps", "PFLOP", "GiB", "GPU-hours"))
+    found, where = [], ""
+    for line in lines[2:-2]:
+        words = line.split()
+        if line[0] != " ":
+            where = " ".join(words[:2])
+            assert words[7] == "encoder"
+        else:
+            found.append((where, words[0]))
+    three = ("linear", "deeplabv3", "pspnet")
+    assert found == [
+        *(("segmentation voc", head) for head in three),
+        *(("segmentation ade20k", head) for head in three),
+        ("detection coco", "mask_rcnn"),
+        ("detection coco", "ssd"),
+        *(("depth nyu-depth", head) for head in three),
+        *(("normals nyu-normals", head) for head in three),
+        ("classification imagenet", "linear"),
+        ("classification places365", "linear"),
+    ]
+    assert lines[-2].split()[:2] == ["sum", "16"]
+
+
+def test_per_image__values_lie_where_the_report_looks(voc, tmp_path, capsys):
+    out = tmp_path / "run" / "results.jsonl"
+    for name in ("a", "timm:b/c"):  # a model may be called like a path
+        arguments = [*common(voc, out), "--name", name, "--lr", "0.1", "--resolution", "64"]
+        code, _, err = run(capsys, *arguments)
+        assert code == 0, err
+    rows = read_results(out)
+    found = compare_images(rows, [out.parent / "per_image"], "timm:b/c", "a")
+    assert {one.measure.metric for one in found} == {"miou", "miou_things", "miou_foreground"}
+    assert all(one.n == 2 and one.difference is not None for one in found)
+
+
+def test_errors__the_other_rows_are_kept_and_the_command_fails(voc, tmp_path, capsys, monkeypatch):
+    learn = Member.learn
+
+    def sick(self, batch, *rest):
+        if self.key.head == "pspnet":
+            batch = FeatureBatch(batch.maps * float("nan"), batch.targets)
+        learn(self, batch, *rest)
+
+    monkeypatch.setattr(Member, "learn", sick)
+    out = tmp_path / "r.jsonl"
+    arguments = [*common(voc, out), "--recipe", "paper", "--probe", "pspnet", "linear"]
+    code, text, err = run(capsys, *arguments, "--warmup-steps", "1", *SMALL)
+    assert {row["probe"] for row in rows_of(out)} == {"linear"} and "linear miou" in text
+    assert code == 2 and "pspnet, seed 0" in err and "smaller learning rate" in err
+
+
+@pytest.fixture
+def nyu(tmp_path):
+    """Six pictures of 480 x 640 whose raw depth lacks the left third, in NYUv2's layout."""
+    root, rng = tmp_path / "nyu", np.random.default_rng(1)
+    root.mkdir()
+    blocks = rng.integers(0, 200, (6, 3, 8, 6), np.uint8).repeat(80, 2).repeat(80, 3)
+    depths = rng.uniform(1, 8, (6, 8, 6)).astype(np.float32).repeat(80, 1).repeat(80, 2)
+    raw = depths.copy()
+    raw[:, :200] = 0  # arrays of MATLAB are transposed: (N, W, H)
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w") as file:
+        for key, values in (("images", blocks), ("depths", depths), ("rawDepths", raw)):
+            file.create_dataset(key, data=values)
+    numbers = {"trainNdxs": [[1], [2], [3], [4]], "testNdxs": [[5], [6]]}
+    scipy.io.savemat(root / "splits.mat", numbers)
+    return root
+
+
+@pytest.mark.parametrize("recipe", ["fast", "paper"])
+def test_protocols__depth_is_scored_by_both_and_rows_say_which(nyu, tmp_path, capsys, recipe):
+    out = tmp_path / "r.jsonl"
+    arguments = ["--model", "playroom", "--dataset", "nyu-depth", "--root", str(nyu)]
+    arguments += ["--out", str(out), "--resolution", "64", "--epochs", "2", "--lr", "0.001"]
+    if recipe == "paper":
+        arguments += ["--recipe", "paper", "--probe", "linear", "--warmup-steps", "1"]
+    code, text, err = run(capsys, *arguments, "--protocol", "lasinger", "eigen")
+    assert code == 0, err
+    rows = [row for row in rows_of(out) if row["metric"] == "absrel"]
+    told = [[row["protocol"][key] for key in ("name", "depths", "crop", "range")] for row in rows]
+    assert told == [
+        ["lasinger", "rawDepths", None, [0, 10]],
+        ["eigen", "depths", [45, 471, 41, 601], [0.001, 10]],
+    ]
+    assert {row["protocol"]["train_depths"] for row in rows} == {"rawDepths"}
+    assert rows[0]["value"] != rows[1]["value"] and "absrel (eigen) on nyu-depth" in text
+    saved = {path.name for path in (tmp_path / "per_image").iterdir()}
+    assert len([name for name in saved if "eigen" in name]) == 7  # all measures of one image
+
+
 def test_features__need_no_augmentation_and_fit_the_budget(voc, tmp_path, capsys):
     out, folder = tmp_path / "r.jsonl", tmp_path / "features"
     arguments = [*common(voc, out), "--recipe", "paper", "--warmup-steps", "1", *SMALL]
@@ -115,9 +196,39 @@ def test_faults__late_ones_name_the_remedy(voc, tmp_path, capsys):
     assert code == 2 and "--warmup-steps" in err
 
 
-def test_checkpoint__random_weights_are_marked(tmp_path):
-    assert checkpoint_of("open_clip:RN50") == checkpoint_of("timm:vit_tiny") == "random"
-    assert checkpoint_of("corenet:ViT-B-16") == "random"
-    assert checkpoint_of("open_clip:RN50/openai") == checkpoint_of("playroom") == ""
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    assert len(checkpoint_of(str(tmp_path))) == 64
+@pytest.mark.parametrize("recipe", ["fast", "paper"])
+def test_controls_and_pictures__rows_and_panels_beside_the_model(voc, tmp_path, capsys, recipe):
+    out = tmp_path / "run" / "results.jsonl"
+    warmup = ("--warmup-steps", "1", "--probe", "linear") if recipe == "paper" else ()
+    arguments = [*common(voc, out), "--recipe", recipe, *warmup, *SMALL, "--lr", "0.01"]
+    for name in ("clip-ft", "cliptex"):
+        extra = ("--controls",) if name == "clip-ft" else ()
+        options = ("--name", name, "--pictures", "2", "--seeds", "0", "1", *extra)
+        code, _, err = run(capsys, *arguments, *options)
+        assert code == 0, err
+    rows = [row for row in rows_of(out) if row["metric"] == "miou"]
+    assert [(row["model"], row["seed"]) for row in rows] == [
+        ("clip-ft", 0),
+        ("clip-ft", 1),
+        ("random-init", 0),
+        ("random-init", 1),
+        ("pixels", 0),
+        ("pixels", 1),
+        ("mean prediction", 0),
+        ("cliptex", 0),
+        ("cliptex", 1),
+    ]
+    prints = [row["protocol"]["encoder_sha256"] for row in rows[:6]]
+    assert len(set(prints)) == 4, "random weights are others for each seed"
+    (panel,) = read_panels(out.parent / "panels")
+    assert panel.columns == ("image", "ground truth", "clip-ft", "cliptex")
+    write_report(out.parent, out.parent / "page.html", title="t")
+    text = (out.parent / "page.html").read_text()
+    assert text.count('<tr class="control">') == 3
+
+
+def test_pictures__not_of_classes(voc, tmp_path, capsys):
+    out = tmp_path / "r.jsonl"
+    arguments = ["--model", "playroom", "--dataset", "folder", "--root", str(voc)]
+    code, _, err = run(capsys, *arguments, "--out", str(out), "--pictures", "2")
+    assert code == 2 and "--pictures" in err

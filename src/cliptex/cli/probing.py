@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from cliptex.models.encoder import FrozenEncoder
     from cliptex.probes.bank_config import BankConfig
     from cliptex.probes.cost import Job
     from cliptex.probes.examples import Examples
     from cliptex.probes.feature_store import FeatureStore
-    from cliptex.results import Result
 
-Layout = Literal["voc", "ade20k", "nyu-depth", "nyu-normals", "folder"]
-Head = Literal["linear", "deeplabv3", "pspnet"]
-Task = Literal["segmentation", "depth", "normals", "classification"]
+Layout = Literal[
+    "voc",
+    "voc20",
+    "coco-voc",
+    "ade20k",
+    "hub-voc",
+    "hub-ade20k",
+    "nyu-depth",
+    "nyu-raw",
+    "nyu-normals",
+    "dsine-normals",
+    "geonet-normals",
+    "folder",
+    "imagenet-flat",
+    "places365",
+    "hub-classes",
+    "coco",
+]
+Head = Literal["linear", "deeplabv3", "pspnet", "mask-rcnn", "ssd"]
+Task = Literal["segmentation", "depth", "normals", "classification", "detection"]
+DETECTORS = {"mask-rcnn", "ssd"}
 TASK_OF: dict[Layout, Task] = {
     "voc": "segmentation",
+    "voc20": "segmentation",
+    "coco-voc": "segmentation",
     "ade20k": "segmentation",
+    "hub-voc": "segmentation",
+    "hub-ade20k": "segmentation",
     "nyu-depth": "depth",
+    "nyu-raw": "depth",
     "nyu-normals": "normals",
+    "dsine-normals": "normals",
+    "geonet-normals": "normals",
     "folder": "classification",
+    "imagenet-flat": "classification",
+    "places365": "classification",
+    "hub-classes": "classification",
+    "coco": "detection",
 }
 
 
@@ -32,13 +60,18 @@ class ProbeOptions:
 
     model: folder of a saved CLIP, `playroom`, `open_clip:NAME/TAG`, `timm:NAME/TAG`,
         `hf-hub:ORG/NAME`, `corenet:FILE`. Without TAG the weights are random, and rows say so.
-    dataset: layout of the data set (see cliptex.datasets); folder is classification.
+    dataset: layout of the data set (see docs/datasets.md).
     root: where the data set lies.
-    out: results file (JSON lines) to append to.
+    out: results file (JSON lines) to append to; what single images add goes to per_image beside
+        it, for intervals in the report.
     name: how the model is called in the results; by default as `model`.
     recipe: fast trains linear heads on cached, standardised features of whole pictures at many
-        rates; paper is Table 8: all heads on one encoder pass over augmented pictures.
-    probe: heads of the paper recipe (classification has the linear one).
+        rates; paper is Table 8: all heads on one encoder pass over augmented pictures; small is
+        paper shortened to the playroom at 128 pixels.
+    probe: heads; by default all of the recipe. Classification has linear, detection (coco) has
+        mask-rcnn and ssd.
+    protocol: rules by which depth is scored, one set of rows each. lasinger: raw depths, no crop,
+        below 10 m. eigen: in-painted depths within Eigen's crop, as is usual for supervised depth.
     lr: learning rates, chosen from away from the test set; by default the recipe's.
     seeds: of heads; one set of rows per head and seed.
     epochs, batch_size: instead of the recipe's.
@@ -55,6 +88,12 @@ class ProbeOptions:
     features_gib: refuse to keep more than this.
     leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
         folder says so (provenance.json).
+    controls: also probe what has learnt nothing: the same architecture with random weights, mean
+        colours with their places, and the mean answer.
+    pictures: draw the predictions on so many test images, into the folder panels beside `out`,
+        where the report finds them; models with the same `out` stand side by side.
+    device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps. Under torchrun every process
+        trains other heads and seeds of the paper recipe, each on its own GPU.
     dry_run: only print images, steps, arithmetic, memory and GPU-hours of the paper recipe;
         without a data set, those of all probes of the paper.
     peak_tflops: of the GPU that --dry-run assumes.
@@ -66,8 +105,9 @@ class ProbeOptions:
     root: Path | None = None
     out: Path | None = None
     name: str | None = None
-    recipe: Literal["fast", "paper"] = "fast"
-    probe: tuple[Head, ...] = ("linear",)
+    recipe: Literal["fast", "paper", "small"] = "fast"
+    probe: tuple[Head, ...] = ()
+    protocol: tuple[Literal["lasinger", "eigen"], ...] = ("lasinger",)
     lr: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     epochs: int | None = None
@@ -83,23 +123,44 @@ class ProbeOptions:
     features_dtype: Literal["float16", "int8"] = "float16"
     features_gib: float = 20.0
     leak: bool = False
+    controls: bool = False
+    pictures: int = 0
+    device: str = "auto"
     dry_run: bool = False
     peak_tflops: float = 312.0
     utilisation: float = 0.35
 
+    @property
+    def task(self) -> Task:
+        """That of the data set; ValueError without one."""
+        if self.dataset is None or self.root is None:
+            raise ValueError("a probe needs --dataset and --root (or --recipe paper --dry-run)")
+        return TASK_OF[self.dataset]
+
     def asked(self) -> dict[str, Any]:
-        """Values of the configuration that were given."""
+        """Values of the configuration that were given, and how depth is scored."""
+        from cliptex.probes.protocol import DEPTH_PROTOCOLS
+
         values = {"epochs": self.epochs, "batch_size": self.batch_size}
         values["resolution"] = self.resolution
         given: dict[str, Any] = {name: v for name, v in values.items() if v is not None}
-        return {**given, "learning_rates": self.lr} if self.lr else given
+        if self.lr:
+            given["learning_rates"] = self.lr
+        if self.dataset is not None and self.task == "depth":
+            given["protocols"] = tuple(DEPTH_PROTOCOLS[name] for name in self.protocol)
+        return given
 
     def bank(self, task: Task) -> BankConfig:
-        """Table 8 for the task, with what was given instead."""
+        """The recipe for the task, with what was given instead."""
         from cliptex.probes.bank_config import BankConfig
+        from cliptex.probes.small import small_probes
         from cliptex.probes.table8 import paper_probes
 
-        base = paper_probes(task, self.probe)
+        odd = [head for head in self.probe if head in DETECTORS]
+        if odd:
+            raise ValueError(f"--probe {odd[0]}: it needs objects to learn from (--dataset coco)")
+        recipe: Any = small_probes if self.recipe == "small" else paper_probes
+        base = recipe(task, self.probe) if self.probe else recipe(task)
         changes = {**self.asked(), "seeds": self.seeds}
         if not self.augmentation:
             changes["augmentation"] = None
@@ -108,89 +169,65 @@ class ProbeOptions:
             changes["schedule"] = base.schedule.model_copy(update=steps)
         return BankConfig.model_validate({**dict(base), **changes})
 
+    def read(self, split: str, **options: Any) -> Any:
+        """One split of the data set; of NYUv2's depths the raw ones, unless asked otherwise."""
+        from cliptex.datasets.catalogue import DENSE, LABELLED
+        from cliptex.datasets.coco import CocoInstances
+
+        assert self.dataset is not None and self.root is not None
+        if self.dataset == "nyu-depth":
+            options = {"depths": "rawDepths", **options}
+        if self.dataset == "coco":
+            return CocoInstances(self.root, split)
+        return {**DENSE, **LABELLED}[self.dataset](self.root, split, **options)
+
     def splits(self) -> tuple[Any, Any, Any]:
-        """The data sets of train, val (or None) and test."""
-        if self.dataset is None or self.root is None:
-            raise ValueError("a probe needs --dataset and --root (or --recipe paper --dry-run)")
-        read, root = readers()[self.dataset], self.root
-        val = None if self.val_split is None else read(root, self.val_split)
-        return read(root, self.train_split), val, read(root, self.test_split)
+        """The data sets of train, val (or None) and test; ValueError without a data set."""
+        assert self.task
+        val = None if self.val_split is None else self.read(self.val_split)
+        return self.read(self.train_split), val, self.read(self.test_split)
 
-
-def readers() -> dict[Layout, Callable[[Path, str], Any]]:
-    """The reader of each layout."""
-    from cliptex.datasets.ade20k import Ade20k
-    from cliptex.datasets.folders import ImageFolder
-    from cliptex.datasets.normals import NormalsFolder
-    from cliptex.datasets.nyu import NyuDepth
-    from cliptex.datasets.voc import VocSegmentation
-
-    return {
-        "voc": VocSegmentation,
-        "ade20k": Ade20k,
-        "nyu-depth": NyuDepth,
-        "nyu-normals": NormalsFolder,
-        "folder": ImageFolder,
-    }
-
-
-def fast_rows(options: ProbeOptions) -> list[Result]:
-    """Linear heads on cached features, one probe per seed; the pictures are encoded once."""
-    from cliptex.models.clip import load_clip
-    from cliptex.models.encoder import FrozenEncoder
-    from cliptex.probes.classification import run_classification_probe
-    from cliptex.probes.config import ProbeConfig
-    from cliptex.probes.dense import run_dense_probe
-    from cliptex.probes.features import FeatureMemory
-
-    if options.probe != ("linear",):
-        raise ValueError("--probe: the fast recipe trains linear heads only; add --recipe paper")
-    run = run_classification_probe if options.dataset == "folder" else run_dense_probe
-    splits = options.splits()
-    leak = options.leak or learnt_from(options.model, splits[2])
-    encoder = FrozenEncoder(load_clip(options.model).image)
-    memory = FeatureMemory(2 << 30) if len(options.seeds) > 1 else None
-    rows = []
-    for seed in options.seeds:
-        config = ProbeConfig(seed=seed, **options.asked())
-        names = {"model": options.name or options.model, "leak": leak}
-        names["checkpoint"] = checkpoint_of(options.model)
-        rows += run(encoder, *splits, config, memory=memory, **names).results
-    return rows
-
-
-def paper_rows(options: ProbeOptions) -> list[Result]:
-    """All heads of Table 8 on one encoder pass per batch."""
-    from cliptex.models.clip import load_clip
-    from cliptex.models.encoder import FrozenEncoder
-    from cliptex.probes.run_bank import Naming, Storage, run_bank
-
-    train, val, test, config = _sets(options)
-    naming = Naming(
-        model=options.name or options.model,
-        checkpoint=checkpoint_of(options.model),
-        leak=options.leak or learnt_from(options.model, test),
-    )
-    storage = Storage(state=options.state, features=_store(options))
-    encoder = FrozenEncoder(load_clip(options.model).image)
-    outcomes = run_bank(encoder, train, val, test, config, naming=naming, storage=storage)
-    return [row for outcome in outcomes for row in outcome.results]
+    def truths(self) -> dict[str, Any]:
+        """By protocol, the test split with the ground truth it means, if that is not the raw one."""
+        if self.dataset != "nyu-depth":
+            return {}
+        wanted = {p.name: p.depths for p in self.asked()["protocols"]}
+        return {n: self.read(self.test_split, depths=d) for n, d in wanted.items() if d == "depths"}
 
 
 def cost_text(options: ProbeOptions) -> str:
-    """What --dry-run prints."""
-    from cliptex.models.clip import load_clip
-    from cliptex.models.encoder import FrozenEncoder
+    """What --dry-run prints; the model is described, not loaded."""
     from cliptex.probes.cost import Device, cost_of, cost_table
 
     device = Device(peak_tflops=options.peak_tflops, utilisation=options.utilisation)
-    encoder = FrozenEncoder(load_clip(options.model).image)
+    encoder = _described(options.model)
+    if options.dataset == "coco" or (options.probe and set(options.probe) <= DETECTORS):
+        from cliptex.cli.detecting import detection_costs
+
+        return f"{options.model}\n{cost_table(detection_costs(options, encoder), device)}"
     costs = [cost_of(job, encoder) for job in _jobs(options)]
-    if options.dataset is None:
+    if options.dataset is None and not options.probe:
         from cliptex.probes.cost_detection import paper_detection_costs
 
-        costs += paper_detection_costs(encoder)
+        costs[2:2] = paper_detection_costs(encoder)  # where Table 8 has them
     return f"{options.model}\n{cost_table(costs, device)}"
+
+
+def _described(model: str) -> FrozenEncoder:
+    """The image tower on the meta device: shapes without weights."""
+    import torch
+
+    from cliptex.models.clip import describe_clip
+    from cliptex.models.dual import Clip
+    from cliptex.models.encoder import FrozenEncoder
+    from cliptex.models.spec import OPEN_CLIP, TIMM, ModelSpec
+
+    name, weights = model, ""
+    if model.startswith((OPEN_CLIP, TIMM)):
+        name, _, weights = model.partition("/")
+    config = describe_clip(ModelSpec(name=name, weights=weights or None))
+    with torch.device("meta"):
+        return FrozenEncoder(Clip(config).image)
 
 
 def _jobs(options: ProbeOptions) -> list[Job]:
@@ -200,9 +237,10 @@ def _jobs(options: ProbeOptions) -> list[Job]:
 
     if options.dataset is None:
         return [replace(job, config=options.bank(job.task)) for job in paper_jobs()]
-    train, _, test, config = _sets(options)
+    train, _, test, config = example_sets(options)
+    assert options.task != "detection"  # see `cliptex.cli.detecting`
     job = Job(
-        task=TASK_OF[options.dataset],
+        task=options.task,
         dataset=train.name,
         train_images=len(train),
         test_images=len(test),
@@ -212,18 +250,24 @@ def _jobs(options: ProbeOptions) -> list[Job]:
     return [job]
 
 
-def _sets(options: ProbeOptions) -> tuple[Examples, Examples | None, Examples, BankConfig]:
+def example_sets(
+    options: ProbeOptions,
+) -> tuple[Examples, Examples | None, Examples, BankConfig]:
+    """Train, val (or None) and test as the paper recipe reads them, and its configuration."""
     from cliptex.probes.examples import class_examples, dense_examples
 
     train, val, test = options.splits()
-    assert options.dataset is not None
-    config = options.bank(TASK_OF[options.dataset])
-    make: Any = class_examples if options.dataset == "folder" else dense_examples
-    held = None if val is None else make(val, config)
-    return make(train, config), held, make(test, config), config
+    config = options.bank(options.task)
+    if options.task == "classification":
+        held = None if val is None else class_examples(val, config)
+        return class_examples(train, config), held, class_examples(test, config), config
+    held = None if val is None else dense_examples(val, config)
+    scored = dense_examples(test, config, options.truths())
+    return dense_examples(train, config), held, scored, config
 
 
-def _store(options: ProbeOptions) -> FeatureStore | None:
+def feature_store(options: ProbeOptions) -> FeatureStore | None:
+    """Where features are kept; None where they are not."""
     from cliptex.probes.feature_store import FeatureStore
 
     if options.features is None:
@@ -234,19 +278,7 @@ def _store(options: ProbeOptions) -> FeatureStore | None:
 
 def learnt_from(model: str, dataset: Any) -> bool:
     """Whether an expert behind `model` learnt from the images of `dataset`, as far as recorded."""
+    from cliptex.datasets.catalogue import benchmark_of
     from cliptex.models.provenance import read_provenance
 
-    return dataset.name in read_provenance(model).learnt_from
-
-
-def checkpoint_of(model: str) -> str:
-    """sha256 of the weights file of a saved model, "random" for a name without weights, else ""."""
-    from cliptex.files import sha256_file
-
-    weights = Path(model) / "model.safetensors"
-    if weights.is_file():
-        return sha256_file(weights)
-    scheme, _, rest = model.partition(":")
-    named = scheme in ("open_clip", "timm") and "/" not in rest
-    built = scheme == "corenet" and not Path(rest).exists()
-    return "random" if named or built else ""
+    return benchmark_of(dataset.name) in read_provenance(model).learnt_from

@@ -1,0 +1,174 @@
+"""What `cliptex probe` measures: a model, with --controls also what has learnt nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cliptex.cli.probing import ProbeOptions, example_sets, feature_store, learnt_from
+from cliptex.cli.weights import RANDOM as UNTRAINED
+from cliptex.cli.weights import checkpoint_of, pick_device, process_of
+
+if TYPE_CHECKING:
+    from cliptex.models.encoder import FrozenEncoder
+    from cliptex.probes.bank_config import BankConfig
+    from cliptex.probes.config import ProbeConfig
+    from cliptex.probes.detection.run import DetectionOutcome
+    from cliptex.probes.outcome import ProbeOutcome
+    from cliptex.probes.pictures import Drawn
+    from cliptex.probes.run_bank import HeadOutcome
+    from cliptex.probes.scores import Naming
+    from cliptex.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Probed:
+    """An encoder, its name in rows, the seeds of its heads, and whether it is the model itself."""
+
+    encoder: FrozenEncoder
+    naming: Naming
+    seeds: tuple[int, ...]
+    control: bool = False
+
+
+def probed(options: ProbeOptions, test: Any) -> Iterator[_Probed]:
+    """The model; with --controls also its architecture with random weights (of its own for each
+    seed), and pixels with their places."""
+    from cliptex.models.clip import load_clip
+    from cliptex.models.encoder import FrozenEncoder
+    from cliptex.probes.controls import PIXELS, RANDOM, control_encoders
+    from cliptex.probes.scores import Naming
+
+    device = pick_device(options.device)
+    clip = load_clip(options.model).to(device)
+    naming = Naming(
+        model=options.name or options.model,
+        checkpoint=checkpoint_of(options.model, clip),
+        leak=options.leak or learnt_from(options.model, test),
+    )
+    yield _Probed(encoder=FrozenEncoder(clip.image), naming=naming, seeds=options.seeds)
+    if not options.controls:
+        return
+    found = {seed: control_encoders(clip, seed) for seed in options.seeds}
+    naming = Naming(model=RANDOM, checkpoint=UNTRAINED)
+    for seed, encoders in found.items():
+        encoders[RANDOM].encoder.to(device)
+        yield _Probed(encoder=encoders[RANDOM], naming=naming, seeds=(seed,), control=True)
+    pixels = found[options.seeds[0]][PIXELS]
+    pixels.encoder.to(device)
+    yield _Probed(encoder=pixels, naming=Naming(model=PIXELS), seeds=options.seeds, control=True)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows in their order, what single images add to them, and what went wrong with heads."""
+
+    rows: list[Result] = field(default_factory=list)
+    outcomes: list[ProbeOutcome | HeadOutcome | DetectionOutcome] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def add(
+        self, outcome: ProbeOutcome | HeadOutcome | DetectionOutcome, error: str = ""
+    ) -> None:
+        """Take in one outcome with its rows."""
+        self.outcomes.append(outcome)
+        self.rows.extend(outcome.results)
+        if error:
+            self.errors.append(error)
+
+
+def fast_rows(options: ProbeOptions) -> Measured:
+    """Linear heads on cached features, one probe per seed; the pictures are encoded once."""
+    from cliptex.probes.classification import run_classification_probe
+    from cliptex.probes.config import ProbeConfig
+    from cliptex.probes.dense import run_dense_probe
+    from cliptex.probes.features import FeatureMemory
+    from cliptex.probes.pictures import draw_linear
+
+    if options.probe not in ((), ("linear",)):
+        raise ValueError("--probe: the fast recipe trains linear heads only; add --recipe paper")
+    if process_of()[1] > 1:
+        raise ValueError("torchrun: the fast recipe is one process; add --recipe paper")
+    _check_pictures(options)
+    train, val, test = options.splits()
+    run: Any = run_classification_probe
+    if options.task != "classification":
+        run = partial(run_dense_probe, truths=options.truths())
+    found = Measured()
+    for one in probed(options, test):
+        memory = FeatureMemory(2 << 30) if len(one.seeds) > 1 else None
+        for seed in one.seeds:
+            config = ProbeConfig(seed=seed, **options.asked())
+            names = {name: getattr(one.naming, name) for name in ("model", "checkpoint", "leak")}
+            outcome = run(one.encoder, train, val, test, config, memory=memory, **names)
+            found.add(outcome)
+            if options.pictures and not one.control and seed == options.seeds[0]:
+                drawn = draw_linear(one.encoder, outcome, test, options.pictures)
+                show_pictures(options, [drawn], one.naming.model)
+    found.rows.extend(_mean_rows(options, ProbeConfig(**options.asked()), found.rows))
+    return found
+
+
+def paper_rows(options: ProbeOptions) -> Measured:
+    """All heads of Table 8 on one encoder pass per batch; under torchrun, this process's share."""
+    from cliptex.probes.pictures import draw_bank
+    from cliptex.probes.run_bank import Share, Storage, run_bank
+
+    _check_pictures(options)
+    train, val, test, config = example_sets(options)
+    pictured = options.splits()[2]
+    found = Measured()
+    share = Share(*process_of())
+    for one in probed(options, pictured):
+        bank = config.model_copy(update={"seeds": one.seeds})
+        state = options.state
+        if state is not None and one.control:
+            state = state / f"{one.naming.model}-{'-'.join(map(str, one.seeds))}"
+        outcomes = run_bank(
+            one.encoder,
+            train,
+            val,
+            test,
+            bank,
+            naming=one.naming,
+            storage=Storage(state=state, features=feature_store(options)),
+            share=share,
+        )
+        for outcome in outcomes:
+            found.add(outcome, outcome.error)
+        if options.pictures and not one.control:
+            drawn = draw_bank(one.encoder, outcomes, pictured, bank, options.pictures)
+            show_pictures(options, drawn, one.naming.model)
+    found.rows.extend(_mean_rows(options, config, found.rows))
+    return found
+
+
+def _mean_rows(
+    options: ProbeOptions, config: ProbeConfig | BankConfig, rows: list[Result]
+) -> list[Result]:
+    """With --controls, the mean answer's rows in the columns of `rows`."""
+    from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
+    from cliptex.probes.controls import in_place_of
+
+    if not options.controls:
+        return []
+    train, _, test = options.splits()
+    if options.task == "classification":
+        return in_place_of(run_majority_baseline(train, test), rows)
+    return in_place_of(run_dense_baseline(train, test, config, options.truths()), rows)
+
+
+def _check_pictures(options: ProbeOptions) -> None:
+    if options.pictures and options.task == "classification":
+        raise ValueError("--pictures: classes have nothing to draw; leave it out")
+
+
+def show_pictures(options: ProbeOptions, drawn: list[Drawn], model: str) -> None:
+    """Put drawn pictures into the panels beside the results file, where the report looks."""
+    from cliptex.probes.panels import add_to_panel
+
+    assert options.out is not None
+    for one in drawn:
+        add_to_panel(one, options.out.parent / "panels", model)

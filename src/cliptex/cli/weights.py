@@ -1,0 +1,74 @@
+"""Which weights a model's name stands for, tower by tower, and where they compute."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from cliptex.models.dual import Clip
+
+IMAGE, TEXT = "image", "text"
+RANDOM = "random"
+
+
+def random_towers(model: str) -> frozenset[str]:
+    """Those of `image` and `text` that nothing has trained: names without weights have both so,
+    and timm's weights are of pictures alone."""
+    scheme, _, rest = model.partition(":")
+    if scheme in ("open_clip", "timm") and "/" not in rest:
+        return frozenset((IMAGE, TEXT))
+    if scheme == "corenet" and not Path(rest).exists():
+        return frozenset((IMAGE, TEXT))
+    return frozenset((TEXT,)) if scheme == "timm" else frozenset()
+
+
+def check_text(model: str) -> None:
+    """ValueError where only the text tower is random: its zero-shot scores would be chance."""
+    if random_towers(model) == {TEXT}:
+        raise ValueError(
+            f"{model} has trained weights for pictures only, and its text tower would be random: "
+            "zero-shot needs both; give a model with text (open_clip:NAME/TAG, a saved folder), or "
+            f"{model.partition('/')[0]} for random weights throughout, which rows mark"
+        )
+
+
+def checkpoint_of(model: str, clip: Clip) -> str:
+    """What rows say of the weights.
+
+    "random" where nothing has trained the image tower; sha256 of `model.safetensors` for a model
+    saved here; else sha256 over the loaded parameters of both towers (`fingerprint` of
+    models.encoder), since a tag or a hub name may come to mean other weights.
+    """
+    from cliptex.files import sha256_file
+    from cliptex.models.encoder import fingerprint
+    from cliptex.models.folders import PLAYROOM, find_folder
+
+    if IMAGE in random_towers(model):
+        return RANDOM
+    weights = (find_folder(model) if model == PLAYROOM else Path(model)) / "model.safetensors"
+    return sha256_file(weights) if weights.is_file() else fingerprint(clip)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; auto is the GPU that torchrun means, or the first, or the CPU."""
+    import torch
+
+    if name == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name}: there is no such device here; try cpu") from error
+    return device
+
+
+def process_of() -> tuple[int, int]:
+    """Rank and number of the processes that torchrun started; (0, 1) without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

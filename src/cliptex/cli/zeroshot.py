@@ -1,0 +1,89 @@
+"""The options of `cliptex zeroshot`, and how they become rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cliptex.cli.probing import learnt_from
+from cliptex.cli.weights import check_text, checkpoint_of, pick_device
+
+if TYPE_CHECKING:
+    from cliptex.zeroshot import ZeroShotOutcome
+
+Classes = Literal["folder", "imagenet-flat", "places365", "hub-classes"]
+Captions = Literal["karpathy", "coco-captions", "hub-captions"]
+Masks = Literal["voc", "voc20", "ade20k", "coco-voc", "hub-voc", "hub-ade20k"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOptions:
+    """What `cliptex zeroshot` understands.
+
+    model: as for `cliptex probe`.
+    dataset: classification (folder, imagenet-flat, places365, hub-classes), retrieval (karpathy,
+        coco-captions, hub-captions), or segmentation by text on patch features (voc, voc20
+        without background, ade20k, coco-voc, hub-voc, hub-ade20k); see docs/datasets.md.
+    root: where the data set lies; the JSON of karpathy; a folder or hub id of hub-*.
+    out: results file (JSON lines) to append to.
+    name: how the model is called in the results; by default as `model`.
+    images: folder of the images of a Karpathy JSON; by default the folder it lies in.
+    split: split that is scored.
+    resolution: side in pixels of the square that the model sees; the nearest multiple of its
+        stride where that does not divide it.
+    crop: squash the whole picture, or take the central square of its short side (as CLIP and the
+        authors' library do; not for segmentation).
+    templates: openai80 (CLIP's 80 for ImageNet), simple (their best seven), or a file with one
+        template a line, `{}` for the name.
+    classes: file of class names in the classes' order, one a line, synonyms after `;`; by
+        default the data set's own.
+    leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
+        folder says so (provenance.json).
+    device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
+    """
+
+    model: str
+    dataset: Classes | Captions | Masks
+    root: Path
+    out: Path
+    name: str | None = None
+    images: Path | None = None
+    split: str = "test"
+    resolution: int = 224
+    crop: Literal["squash", "center"] = "squash"
+    templates: str = "openai80"
+    classes: Path | None = None
+    leak: bool = False
+    device: str = "auto"
+
+
+def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
+    """Read the data set, load the model, and score it; what cannot be read is said first."""
+    from cliptex.datasets.catalogue import open_dataset
+    from cliptex.models.clip import load_clip
+    from cliptex.zeroshot import run_retrieval, run_zeroshot, run_zeroshot_segmentation
+    from cliptex.zeroshot.encode import ZeroShotConfig
+    from cliptex.zeroshot.prompts import read_names, read_templates
+
+    config = ZeroShotConfig(
+        resolution=options.resolution,
+        crop=options.crop,
+        templates=read_templates(options.templates),
+    )
+    check_text(options.model)
+    data: Any = open_dataset(options.dataset, options.root, options.split, options.images)
+    clip = load_clip(options.model).to(pick_device(options.device))
+    names: dict[str, Any] = {
+        "model": options.name or options.model,
+        "checkpoint": checkpoint_of(options.model, clip),
+        "leak": options.leak or learnt_from(options.model, data),
+    }
+    if options.dataset in ("karpathy", "coco-captions", "hub-captions"):
+        if options.classes is not None:
+            raise ValueError("--classes: retrieval has captions, not classes")
+        return run_retrieval(clip, data, config, **names)
+    asked = None if options.classes is None else read_names(options.classes)
+    by_class = options.dataset in ("folder", "imagenet-flat", "places365", "hub-classes")
+    run = run_zeroshot if by_class else run_zeroshot_segmentation
+    return run(clip, data, config, classes=asked, **names)
