@@ -3,7 +3,7 @@
 BIN := .venv/bin
 EXTRAS := --extra dev --extra experts --extra diffusers --extra export --extra hub --extra ray
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check bench gpu-smoke
 
 setup: .venv/.up-to-date
 
@@ -28,3 +28,7 @@ check: setup
 
 bench: setup
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+# The engine's own checks on a CUDA machine: bf16, fp16, compile, and DDP and FSDP2 over NCCL.
+gpu-smoke: setup
+	$(BIN)/python -m cliptex.training.smoke
