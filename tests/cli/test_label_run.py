@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import json
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,9 @@ def test_corrupt_shards_among_good_ones(moody: Moody, tmp_path: Path, capsys) ->
     assert "x-00000.tar: " in told and "x-00001.tar: " in told
     failures = {key: text for _, key, _, text in LabelReader(labels / "moody").failures()}
     assert list(failures) == ["09"] and failures["09"].startswith("unknown-format")
-    assert moody.shown == 7 and len(tree(labels)) == 5
+    assert moody.shown == 7 and len(tree(labels)) == 6
+    recorded = json.loads((labels / "moody" / "damaged.json").read_bytes())
+    assert list(recorded) == ["x-00000.tar", "x-00001.tar"] and "damaged" in recorded["x-00000.tar"]
 
     before = tree(labels)
     assert command("run", data, labels) == USER_ERROR, "the shards are still damaged"

@@ -21,8 +21,9 @@ from PIL import Image
 from cliptex.console import say
 from cliptex.experts.postprocess import FRAME_SIGNS
 from cliptex.files import AnyPath
+from cliptex.labelling.growth import follow_growth, record_damage
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
-from cliptex.labels.manifest import Manifest
+from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.store import labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.index import split_name
@@ -166,6 +167,8 @@ def adopt_labels(
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
 
+    follow_growth(labels / manifest.folder_name, shards)
+    record_damage(claim_store(labels, manifest), shards)
     folder = labels_from_arrays(labels, manifest, shards, arrays)
     if unreadable:
         say(f"{len(unreadable)} files are unreadable, such as {unreadable[0]}")

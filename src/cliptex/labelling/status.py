@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from cliptex.files import AnyPath
+from cliptex.labelling.growth import belongs, damage
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import FILE_NAME
 from cliptex.labels.reader import LabelReader
@@ -16,8 +17,8 @@ from cliptex.shards.dataset import ImageTextShards
 class ExpertStatus:
     """One expert's progress on one data set.
 
-    `failures` counts (status, reason); `other_data` says that the labels were
-    made for another data set than the one asked about.
+    `failures` counts (status, reason); `damaged` are image shards that are left out, and why;
+    `other_data` says that the labels were made for another data set than the one asked about.
     """
 
     expert: str
@@ -28,6 +29,7 @@ class ExpertStatus:
     images: int
     statuses: dict[str, int]
     failures: dict[tuple[str, str], int]
+    damaged: dict[str, str]
     other_data: bool
 
     @property
@@ -63,6 +65,7 @@ def describe_status(rows: list[ExpertStatus]) -> str:
             lines.append("  these labels were made for another data set")
         for (status, reason), count in row.failures.items():
             lines.append(f"  {count} x {status}" + (f": {reason}" if reason else ""))
+        lines += [f"  damaged shard {shard}: {why}" for shard, why in row.damaged.items()]
     return "\n".join(lines)
 
 
@@ -78,7 +81,8 @@ def _status(shards: ImageTextShards, reader: LabelReader) -> ExpertStatus:
         images=len(shards),
         statuses={Status(s).label: count for s, count in sorted(statuses.items())},
         failures=dict(failures.most_common()),
-        other_data=reader.manifest.dataset_id != shards.dataset_id,
+        damaged=damage(reader.folder, shards),
+        other_data=not belongs(reader.folder, shards),
     )
 
 

@@ -17,6 +17,7 @@ from cliptex.console import track
 from cliptex.experts.protocol import Expert
 from cliptex.files import AnyPath, exists, sha256_file
 from cliptex.labelling.compare import Tolerance
+from cliptex.labelling.growth import belongs, damage
 from cliptex.labelling.reinfer import disagreements
 from cliptex.labels.extras import instances_to_json
 from cliptex.labels.ledger import Ledger, ledger_path
@@ -134,11 +135,14 @@ def verify_labels(
 def _store_problems(shards: ImageTextShards, reader: LabelReader) -> list[Problem]:
     """What is wrong with the store as a whole."""
     problems: list[Problem] = []
-    if reader.manifest.dataset_id != shards.dataset_id:
+    for shard, why in damage(reader.folder, shards).items():
+        remedy = "copy it anew, then run `cliptex label run` again"
+        problems.append(Problem(shards.root / shard, f"damaged: {why}", remedy))
+    if not belongs(reader.folder, shards):
         what = f"made for data set {reader.manifest.dataset_id}, these are {shards.dataset_id}"
         remedy = "verify with the shards that were labelled, or label these into another folder"
         problems.append(Problem(reader.folder / "manifest.json", what, remedy))
-    for shard in sorted(set(reader.shards) - set(shards.shards)):
+    for shard in sorted(set(reader.shards) - set(shards.shards) - shards.damaged.keys()):
         tar = label_tar(reader.folder, shard)
         what = f"{shards.root} has no shard {shard}"
         problems.append(Problem(tar, what, f"remove it and {ledger_path(tar).name}"))
