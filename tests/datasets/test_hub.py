@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,3 +105,30 @@ def test_masks__voc_palettes_and_ade_from_one(tmp_path):
     rows("mask", [cell(picture(0))], Image()).save_to_disk(tmp_path / "colours")
     with pytest.raises(ValueError, match="colours, row 0: a mask of mode 'RGB'"):
         HubVoc(tmp_path / "colours", "test")[0]
+
+
+def test_hub_id__revision_and_split(labelled, monkeypatch, tmp_path):
+    import datasets
+
+    asked = []
+
+    def load(name, *, split, revision):
+        asked.append((name, split, revision))
+        return labelled
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, revision: ["test", "dev"])
+    test = HubLabelled(Path("org/furniture@abc"), "test")
+    assert test.name == "furniture" and len(test) == 3
+    HubLabelled("org/furniture", "dev")
+    assert asked == [("org/furniture", "test", "abc"), ("org/furniture", "dev", None)]
+    with pytest.raises(ValueError, match=r"no split 'val', only \['dev', 'test'\]"):
+        HubLabelled("org/furniture", "val")
+
+    def script(name, **options):
+        raise RuntimeError("Dataset scripts are no longer supported")
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", script)
+    with pytest.raises(ValueError, match="org/furniture: Dataset scripts"):
+        HubLabelled("org/furniture", "test")

@@ -1,0 +1,113 @@
+"""`cliptex zeroshot`: what it reads, what it records, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliptex.cli import datasets, main, zeroshot
+from cliptex.datasets import catalogue
+from cliptex.datasets.check import LAYOUTS
+from cliptex.results import Result, read_results
+
+
+def save(path: Path, seed: int, size: tuple[int, int] = (40, 70)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def run(tmp_path: Path, *arguments: object) -> list[Result]:
+    out = tmp_path / "results.jsonl"
+    words = ["zeroshot", "--model", "playroom", "--out", out, *arguments]
+    assert main([str(word) for word in words]) == 0
+    return read_results(out)
+
+
+def test_names_of_the_command_line_are_those_of_the_catalogue():
+    kinds = {*catalogue.DENSE, *catalogue.LABELLED, *catalogue.CAPTIONED, "karpathy"}
+    assert set(get_args(datasets.Compared)) == (kinds | {"coco"}) - {"voc20"}
+    assert set(get_args(datasets.Checked)) == set(LAYOUTS)
+    assert set(get_args(zeroshot.Classes)) == set(catalogue.LABELLED)
+    assert set(get_args(zeroshot.Captions)) == {*catalogue.CAPTIONED, "karpathy"}
+    assert set(get_args(zeroshot.Masks)) < set(catalogue.DENSE)
+
+
+def test_folder__options_are_recorded(tmp_path, capsys):
+    for synset in ("n01440764", "n03445777"):
+        save(tmp_path / "set/val" / synset / "0.png", 1)
+    arguments = ["--dataset", "folder", "--root", tmp_path / "set", "--split", "val"]
+    arguments += ["--resolution", 60, "--crop", "center"]
+    first = run(tmp_path, *arguments)[-1]
+    assert first.protocol["templates"] == "openai80" and first.protocol["classes"] == 2
+    assert first.protocol["resolution"] == 60 and first.protocol["crop"] == "center"
+    assert first.protocol["encoder_resolution"] == 64
+    (tmp_path / "templates.txt").write_text("a {}\n")
+    (tmp_path / "names.txt").write_text("chair; seat\nlamp\n")
+    own = run(
+        tmp_path,
+        *arguments,
+        *("--templates", tmp_path / "templates.txt", "--classes", tmp_path / "names.txt"),
+    )[-1]
+    assert own.protocol["templates"] == ["a {}"]
+    assert own.protocol["class_names"] != first.protocol["class_names"]
+    out = ["--out", str(tmp_path / "results.jsonl"), "--model", "playroom"]
+    words = [*map(str, arguments), "--templates", "openai79"]
+    assert main(["zeroshot", *out, *words]) == 2
+    assert "openai79" in capsys.readouterr().err
+
+
+def test_voc__segmentation_from_text(tmp_path):
+    root = tmp_path / "VOCdevkit/VOC2012"
+    for key in ("a", "b"):
+        save(root / f"JPEGImages/{key}.jpg", 3)
+        (root / "SegmentationClass").mkdir(exist_ok=True)
+        mask = np.zeros((40, 70), np.uint8)
+        mask[:, 35:] = 9  # chair
+        Image.fromarray(mask).save(root / f"SegmentationClass/{key}.png")
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\nb\n")
+    common = ["--root", tmp_path / "VOCdevkit", "--split", "val", "--resolution", 64]
+    rows = run(tmp_path, "--dataset", "voc", *common)
+    assert [(row.task, row.dataset, row.metric) for row in rows] == [
+        ("zeroshot-segmentation", "voc", "miou"),
+        ("zeroshot-segmentation", "voc", "miou_things"),
+    ]
+    assert rows[0].protocol["classes"] == 21 and 0 <= rows[0].value <= 100
+    last = run(tmp_path, "--dataset", "voc20", *common)[-1]
+    assert (last.dataset, last.metric) == ("voc20", "miou")
+    assert last.protocol["classes"] == 20 and last.protocol["background"] == "none"
+
+
+def test_captions__classes_are_refused(tmp_path, capsys):
+    (tmp_path / "annotations").mkdir()
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(3)]
+    captions = [{"image_id": i % 3, "caption": "a chair" if i % 3 else "a lamp"} for i in range(6)]
+    content = {"images": images, "annotations": captions}
+    (tmp_path / "annotations/captions_val2017.json").write_text(json.dumps(content))
+    for i in range(3):
+        save(tmp_path / f"val2017/{i}.png", i)
+    arguments = ["--dataset", "coco-captions", "--root", tmp_path, "--split", "val"]
+    arguments += ["--resolution", 64]
+    rows = run(tmp_path, *arguments)
+    assert {row.metric for row in rows} >= {"image_r1", "text_r5"}
+    assert rows[0].dataset == "coco-captions" and rows[0].protocol["captions"] == 6
+    words = ["--model", "playroom", "--out", tmp_path / "x", "--classes", tmp_path / "y"]
+    assert main(["zeroshot", *map(str, [*arguments, *words])]) == 2
+    assert "--classes" in capsys.readouterr().err
+
+
+def test_other_views_of_a_benchmark_are_the_same_pictures():
+    assert catalogue.benchmark_of("voc20") == "voc"
+    assert catalogue.benchmark_of("coco-captions") == catalogue.benchmark_of("coco") == "coco"
+    assert catalogue.benchmark_of("my-set") == "my-set"
+
+
+@pytest.mark.parametrize("kind", sorted(catalogue.SAME_PICTURES))
+def test_same_pictures_are_kinds(kind):
+    assert kind in {**catalogue.DENSE, **catalogue.CAPTIONED}
