@@ -9,18 +9,39 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from cliptex.probes.member import Member
+
+class Named(Protocol):
+    """What tells one head of a bank from the others."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Learner(Protocol):
+    """A head in training; `diverged` says that its loss was not finite."""
+
+    diverged: bool
+
+    @property
+    def key(self) -> Named: ...
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> Optimizer: ...
 
 
 @dataclass(frozen=True)
 class StateFile:
-    """Where a bank saves itself every `every` steps.
+    """Where heads that train together save themselves every `every` steps.
 
     identity: whatever the outcome depends on; a file of another identity is refused. Dropout,
     order and augmentation are functions of seeds and steps, so heads, optimizers and the step are
@@ -31,7 +52,7 @@ class StateFile:
     identity: str
     every: int = 200
 
-    def save(self, members: Sequence[Member], step: int) -> None:
+    def save(self, members: Sequence[Learner], step: int) -> None:
         """Write heads, optimizers and the number of finished steps, atomically."""
         tensors: dict[str, Tensor] = {}
         for member in members:
@@ -53,7 +74,7 @@ class StateFile:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def load(self, members: Sequence[Member]) -> int:
+    def load(self, members: Sequence[Learner]) -> int:
         """Put the saved state into `members`, in place; how many steps were finished, 0 if none.
 
         ValueError names a file that is damaged or belongs to another probe.
@@ -78,7 +99,7 @@ class StateFile:
         return int(state["step"])
 
 
-def _restore(member: Member, tensors: dict[str, Tensor]) -> None:
+def _restore(member: Learner, tensors: dict[str, Tensor]) -> None:
     module, slots = {}, {}
     for name, tensor in tensors.items():
         kind, rest = name.split("/", 1)

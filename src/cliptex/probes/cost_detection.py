@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +14,21 @@ from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.cost import TRAINING, Cost, Part, counted, encoder_pass
 from cliptex.probes.detection.config import DetectionProbe, Head, paper_mask_rcnn, paper_ssd
 
-TRAIN, TEST, CLASSES = 117_266, 5_000, 81  # COCO 2017: annotated pictures of train; all of val
 FLOPS_PER_VALUE = 500  # of the heads, per stored activation
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How many pictures a data set trains and tests on, and its classes with the background."""
+
+    name: str
+    train: int
+    test: int
+    classes: int
+
+
+COCO = Pictures("coco", 117_266, 5_000, 81)
+"""COCO 2017: annotated pictures of train; all of val."""
 
 
 def paper_detection_costs(encoder: FrozenEncoder) -> list[Cost]:
@@ -22,38 +36,44 @@ def paper_detection_costs(encoder: FrozenEncoder) -> list[Cost]:
     return [detection_cost(probe, encoder) for probe in (paper_mask_rcnn(), paper_ssd())]
 
 
-def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder) -> Cost:
-    """The cost on COCO, with training counted at the median of its sizes.
+def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures = COCO) -> Cost:
+    """The cost on `data`, with training counted at the median of its sizes.
 
-    Memory: encoder, head with gradients and AdamW's moments, and a batch's activations as one
+    Several rates are compared on a part of train, which is counted as learnt from.
+    Memory: encoder, heads with gradients and AdamW's moments, and a batch's activations as one
     picture's arithmetic would fill them at one value per 500 FLOPs.
     """
     sides = sorted(probe.train_sizes or (probe.size,))
-    passes, learnt, parameters = _one_picture(probe, encoder, sides[len(sides) // 2], train=True)
-    looks, found, _ = _one_picture(probe, encoder, probe.size, train=False)
-    seen = TRAIN * probe.epochs
-    memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters()) + 16.0 * parameters
+    median, classes = sides[len(sides) // 2], data.classes
+    passes, learnt, parameters = _one_picture(probe, encoder, median, classes, train=True)
+    looks, found, _ = _one_picture(probe, encoder, probe.size, classes, train=False)
+    seen, seeds = data.train * probe.epochs, len(probe.seeds)
+    trained = len(probe.grid) * seeds
+    memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
+    memory += trained * 16.0 * parameters
     return Cost(
         task="detection",
-        dataset="coco",
-        images=(TRAIN, probe.epochs, TEST),
-        steps=probe.epochs * (TRAIN // probe.batch_size),
+        dataset=data.name,
+        images=(data.train, probe.epochs, data.test),
+        steps=probe.epochs * (data.train // probe.batch_size),
         memory=memory + 4.0 * probe.batch_size * learnt / FLOPS_PER_VALUE,
         parts=(
-            Part("encoder", 0, seen * passes + TEST * looks),
-            Part(probe.name, 1, TRAINING * seen * learnt + TEST * found),
+            Part("encoder", 0, seen * passes + data.test * looks),
+            Part(
+                probe.name, trained, TRAINING * seen * trained * learnt + data.test * seeds * found
+            ),
         ),
     )
 
 
 def _one_picture(
-    probe: DetectionProbe, encoder: FrozenEncoder, side: int, *, train: bool
+    probe: DetectionProbe, encoder: FrozenEncoder, side: int, classes: int, *, train: bool
 ) -> tuple[float, float, int]:
     """FLOPs of the encoder, FLOPs of the head, and the head's number of parameters."""
     passes, features = encoder_pass(encoder, side)
     channels = {stride: x.shape[1] for stride, x in features.maps.items()}
     with torch.random.fork_rng([]):
-        head = probe.build(channels, CLASSES).to("meta")
+        head = probe.build(channels, classes).to("meta")
     flops = counted(_Products(probe, head, side, train=train), features.maps)[0]
     return passes, flops, sum(p.numel() for p in head.parameters())
 

@@ -62,7 +62,7 @@ class Member:
         for group in self.optimizer.param_groups:
             group["lr"] = self.key.lr * factor
         self.module.train()
-        with own_randomness(self.key.seed, step + 1, batch.maps.device):
+        with own_randomness(self.key.seed, step + 1, device=batch.maps.device):
             out = self.module(batch.maps)  # (B, K, h, w)
         size = (batch.targets.shape[1], batch.targets.shape[2])
         out = upsample(out, size, align_corners=self._config.align_corners)  # (B, K, r, r)
@@ -81,12 +81,12 @@ class Member:
 
 
 @contextmanager
-def own_randomness(seed: int, step: int, device: torch.device | None = None) -> Iterator[None]:
-    """The global generators at a state that depends on (seed, step), and as before afterwards."""
+def own_randomness(*key: int, device: torch.device | None = None) -> Iterator[None]:
+    """torch's generators at a state that depends on `key` alone, and as before afterwards."""
     cuda = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
         # Hashed, because torch's generator looks at the lower 32 bits of a seed only.
-        torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         yield
 
 

@@ -16,7 +16,8 @@ from cliptex.datasets.protocol import DetectionItem
 from cliptex.models.detection.mask_rcnn import MaskRcnnForm
 from cliptex.models.detection.ssd import SsdForm
 from cliptex.models.encoder import Features, FrozenEncoder
-from cliptex.probes.detection.config import DetectionProbe, Schedule
+from cliptex.probes.detection.config import DetectionProbe
+from cliptex.probes.schedule import Schedule
 
 SIDE = 64
 COLOURS = ((230, 30, 30), (30, 30, 230))
@@ -135,9 +136,8 @@ def probe():
     def make(kind: str, epochs: int = 1, **changes) -> DetectionProbe:
         base: dict[str, Any] = {
             "head": TINY_RCNN if kind == "mask_rcnn" else TINY_SSD,
-            "schedule": Schedule(
-                kind="cosine", epochs=epochs, warmup_steps=2, warmup_rate=1e-4, rate=3e-3
-            ),
+            "schedule": Schedule(lr=3e-3, warmup_steps=2, warmup_init_lr=1e-4),
+            "epochs": epochs,
             "size": SIDE,
             "batch_size": 4,
             "augment": "flip",

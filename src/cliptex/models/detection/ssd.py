@@ -21,8 +21,6 @@ from cliptex.models.detection.neck import SINGLE_STRIDE, check_strides, on_grid
 
 GLOBAL = -1
 """Stands for a stride: the mean over the whole map before."""
-SCALES = (0.1, 1.05)
-"""Sides of the smallest priors and of the step after the largest, as shares of the image's."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class SsdForm:
         stride 2, the last by averaging (-1).
     widths: channels of each level's projection.
     ratios: of each level's priors, beside two squares; each stands for itself and its inverse.
+    sides: of the smallest priors and of the step after the largest, as shares of the image's.
     iou: overlap from which a prior is positive (every object's best prior always is).
     positive: share of positive priors among those in the loss, so 0.25 for 3 negatives to 1.
     score_threshold, candidates, nms, detections: of the final boxes; candidates per class.
@@ -41,6 +40,7 @@ class SsdForm:
     strides: tuple[int, ...] = (16, 32, 64, 128, 256, GLOBAL)
     widths: tuple[int, ...] = (512, 256, 256, 128, 128, 64)
     ratios: tuple[tuple[int, ...], ...] = ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,))
+    sides: tuple[float, float] = (0.1, 1.05)
     iou: float = 0.5
     positive: float = 0.25
     score_threshold: float = 0.01
@@ -51,7 +51,7 @@ class SsdForm:
     @property
     def scales(self) -> list[float]:
         """Sides of the priors, as shares of the image's, evenly spaced: one more than levels."""
-        return torch.linspace(*SCALES, len(self.strides) + 1).tolist()
+        return torch.linspace(*self.sides, len(self.strides) + 1).tolist()
 
     def boxes(self) -> DefaultBoxGenerator:
         """Priors per cell: a square of the level's scale, one of the mean with the next, ratios."""

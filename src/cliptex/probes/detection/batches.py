@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from torchvision.transforms import v2
 
 from cliptex.datasets.protocol import DetectionDataset, DetectionItem
 from cliptex.probes.detection.config import DetectionProbe
+from cliptex.probes.member import own_randomness
 
 ORDER, AUGMENT, SIDE = 0, 1, 2  # streams of random numbers drawn from the data's seed
 
@@ -31,15 +31,10 @@ class Batch:
         height, width = self.images.shape[-2:]
         return height, width
 
-
-@contextmanager
-def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
-    """Inside, torch's generators start from `key`; outside they are as before."""
-    cuda = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        state = np.random.SeedSequence(key).generate_state(2, np.uint32)
-        torch.manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
-        yield
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its targets on `device`; images stay where they are."""
+        moved = [{key: x.to(device) for key, x in target.items()} for target in self.targets]
+        return Batch(self.images, moved)
 
 
 class StepData(Dataset[Batch]):
@@ -57,7 +52,7 @@ class StepData(Dataset[Batch]):
         self.steps_per_epoch = len(rows) // self.batch_size
 
     def __len__(self) -> int:
-        return self.steps_per_epoch * self._config.schedule.epochs
+        return self.steps_per_epoch * self._config.epochs
 
     def __getitem__(self, step: int) -> Batch:
         config = self._config
@@ -70,7 +65,7 @@ class StepData(Dataset[Batch]):
         images, targets = [], []
         for index in rows.tolist():
             item = self._dataset.item(index, masks=config.masks)
-            with seeded(config.data_seed, AUGMENT, step, index):
+            with own_randomness(config.data_seed, AUGMENT, step, index):
                 image, target = transform(*_tensors(item))
             images.append(image.as_subclass(Tensor))
             targets.append({key: value.as_subclass(Tensor) for key, value in target.items()})

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cliptex.models.detection.mask_rcnn import MaskRcnnForm, MaskRcnnHead
 from cliptex.models.detection.ssd import SsdForm, SsdHead
+from cliptex.probes.detection.ap import Overlap
 from cliptex.probes.schedule import Schedule
 
 Head = MaskRcnnHead | SsdHead
@@ -70,6 +71,8 @@ class DetectionProbe(BaseModel):
                 raise ValueError(f"{field} {values} repeat themselves")
         if any(rate <= 0 for rate in self.rates):
             raise ValueError(f"rates {self.rates} must be positive")
+        if self.batch_size == 1 and not self.masks:
+            raise ValueError("batch_size 1: SSD's batch normalisation needs two pictures or more")
         return self
 
     @property
@@ -81,6 +84,11 @@ class DetectionProbe(BaseModel):
     def masks(self) -> bool:
         """Whether masks are learnt and scored."""
         return isinstance(self.head, MaskRcnnForm)
+
+    @property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Between what AP is measured: boxes, and masks where there are any."""
+        return ("bbox", "segm") if self.masks else ("bbox",)
 
     @property
     def grid(self) -> tuple[float, ...]:

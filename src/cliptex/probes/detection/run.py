@@ -5,36 +5,55 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cliptex.datasets.protocol import DetectionDataset
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.probes.detection.ap import PROTOCOL, Overlap, coco_ap
+from cliptex.per_image import save_per_image
+from cliptex.probes.bank_state import StateFile, identity_of
+from cliptex.probes.detection.ap import PROTOCOL, SUFFIX, coco_ap
 from cliptex.probes.detection.batches import StepData
+from cliptex.probes.detection.choice import Choice, choose_rate, split_rows
 from cliptex.probes.detection.config import DetectionProbe, Head
-from cliptex.probes.detection.predict import MASK_THRESHOLD, detect_all
+from cliptex.probes.detection.matches import coco_matches
+from cliptex.probes.detection.predict import MASK_THRESHOLD, Found, detect_all
 from cliptex.probes.detection.train import Candidate, MapReader, train_heads
 from cliptex.probes.features import proven_frozen
 from cliptex.results import Result
 
+Key = tuple[str, int]
+"""A metric and the seed of a head."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class DetectionOutcome:
-    """Rows (a set per seed), the chosen rate's heads in the order of the seeds, and the held-out
-    score of every rate (empty where there was only one)."""
+    """Rows (a set per seed), the heads of the chosen rate by seed, and how it was chosen.
+
+    per_image: of `ap_box` and `ap_mask` by seed, what `coco_matches` gives.
+    errors: a line for each seed that has no rows, because its loss stopped being finite.
+    """
 
     results: list[Result]
-    heads: list[Head]
-    rate: float
-    scores: dict[float, float]
+    heads: dict[int, Head]
+    choice: Choice
+    per_image: dict[Key, dict[str, np.ndarray]]
+    errors: list[str]
 
     def value(self, metric: str, seed: int = 0) -> float:
         """The value of the row with `metric` of `seed`."""
         return next(r.value for r in self.results if (r.metric, r.seed) == (metric, seed))
+
+    def save_per_image(self, folder: Path) -> list[Path]:
+        """One .npz per row that has per-image values."""
+        keyed = [(row, (row.metric, row.seed)) for row in self.results]
+        return [
+            save_per_image(folder, r, self.per_image[k]) for r, k in keyed if k in self.per_image
+        ]
 
 
 def run_detection_probe(
@@ -43,84 +62,70 @@ def run_detection_probe(
     test: DetectionDataset,
     config: DetectionProbe,
     *,
+    val: DetectionDataset | None = None,
     model: str,
     checkpoint: str = "",
     leak: bool = False,
     folder: Path | None = None,
 ) -> DetectionOutcome:
-    """Train heads on `train`, choose the rate on a part of it, score them on `test` once.
+    """Train heads on `train`, choose the rate away from `test`, score them on `test` once.
 
     Args:
         encoder: read once per batch for all heads; proven unchanged.
+        val: what several rates are compared on; None is a part of `train`.
         model, checkpoint, leak: see `Result`.
         folder: where the training's state is kept, so that a killed run goes on; None keeps none.
 
     Raises:
-        ValueError: for sets of different classes, too few pictures, or a foreign state.
+        ValueError: for sets of different classes, too few pictures, a warm-up longer than the
+            training, or a foreign state.
         FrozenEncoderChanged: where the encoder moved.
     """
-    if train.classes != test.classes:
-        raise ValueError(f"{train.name} and {test.name} differ in their classes")
-    fit, held = _split(train, config)
-    with proven_frozen(encoder) as fingerprint:
+    for other in (test,) if val is None else (val, test):
+        if train.classes != other.classes:
+            raise ValueError(f"{train.name} and {other.name} differ in their classes")
+    fit, held = split_rows(train, val, config)
+    with proven_frozen(encoder) as sha:
         reader = MapReader(encoder)
-        candidates = train_heads(
-            reader,
-            StepData(train, fit, config),
-            config,
-            classes=len(train.classes) + 1,
-            identity=_identity(train, fit, config, fingerprint),
-            folder=folder,
-        )
-        rate, scores = _chosen(reader, candidates, train, held, config)
-        heads = [c for c in candidates if c.rate == rate]
-        tested = _scores(reader, heads, test, range(len(test)), config, "test")
+        state = None
+        if folder is not None:
+            identity = identity_of(_facts(train, fit, config, sha))
+            state = StateFile(folder / "state.safetensors", identity, config.save_every)
+        classes = len(train.classes) + 1
+        data = StepData(train, fit, config)
+        candidates = train_heads(reader, data, config, classes=classes, state=state)
+        choice = choose_rate(reader, candidates, val or train, held, config)
+        chosen = [c for c in candidates if c.key.lr == choice.rate]
+        sound = [c for c in chosen if not c.diverged]
+        heads = [c.module for c in sound]
+        label = f"{model}: {config.name} on {test.name}, test"
+        found = detect_all(reader, heads, test, range(len(test)), config, label=label)
     protocol = {
-        **config.protocol(),
-        "resolution": config.size,
-        **_selection(rate, scores, held, config),
-        "classes": len(test.classes),
-        "train_images": len(fit),
-        "mask_threshold": MASK_THRESHOLD if config.masks else None,
-        "ap": PROTOCOL,
+        **_protocol(config, train, fit),
+        **choice.protocol(),
+        "encoder_resolution": encoder.side(config.size),
+        "encoder_sha256": sha,
     }
-    rows = [
-        Result(
-            model=model,
-            checkpoint=checkpoint,
-            task="detection",
-            dataset=test.name,
-            probe=config.name,
-            metric=metric,
-            value=value,
-            better="higher",
-            n=len(test),
-            seed=candidate.seed,
-            protocol={**protocol, "diverged_at_step": candidate.diverged},
-            leak=leak,
-        )
-        for candidate, metrics in zip(heads, tested, strict=True)
-        for metric, value in metrics.items()
-        if not math.isnan(value)  # no object of that size
-    ]
-    return DetectionOutcome(rows, [c.head for c in heads], rate, scores)
+    naming = {"model": model, "checkpoint": checkpoint, "leak": leak, "protocol": protocol}
+    rows, per_image = _scored(sound, found, test, config, naming)
+    return DetectionOutcome(
+        results=rows,
+        heads={c.key.seed: c.module for c in sound},
+        choice=choice,
+        per_image=per_image,
+        errors=[
+            f"{model}: {config.name}, seed {c.key.seed}, on {test.name}: its loss was not finite "
+            f"at a rate of {c.key.lr:g}; set a smaller learning rate (--lr)"
+            for c in chosen
+            if c.diverged
+        ],
+    )
 
 
-def _split(train: DetectionDataset, config: DetectionProbe) -> tuple[list[int], list[int]]:
-    """Rows to learn from, and rows to choose among several rates on."""
-    rows = train.with_objects()
-    if len(config.grid) == 1:
-        return rows, []
-    if len(rows) < 2:
-        raise ValueError(f"{len(rows)} pictures of {train.name} cannot be split for selection")
-    count = min(len(rows) - 1, max(1, round(config.holdout * len(rows))))
-    order = np.random.default_rng([config.data_seed, 3]).permutation(rows).tolist()
-    return sorted(order[count:]), sorted(order[:count])
-
-
-def _identity(
+def _facts(
     train: DetectionDataset, rows: Sequence[int], config: DetectionProbe, fingerprint: str
 ) -> dict[str, object]:
+    """Whatever the trained heads depend on."""
     ids = json.dumps([train.image_ids[i] for i in rows]).encode()
     return {
         **config.protocol(),
@@ -133,59 +138,39 @@ def _identity(
     }
 
 
-def _scores(
-    reader: MapReader,
-    candidates: Sequence[Candidate],
-    dataset: DetectionDataset,
-    rows: Sequence[int],
-    config: DetectionProbe,
-    label: str,
-) -> list[dict[str, float]]:
-    """Metrics of every candidate; one whose training diverged is scored as finding nothing."""
-    sound = [candidate for candidate in candidates if candidate.diverged is None]
-    heads = [candidate.head for candidate in sound]
-    all_found = detect_all(reader, heads, dataset, rows, config, label=f"{config.name} {label}")
-    truth = dataset.ground_truth(rows)
-    overlaps: tuple[Overlap, ...] = ("bbox", "segm") if config.masks else ("bbox",)
-    scored = iter([coco_ap(truth, results, overlaps) for results in all_found])
-    nothing = coco_ap(truth, [], overlaps)
-    return [nothing if candidate.diverged is not None else next(scored) for candidate in candidates]
-
-
-def _chosen(
-    reader: MapReader,
-    candidates: Sequence[Candidate],
-    train: DetectionDataset,
-    held: Sequence[int],
-    config: DetectionProbe,
-) -> tuple[float, dict[float, float]]:
-    """The rate of the best mean over seeds; a rate with a diverged head scores 0."""
-    if not held:
-        return config.grid[0], {}
-    metric = _metric(config)
-    found = _scores(reader, candidates, train, held, config, "selection")
-    scores = {}
-    for rate in config.grid:
-        mine = [(c, s) for c, s in zip(candidates, found, strict=True) if c.rate == rate]
-        finite = all(c.diverged is None for c, _ in mine)
-        scores[rate] = float(np.mean([s[metric] for _, s in mine])) if finite else 0.0
-    return max(scores, key=scores.__getitem__), scores
-
-
-def _metric(config: DetectionProbe) -> str:
-    return "ap_mask" if config.masks else "ap_box"
-
-
-def _selection(
-    rate: float, scores: dict[float, float], held: Sequence[int], config: DetectionProbe
+def _protocol(
+    config: DetectionProbe, train: DetectionDataset, rows: Sequence[int]
 ) -> dict[str, object]:
-    if not held:
-        return {"lr": rate, "selection": "none: one rate"}
-    grid = sorted(scores)
     return {
-        "lr": rate,
-        "lr_grid": grid,
-        "lr_scores": [scores[r] for r in grid],
-        "lr_at_grid_edge": rate in (grid[0], grid[-1]),
-        "selection": f"{_metric(config)} on {len(held)} held-out images of train",
+        **config.protocol(),
+        "resolution": config.size,
+        "classes": len(train.classes),
+        "train_images": len(rows),
+        "mask_threshold": MASK_THRESHOLD if config.masks else None,
+        "ap": PROTOCOL,
     }
+
+
+def _scored(
+    candidates: Sequence[Candidate],
+    found: Sequence[Found],
+    test: DetectionDataset,
+    config: DetectionProbe,
+    naming: Mapping[str, Any],
+) -> tuple[list[Result], dict[Key, dict[str, np.ndarray]]]:
+    """The rows of every head, and the matches behind its two averages."""
+    truth = test.ground_truth(range(len(test)))
+    about = {"task": "detection", "dataset": test.name, "probe": config.name, "n": len(test)}
+    rows: list[Result] = []
+    per_image: dict[Key, dict[str, np.ndarray]] = {}
+    for candidate, entries in zip(candidates, found, strict=True):
+        seed = candidate.key.seed
+        for overlap in config.overlaps:
+            matches = coco_matches(truth, entries, overlap)
+            per_image[f"ap_{SUFFIX[overlap]}", seed] = matches
+        rows += [
+            Result(metric=name, value=value, better="higher", seed=seed, **about, **naming)
+            for name, value in coco_ap(truth, entries, config.overlaps).items()
+            if not math.isnan(value)  # no object of that size
+        ]
+    return rows, per_image

@@ -1,0 +1,243 @@
+"""Training and scoring heads: they learn, as alone, from where they were, and leave the encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cliptex.models.encoder import Features, FrozenEncoder
+from cliptex.per_image import per_image_path
+from cliptex.probes.detection import run_detection_probe
+from cliptex.probes.detection import train as training
+from cliptex.probes.features import FrozenEncoderChanged
+from cliptex.probes.schedule import Schedule
+from cliptex.report.resampled_ap import resampled_ap
+
+KINDS = ["mask_rcnn", "ssd"]
+
+
+def state_of(outcome, seed: int) -> dict[str, torch.Tensor]:
+    return outcome.heads[seed].state_dict()
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "epochs", "lr", "least"), [("mask_rcnn", 30, 5e-3, 5), ("ssd", 30, 1e-2, 20)]
+)
+def test_heads__learn_a_few_pictures(encoder, shapes, probe, kind, epochs, lr, least) -> None:
+    data = shapes(8, seed=0)
+    config = probe(kind, epochs=epochs, schedule=Schedule(lr=lr, warmup_steps=2))
+    outcome = run_detection_probe(encoder, data, data, config, model="colours")
+    assert outcome.value("ap_box") > least
+    assert kind == "ssd" or outcome.value("ap_mask") > least
+    untrained = probe(kind, schedule=Schedule(lr=1e-9))
+    nothing = run_detection_probe(encoder, data, data, untrained, model="colours")
+    assert nothing.value("ap_box") < 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads__end_as_they_would_alone(encoder, shapes, probe, kind) -> None:
+    data = shapes(12, seed=1)
+    together = run_detection_probe(
+        encoder, data, data, probe(kind, seeds=(0, 1), rates=(1e-3,)), model="m"
+    )
+    alone = run_detection_probe(
+        encoder, data, data, probe(kind, seeds=(1,), rates=(1e-3,)), model="m"
+    )
+    assert_equal(state_of(alone, 1), state_of(together, 1))
+    rows = {r.metric: r.value for r in together.results if r.seed == 1}
+    assert rows == {r.metric: r.value for r in alone.results}
+    first, second = (next(iter(state_of(together, seed).values())) for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training__goes_on_after_a_kill(
+    encoder, shapes, probe, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = shapes(12, seed=1), probe(kind, epochs=2, save_every=2)
+    whole = run_detection_probe(encoder, data, data, config, model="m")
+    step = training.train_step
+
+    def killed(candidate, maps, batch, factor, number) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+        step(candidate, maps, batch, factor, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_detection_probe(encoder, data, data, config, model="m", folder=tmp_path)
+    done = []
+
+    def counted(candidate, maps, batch, factor, number) -> None:
+        done.append(number)
+        step(candidate, maps, batch, factor, number)
+
+    monkeypatch.setattr(training, "train_step", counted)
+    resumed = run_detection_probe(encoder, data, data, config, model="m", folder=tmp_path)
+    assert done == [2, 3, 4, 5]
+    assert_equal(state_of(resumed, 0), state_of(whole, 0))
+    again = run_detection_probe(encoder, data, data, config, model="m", folder=tmp_path)
+    assert done == [2, 3, 4, 5], "a finished training is only scored"
+    assert [r.value for r in again.results] == [r.value for r in whole.results]
+    with pytest.raises(ValueError, match="belongs to a probe of other settings"):
+        other = config.model_copy(update={"weight_decay": 0.5})
+        run_detection_probe(encoder, data, data, other, model="m", folder=tmp_path)
+
+
+def test_rows__say_what_they_depend_on(encoder, shapes, probe, tmp_path: Path) -> None:
+    test = shapes(3, seed=2, name="shapes-test")
+    config = probe("mask_rcnn", recipe="tiny")
+    outcome = run_detection_probe(
+        encoder, shapes(12, seed=1), test, config, model="m", checkpoint="c", leak=True
+    )
+    row = next(r for r in outcome.results if r.metric == "ap_box")
+    assert (row.model, row.checkpoint, row.dataset, row.probe) == (
+        "m",
+        "c",
+        "shapes-test",
+        "mask_rcnn",
+    )
+    assert (row.n, row.leak, row.better) == (3, True, "higher")
+    assert row.variant == "tiny recipe, 64 px"
+    about = row.protocol
+    assert about["encoder_sha256"] == encoder.fingerprint() and about["encoder_resolution"] == 64
+    assert (about["lr"], about["selection"], about["train_images"]) == (3e-3, "none: one rate", 12)
+    assert about["head"] == {**about["head"], "rois": 16} and about["batch_size"] == 4
+    assert {r.metric for r in outcome.results} >= {"ap_box", "ap50_box", "ap_mask", "ap75_mask"}
+    assert not any(r.metric.startswith("apl") for r in outcome.results), "no large object is there"
+
+
+def test_per_image__gives_the_rows_again(encoder, shapes, probe, tmp_path: Path) -> None:
+    data = shapes(12, seed=1)
+    config = probe("mask_rcnn", epochs=4, seeds=(3,), schedule=Schedule(lr=1e-2))
+    outcome = run_detection_probe(encoder, data, data, config, model="m")
+    paths = outcome.save_per_image(tmp_path)
+    saved = [r for r in outcome.results if r.metric in ("ap_box", "ap_mask")]
+    assert paths == [per_image_path(tmp_path, row) for row in saved] and len(paths) == 2
+    for path, row in zip(paths, saved, strict=True):
+        with np.load(path) as file:
+            (value,) = resampled_ap(dict(file), np.ones((1, 12)))
+        assert value == pytest.approx(row.value, abs=1e-6)
+
+
+class Moving(nn.Module):
+    """An encoder that counts its calls in a buffer, as batch statistics do."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.stride, self.channels = inner, inner.stride, inner.channels
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> Features:
+        self.get_buffer("seen").add_(1)
+        return self.inner(images)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoder__is_left_alone_or_the_probe_fails(encoder, shapes, probe, kind) -> None:
+    before = encoder.fingerprint()
+    encoder.encoder.train()
+    run_detection_probe(encoder, shapes(12, 0), shapes(2, 1), probe(kind), model="m")
+    assert encoder.fingerprint() == before and not encoder.encoder.training
+    assert all(p.grad is None for p in encoder.encoder.parameters())
+    with pytest.raises(FrozenEncoderChanged):
+        moving = FrozenEncoder(Moving(encoder.encoder))
+        run_detection_probe(moving, shapes(12, 0), shapes(2, 1), probe(kind), model="m")
+
+
+def test_encoder__is_read_once_per_batch_for_all_heads(encoder, shapes, probe) -> None:
+    data = shapes(12, 0)
+    for seeds in ((0,), (0, 1, 2)):
+        encoder.encoder.calls = 0
+        run_detection_probe(encoder, data, data, probe("ssd", seeds=seeds), model="m")
+        assert encoder.encoder.calls == 1 + 3 + 3  # widths, training and test in batches of 4
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, lost) -> None:
+    """Let the losses of candidates for which `lost(key)` holds be NaN from step 1 on."""
+    step = training.train_step
+
+    def wrapped(candidate, maps, batch, factor, number) -> None:
+        if number >= 1 and lost(candidate.key):
+            maps = {stride: x * float("nan") for stride, x in maps.items()}
+        step(candidate, maps, batch, factor, number)
+
+    monkeypatch.setattr(training, "train_step", wrapped)
+
+
+def test_diverged_head__has_an_error_and_no_rows(
+    encoder, shapes, probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = shapes(12, 0), probe("ssd", seeds=(0, 1, 2))
+    whole = run_detection_probe(encoder, data, data, config, model="m")
+    diverging(monkeypatch, lambda key: key.seed == 1)
+    outcome = run_detection_probe(encoder, data, data, config, model="m")
+    assert {r.seed for r in outcome.results} == {0, 2} == set(outcome.heads)
+    (error,) = outcome.errors
+    assert "ssd, seed 1, on shapes: its loss was not finite at a rate of 0.003" in error
+    kept = [r.value for r in whole.results if r.seed != 1]
+    assert [r.value for r in outcome.results] == kept and whole.errors == []
+
+
+def test_rate__is_chosen_on_held_out_pictures_of_train(encoder, shapes, probe) -> None:
+    data, test = shapes(12, 0), shapes(4, 5)
+    config = probe("ssd", epochs=8, rates=(1e-8, 1e-2), holdout=0.25)
+    outcome = run_detection_probe(encoder, data, test, config, model="m")
+    about = outcome.results[0].protocol
+    assert outcome.choice.rate == 1e-2 == about["lr"] and about["lr_grid"] == [1e-8, 1e-2]
+    assert about["lr_at_grid_edge"] is True and about["train_images"] == 9
+    assert about["selection"] == "ap_box on 3 held-out images of train, mean over seeds"
+
+
+def test_rate__is_chosen_on_a_validation_set(encoder, shapes, probe, monkeypatch) -> None:
+    data, val = shapes(12, 0), shapes(5, 7)
+    config = probe("ssd", rates=(1e-3, 3e-3, 1e-2), seeds=(0, 1))
+    diverging(monkeypatch, lambda key: key.lr == 1e-2 and key.seed == 1)
+    read, item = [], shapes.item
+
+    def noted(self, index: int, *, masks: bool):
+        read.append(self.seed)
+        return item(self, index, masks=masks)
+
+    monkeypatch.setattr(shapes, "item", noted)
+    outcome = run_detection_probe(encoder, data, shapes(4, 5), config, val=val, model="m")
+    about = outcome.results[0].protocol
+    assert about["selection"] == "ap_box on the validation split, mean over seeds"
+    assert about["train_images"] == 12 and about["lr_scores"][2] is None
+    assert outcome.choice.rate < 1e-2 and outcome.errors == []
+    test_reads = [k for k, seed in enumerate(read) if seed == 5]
+    assert len(test_reads) == 4 + 4, "each picture once, and once for the ground truth"
+    assert min(test_reads) > max(k for k, seed in enumerate(read) if seed == 7)
+
+
+def test_user_errors__are_one_line(encoder, shapes, probe) -> None:
+    data = shapes(8, 0)
+    with pytest.raises(ValueError, match="differ in their classes"):
+        other = shapes(8, 0, classes=("red", "green"))
+        run_detection_probe(encoder, data, other, probe("ssd"), model="m")
+    with pytest.raises(ValueError, match="SSD's batch normalisation needs two pictures"):
+        probe("ssd", batch_size=1)
+    with pytest.raises(ValueError, match="1 pictures of shapes cannot train"):
+        run_detection_probe(encoder, shapes(1, 0), data, probe("ssd"), model="m")
+    with pytest.raises(ValueError, match="warmup_steps: 9 steps"):
+        config = probe("ssd", schedule=Schedule(lr=1e-3, warmup_steps=9))
+        run_detection_probe(encoder, data, data, config, model="m")
+
+
+def test_mask_rcnn__trains_with_one_picture_a_step(encoder, shapes, probe) -> None:
+    data = shapes(3, 0)
+    outcome = run_detection_probe(
+        encoder, data, data, probe("mask_rcnn", batch_size=1, epochs=1), model="m"
+    )
+    assert outcome.errors == [] and outcome.results
