@@ -8,6 +8,7 @@ from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
 from cliptex.probes.classification import run_classification_probe
 from cliptex.probes.config import ProbeConfig
+from cliptex.probes.controls import control_encoders, in_place_of
 from cliptex.probes.dense import predict_dense, run_dense_probe
 from cliptex.probes.examples import class_examples, dense_examples
 from cliptex.probes.feature_store import FeatureStore
@@ -26,7 +27,9 @@ __all__ = [
     "ProbeOutcome",
     "Storage",
     "class_examples",
+    "control_encoders",
     "dense_examples",
+    "in_place_of",
     "paper_probes",
     "predict_dense",
     "run_bank",

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliptex.report.names import Measure, measures_in_order
+from cliptex.report.names import MAIN, Measure, measures_in_order
 from cliptex.results import Result
 
 CONFIDENCE = 0.95
+MANY = 30
+"""Measures beyond which a chart and sentences are hard to read."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ def compare_all(rows: Sequence[Result], ours: str, baseline: str) -> list[Compar
     """Every measure that both models have, in the order of the report."""
     found = (compare(rows, m, ours, baseline) for m in measures_in_order(list(rows)))
     return [comparison for comparison in found if comparison is not None]
+
+
+def main_ones(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """All of at most MANY; of more, those on the first metric of each test."""
+    if len(comparisons) <= MANY:
+        return list(comparisons)
+    return [c for c in comparisons if c.measure.metric in MAIN]
 
 
 def share(rows: Sequence[Result], measure: Measure, *, part: str, whole: str, base: str) -> float:

@@ -73,6 +73,9 @@ TASKS: dict[str, str] = {
 }
 DENSE_TASKS = ("segmentation", "depth", "normals", "detection", "zeroshot-segmentation")
 
+MAIN = ("miou", "absrel", "a30", "ap_box", "ap_mask", "top1", "image_r1", "text_r1")
+"""The first metric of each test: what sentences and the chart keep to where there are many."""
+
 PROBES: dict[str, str] = {
     "deeplabv3": "DeepLabv3",
     "pspnet": "PSPNet",

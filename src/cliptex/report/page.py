@@ -14,7 +14,7 @@ from cliptex.files import write_atomic
 from cliptex.report.blends import blend_chart
 from cliptex.report.bootstrap import ImageComparison, compare_images
 from cliptex.report.class_gaps import CLASS_IOU, CLASS_SUPPORT, class_gaps
-from cliptex.report.compare import compare_all
+from cliptex.report.compare import compare_all, main_ones
 from cliptex.report.figures import class_gap_chart, gain_chart, loss_curves
 from cliptex.report.headline import headline
 from cliptex.report.marks import legend
@@ -69,13 +69,15 @@ def _measured(
 ) -> dict[str, object]:
     """What the page says from the result rows and the per-image values alone."""
     models = model_order(rows, [start, baseline, ours])
-    comparisons = compare_all(rows, ours, baseline)
+    every = compare_all(rows, ours, baseline)
+    comparisons = main_ones(every)
     shares = control_rows(rows, ours=ours, baseline=baseline)
     labels = _labels([row.measure for row in shares])
     return {
         "ours": ours,
         "baseline": baseline,
         "headline": headline(comparisons, ours=ours, baseline=baseline),
+        "left_out": len(every) - len(comparisons),
         "gain": Markup(gain_chart(comparisons)) if comparisons else "",
         "tables": task_tables(rows, models, ours=ours, baseline=baseline),
         "image_differences": _image_differences(compare_images(rows, per_image, ours, baseline)),
