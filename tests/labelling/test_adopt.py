@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from upath import UPath
 
+from cliptex.experts.postprocess import FRAME_SIGNS
 from cliptex.labelling.adopt import ClassPng, DepthPng, NormalsPng, adopt_labels
 from cliptex.labelling.verify import verify_labels
 from cliptex.labels.ledger import Status
@@ -123,6 +125,79 @@ def test_aligned_tars(shards, source: Path, tmp_path: Path) -> None:
     assert six is not None and four is not None
     assert six.array.all() and not four.array.any()
     assert reader.read("tiny-00001.tar", "00005") is None
+
+
+def write_tars(folder, labels: dict[str, np.ndarray]) -> None:
+    """As 4M keeps a modality: a tar for each of images, a PNG for each sample."""
+    for shard in range(3):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for key in (f"{4 * shard + i:05d}" for i in range(4)):
+                data = png(labels[key])
+                info = tarfile.TarInfo(f"{key}.png")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        (folder / f"tiny-{shard:05d}.tar").write_bytes(buffer.getvalue())
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_4m__depth_of_16_bits(
+    shards, source: Path, memory: UPath, tmp_path: Path, remote: bool
+) -> None:
+    """Each image's disparity spread over all codes, which is relative: its scale is lost."""
+    rng = np.random.default_rng(0)
+    codes = {f"{i:05d}": rng.integers(0, 65536, (20, 30)).astype(np.uint16) for i in range(12)}
+    for code in codes.values():
+        code[0, :2] = 0, 65535
+    place = memory / "source" if remote else source
+    write_tars(place, codes)
+    form = DepthPng(scale=1 / 65535, unit="relative disparity", invalid=-1)
+    options = {"name": "depth", "origin": "4M", "learnt_from": ("nyu-depth",)}
+    exact = {"codec": "png-scalar-16", **options}
+    report = adopt_labels(shards, place, tmp_path / "labels", form, **exact)
+    assert (report.found, report.unused) == (12, 0)
+    reader = LabelReader(report.folder)
+    assert reader.manifest.learnt_from == ("nyu-depth",)
+    assert reader.manifest.codec == "png-scalar-16"
+    for shard in shards.shards:
+        for key in shards.keys(shard):
+            stored = reader.read(shard, key)
+            assert stored is not None
+            np.testing.assert_allclose(stored.array, codes[key] / 65535, atol=1.1 / 131068)
+
+
+@pytest.mark.parametrize("codec", [None, "png-normal-rgb8"])
+def test_4m__normals_of_rgb(shards, source: Path, tmp_path: Path, codec: str | None) -> None:
+    """RGB = (n + 1) * 127.5 in OmniData's axes; the largest error is PNG's and the codec's."""
+    rng = np.random.default_rng(0)
+    normals = rng.normal(size=(12, 20, 30, 3))
+    normals /= np.linalg.norm(normals, axis=3, keepdims=True)
+    coded = np.rint((normals + 1) * 127.5).astype(np.uint8)
+    write_tars(source, {f"{i:05d}": coded[i] for i in range(12)})
+    form = NormalsPng(frame="right-up-back-toward")
+    options = {"name": "normals", "origin": "4M", "codec": codec}
+    report = adopt_labels(shards, source, tmp_path / "labels", form, **options)
+    assert report.found == 12
+    signs = np.array(FRAME_SIGNS["right-up-back-toward"])
+    reader = LabelReader(report.folder)
+    for number in range(12):
+        stored = reader.read(f"tiny-{number // 4:05d}.tar", f"{number:05d}")
+        assert stored is not None
+        cosine = (stored.array * normals[number] * signs).sum(axis=2)
+        assert (
+            np.degrees(np.arccos(cosine.clip(-1, 1))).max() < (1.36 if codec is None else 0.4) + 0.4
+        )
+
+
+def test_remote_folder_of_png(shards, memory: UPath, tmp_path: Path) -> None:
+    (memory / "source/tiny-00000/00003.png").write_bytes(png(IDS))
+    (memory / "source/00008.png").write_bytes(png(IDS))
+    report = adopt_labels(
+        shards, memory / "source", tmp_path / "labels", CLASSES, name="mine", origin="by hand"
+    )
+    assert (report.found, report.unused) == (2, 0)
+    stored = LabelReader(report.folder).read("tiny-00000.tar", "00003")
+    assert stored is not None and np.array_equal(stored.array, IDS)
 
 
 def test_refusals(shards, source: Path, tmp_path: Path) -> None:

@@ -7,20 +7,19 @@ keeps its modalities, have the image shards' relative paths and hold a member `K
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, cast
 
 import numpy as np
 from PIL import Image
 
 from cliptex.console import say
 from cliptex.experts.postprocess import FRAME_SIGNS
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, exists, walk
 from cliptex.labelling.growth import follow_growth, record_damage
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest, claim_store
@@ -123,7 +122,7 @@ class AdoptReport:
 
 def adopt_labels(
     shards: ImageTextShards,
-    source: Path,
+    source: AnyPath,
     labels: AnyPath,
     form: Form,
     *,
@@ -182,7 +181,7 @@ def adopt_labels(
 
 
 # key of an image, where its label's file is looked for, and the file's bytes if there is one
-_File = tuple[str, Path, bytes | None]
+_File = tuple[str, AnyPath, bytes | None]
 
 
 class _Unreadable(Exception):
@@ -192,13 +191,14 @@ class _Unreadable(Exception):
 class _Folder:
     """`KEY.png` or `SHARD/KEY.png` (SHARD without .tar) below a folder."""
 
-    def __init__(self, shards: ImageTextShards, root: Path) -> None:
+    def __init__(self, shards: ImageTextShards, root: AnyPath) -> None:
         self._shards, self._root = shards, root
         self._names = set(_png_names(root))
         self.files = len(self._names)
-        names = (self._name(s, key) for s in shards.shards for key in shards.keys(s))
-        self.matched = sum(name is not None for name in names)
-        self._refuse_shared_keys()
+        fits = Counter(self._name(s, key) for s in shards.shards for key in shards.keys(s))
+        fits.pop(None, None)
+        self.matched = fits.total()
+        self._refuse_shared([name for name, count in fits.items() if count > 1])
 
     def labels(self, shard: str) -> Iterator[_File]:
         for key in self._shards.keys(shard):
@@ -210,11 +210,7 @@ class _Folder:
         exact = f"{shard.removesuffix('.tar')}/{key}"
         return exact if exact in self._names else key if key in self._names else None
 
-    def _refuse_shared_keys(self) -> None:
-        shards = self._shards
-        names = Counter(self._name(s, key) for s in shards.shards for key in shards.keys(s))
-        names.pop(None, None)
-        twice = [name for name, count in names.items() if count > 1]
+    def _refuse_shared(self, twice: list[str | None]) -> None:
         if twice:
             raise ValueError(
                 f"{self._root}/{twice[0]}{SUFFIX} fits images of several shards: "
@@ -225,21 +221,21 @@ class _Folder:
 class _Tars:
     """Tars with the shards' relative paths, one `KEY.png` per sample."""
 
-    def __init__(self, shards: ImageTextShards, root: Path) -> None:
+    def __init__(self, shards: ImageTextShards, root: AnyPath) -> None:
         self._shards, self._root = shards, root
         self.files = self.matched = 0
         for shard in shards.shards:
-            if (root / shard).is_file():
-                with tarfile.open(root / shard, "r:") as tar:
+            if exists(root / shard):
+                with _open_tar(root / shard) as tar:
                     keys = [key for key, _ in _png_members(tar)]
                 self.files += len(keys)
                 self.matched += len(set(keys) & set(shards.keys(shard)))
 
     def labels(self, shard: str) -> Iterator[_File]:
         path = self._root / shard
-        if not path.is_file():
+        if not exists(path):
             return
-        with tarfile.open(path, "r:") as tar:
+        with _open_tar(path) as tar:
             members = dict(_png_members(tar))
             for key in self._shards.keys(shard):
                 member = members.get(key)
@@ -248,8 +244,14 @@ class _Tars:
                 yield key, path / name, None if file is None else file.read()
 
 
-def _source(shards: ImageTextShards, source: Path) -> _Folder | _Tars:
-    if any((source / shard).is_file() for shard in shards.shards):
+@contextmanager
+def _open_tar(path: AnyPath) -> Iterator[tarfile.TarFile]:
+    with path.open("rb") as file, tarfile.open(fileobj=cast(IO[bytes], file), mode="r:") as tar:
+        yield tar
+
+
+def _source(shards: ImageTextShards, source: AnyPath) -> _Folder | _Tars:
+    if any(exists(source / shard) for shard in shards.shards):
         found: _Folder | _Tars = _Tars(shards, source)
     else:
         found = _Folder(shards, source)
@@ -259,8 +261,7 @@ def _source(shards: ImageTextShards, source: Path) -> _Folder | _Tars:
             f"{source / shards.shards[0]}"
         )
     if not found.matched:
-        shard = shards.shards[0]
-        key = shards.keys(shard)[0]
+        shard, key = shards.locate(0)
         raise ValueError(
             f"none of the {found.files} labels in {source} belongs to an image: expected names "
             f"such as {key}{SUFFIX} or {shard.removesuffix('.tar')}/{key}{SUFFIX}"
@@ -268,13 +269,9 @@ def _source(shards: ImageTextShards, source: Path) -> _Folder | _Tars:
     return found
 
 
-def _png_names(root: Path) -> Iterator[str]:
+def _png_names(root: AnyPath) -> Iterator[str]:
     """Relative names without the suffix."""
-    for folder, _, files in os.walk(root):
-        relative = Path(folder).relative_to(root)
-        for file in files:
-            if file.lower().endswith(SUFFIX):
-                yield (relative / file[: -len(SUFFIX)]).as_posix()
+    return (name[: -len(SUFFIX)] for name in walk(root) if name.lower().endswith(SUFFIX))
 
 
 def _png_members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
