@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
+
+if TYPE_CHECKING:
+    from cliptex.datasets.overlap import Overlap
 
 SHOWN = 10  # pairs printed where no file is asked for
 Checked = Literal[
@@ -81,12 +84,8 @@ def overlap(
         name: of the training data in the report; by default the folder's.
         pairs: file to write, a JSON line per pair.
     """
-    import json
-    from dataclasses import asdict
-
     from cliptex.datasets.catalogue import open_dataset
     from cliptex.datasets.overlap import find_overlap, overlap_row
-    from cliptex.files import write_atomic
     from cliptex.results import append_results
     from cliptex.shards.dataset import ImageTextShards
 
@@ -94,16 +93,24 @@ def overlap(
     found = find_overlap(ImageTextShards(data), test, threshold=threshold, mirrored=mirrored)
     training = name or data.name
     row = overlap_row(found, test, training=training, threshold=threshold, mirrored=mirrored)
-    count = len({pair.index for pair in found.pairs})
-    print(
-        f"{count} of {found.test} pictures of {test.name} ({found.share:.2f} %) are in {training}"
-    )
-    print(f"{len(found.pairs)} pairs; {found.training} training pictures, {found.unread} unread")
-    lines = [json.dumps(asdict(pair)) for pair in found.pairs]
-    if pairs is not None:
-        write_atomic(pairs, "".join(f"{line}\n" for line in lines).encode())
-        print(pairs)
-    else:
-        print("\n".join(lines[:SHOWN]))
+    _show(found, f"pictures of {test.name}", training, pairs)
     append_results(out, [row])
     print(out)
+
+
+def _show(found: Overlap, pictures: str, training: str, pairs: Path | None) -> None:
+    """Print shares and the first pairs, or write all pairs to a file."""
+    import json
+    from dataclasses import asdict
+
+    from cliptex.files import write_atomic
+
+    count = len({pair.index for pair in found.pairs})
+    print(f"{count} of {found.test} {pictures} ({found.share:.2f} %) are in {training}")
+    print(f"{len(found.pairs)} pairs; {found.training} training pictures, {found.unread} unread")
+    lines = [f"{json.dumps(asdict(pair))}\n" for pair in found.pairs]
+    if pairs is None:
+        print("".join(lines[:SHOWN]), end="")
+    else:
+        write_atomic(pairs, "".join(lines).encode())
+        print(pairs)

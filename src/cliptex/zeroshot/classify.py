@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from cliptex.datasets.protocol import LabelledImages
 from cliptex.metrics import topk_hits
-from cliptex.results import Result
 from cliptex.zeroshot.encode import (
     TwoTowers,
     ZeroShotConfig,
     ZeroShotOutcome,
     evaluating,
     image_embeddings,
+    rows_of,
     text_embeddings,
 )
 from cliptex.zeroshot.prompts import Names, fill, names_for, prompt_protocol
@@ -67,20 +67,7 @@ def run_zeroshot(
     names = {"top1": 1} | ({"top5": 5} if len(asked) > 5 else {})
     hits = {name: 100.0 * topk_hits(scores, truth, k) for name, k in names.items()}
     protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
-    rows = [
-        Result(
-            model=model,
-            checkpoint=checkpoint,
-            task="zeroshot",
-            dataset=test.name,
-            metric=name,
-            value=float(values.mean()),
-            better="higher",
-            n=len(test),
-            seed=config.seed,
-            protocol=protocol,
-            leak=leak,
-        )
-        for name, values in hits.items()
-    ]
+    means = {name: float(values.mean()) for name, values in hits.items()}
+    names = {"model": model, "checkpoint": checkpoint, "leak": leak}
+    rows = rows_of(means, test, config, protocol, task="zeroshot", dataset=test.name, **names)
     return ZeroShotOutcome(rows, hits)

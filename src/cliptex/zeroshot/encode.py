@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -77,6 +77,18 @@ class ZeroShotOutcome:
     def save_per_image(self, folder: Path) -> list[Path]:
         """One .npz per row."""
         return [save_per_image(folder, row, self.per_image[row.metric]) for row in self.results]
+
+
+def rows_of(
+    values: Mapping[str, float],
+    test: Sized,
+    config: ZeroShotConfig,
+    protocol: dict[str, object],
+    **names: Any,
+) -> list[Result]:
+    """A row per metric; higher is better. `names`: task, dataset, model, checkpoint, leak."""
+    common = {"better": "higher", "n": len(test), "seed": config.seed, "protocol": protocol}
+    return [Result(metric=name, value=value, **common, **names) for name, value in values.items()]
 
 
 @torch.no_grad()

@@ -6,13 +6,13 @@ import numpy as np
 
 from cliptex.datasets.protocol import CaptionedImages
 from cliptex.metrics import retrieval_ranks
-from cliptex.results import Result
 from cliptex.zeroshot.encode import (
     TwoTowers,
     ZeroShotConfig,
     ZeroShotOutcome,
     evaluating,
     image_embeddings,
+    rows_of,
     text_embeddings,
 )
 
@@ -42,20 +42,7 @@ def run_retrieval(
     hits = {f"image_r{k}": 100.0 * (by_text < k) for k in KS}
     hits |= {f"text_r{k}": 100.0 * (by_image < k) for k in KS}
     protocol = config.protocol(clip) | {"captions": len(texts), "ties": "count against"}
-    rows = [
-        Result(
-            model=model,
-            checkpoint=checkpoint,
-            task="retrieval",
-            dataset=test.name,
-            metric=name,
-            value=float(values.mean()),
-            better="higher",
-            n=len(test),
-            seed=config.seed,
-            protocol=protocol,
-            leak=leak,
-        )
-        for name, values in hits.items()
-    ]
+    means = {name: float(values.mean()) for name, values in hits.items()}
+    names = {"model": model, "checkpoint": checkpoint, "leak": leak}
+    rows = rows_of(means, test, config, protocol, task="retrieval", dataset=test.name, **names)
     return ZeroShotOutcome(rows, hits)

@@ -13,13 +13,13 @@ from cliptex.datasets.protocol import DenseDataset
 from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import ConfusionMatrix, counts_of
 from cliptex.models.dual import Clip
-from cliptex.results import Result
 from cliptex.zeroshot.classify import classifier_weights
 from cliptex.zeroshot.encode import (
     WHOLE,
     ZeroShotConfig,
     ZeroShotOutcome,
     device_of,
+    rows_of,
     seen_side,
 )
 from cliptex.zeroshot.patches import patch_embeddings, way_of
@@ -63,22 +63,8 @@ def run_zeroshot_segmentation(
     if kind.classes[0] == BACKGROUND and len(kind.classes) > 1:
         values["miou_things"] = confusion.miou(range(1, len(kind.classes)))
         pairs["miou_things"] = pairs["miou"][:, 1:]
-    rows = [
-        Result(
-            model=model,
-            checkpoint=checkpoint,
-            task=TASK,
-            dataset=test.name,
-            metric=name,
-            value=value,
-            better="higher",
-            n=len(test),
-            seed=config.seed,
-            protocol=protocol,
-            leak=leak,
-        )
-        for name, value in values.items()
-    ]
+    names = {"model": model, "checkpoint": checkpoint, "leak": leak}
+    rows = rows_of(values, test, config, protocol, task=TASK, dataset=test.name, **names)
     return ZeroShotOutcome(rows, pairs)
 
 
