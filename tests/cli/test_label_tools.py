@@ -90,7 +90,7 @@ def test_experts(tmp_path: Path, capsys) -> None:
 def test_plan(data: Path, capsys) -> None:
     label_tools.plan(data, ("playroom:depth", "playroom:normals"), count=2)
     printed = capsys.readouterr().out
-    assert "bytes per image" in printed and "2 images per" not in printed
+    assert "bytes per image" in printed and "all 2 images, from 2 drawn" in printed
     for codec in ("png-scalar-10 (used)", "png-scalar-16", "png-normal-oct (used)"):
         assert codec in printed
 

@@ -26,7 +26,7 @@ def check(
     name: Positional[str],
     /,
     images: Path,
-    options: ExpertArgs = NO_OPTIONS,
+    loading: ExpertArgs = NO_OPTIONS,
     count: int = 8,
 ) -> None:
     """Check that an expert keeps its promises; fails where it does not.
@@ -37,7 +37,7 @@ def check(
     Args:
         name: the expert, as `cliptex label run` takes it.
         images: folder of pictures.
-        options: where the expert runs, and what is said about it.
+        loading: where the expert runs, and what is said about it.
         count: number of pictures, the first by name.
     """
     from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_image
@@ -48,7 +48,7 @@ def check(
     files = [path for path, _ in zip(found, range(count), strict=False)]
     if len(files) < 2:
         raise ValueError(f"{images}: {len(files)} pictures, a check needs at least two")
-    expert = load_one(name, options)
+    expert = load_one(name, loading)
     rooms = _rooms() if isinstance(expert.spec.kind, UnitVector) else []
     lines = check_expert(expert, [read_image(path) for path in files], rooms=rooms)
     print("\n".join(map(str, lines)))

@@ -23,7 +23,7 @@ def run(
     data: AnyPathArg,
     expert: tuple[str, ...],
     out: AnyPathArg,
-    options: ExpertArgs = NO_OPTIONS,
+    loading: ExpertArgs = NO_OPTIONS,
     batch_size: int = 8,
     max_side: int = 512,
     codec: tuple[str, ...] = (),
@@ -42,7 +42,7 @@ def run(
         expert: one or more names of `cliptex experts list`, or paths of YAML cards; ONNX models
             of shipped cards and released weight files need --weights.
         out: folder of label stores; each expert's own is made in it.
-        options: where the experts run, and what is said about them.
+        loading: where the experts run, and what is said about them.
         batch_size: images per call of an expert.
         max_side: longest side in pixels of what is stored.
         codec: instead of the default codecs, one a kind of label; `cliptex label plan` shows them.
@@ -57,7 +57,7 @@ def run(
     from cliptex.shards.dataset import ImageTextShards
 
     shards = ImageTextShards(data, on_damaged="leave out")
-    load = partial(load_experts, expert, options, confidence)
+    load = partial(load_experts, expert, loading, confidence)
     label = {"batch_size": batch_size, "max_side": max_side, "codecs": codec}
     failures = dict(shards.damaged)
     if engine == "ray":
@@ -84,7 +84,7 @@ def retry(
     /,
     data: AnyPathArg,
     expert: tuple[str, ...],
-    options: ExpertArgs = NO_OPTIONS,
+    loading: ExpertArgs = NO_OPTIONS,
     batch_size: int = 8,
     confidence: Confidence = "own",
 ) -> None:
@@ -97,7 +97,7 @@ def retry(
         labels: folder of label stores, in which each expert has its own.
         data: the image-text shards that are labelled.
         expert: one or more experts, as `cliptex label run` takes them.
-        options: as the run had them.
+        loading: as the run had them.
         batch_size: images per call of an expert.
         confidence: as the labels were made.
     """
@@ -105,7 +105,7 @@ def retry(
     from cliptex.labelling.retry import find_failures
 
     shards = whole_shards(data)
-    for model in load_experts(expert, options, confidence):
+    for model in load_experts(expert, loading, confidence):
         failures = find_failures(shards, labels, model.spec.name)
         print(failures)
         if failures.due:

@@ -49,7 +49,7 @@ def verify(
     data: AnyPathArg,
     sample: int = 0,
     expert: str | None = None,
-    options: ExpertArgs = NO_OPTIONS,
+    loading: ExpertArgs = NO_OPTIONS,
     batch_size: int = 8,
     tolerance: ToleranceOptions = AS_DEFAULT,
     seed: int = 0,
@@ -61,7 +61,7 @@ def verify(
         data: the image-text shards that were labelled.
         sample: images whose label is inferred anew and compared; needs --expert.
         expert: the expert that made the labels, as `cliptex label run` takes it.
-        options: as the run had them.
+        loading: as the run had them.
         batch_size: images per call of the expert.
         tolerance: of the sample.
         seed: which labels are drawn.
@@ -74,7 +74,7 @@ def verify(
         ImageTextShards(data, on_damaged="leave out"),
         labels,
         sample=sample,
-        expert=load_one(expert, options) if expert and sample else None,
+        expert=load_one(expert, loading) if expert and sample else None,
         batch_size=batch_size,
         seed=seed,
         tolerance=Tolerance(**asdict(tolerance)),
@@ -89,7 +89,7 @@ def score(
     dataset_kind: DatasetKind,
     split: str = "val",
     expert: str | None = None,
-    options: ExpertArgs = NO_OPTIONS,
+    loading: ExpertArgs = NO_OPTIONS,
     labels: AnyPathArg | None = None,
     batch_size: int = 8,
     out: Path | None = None,
@@ -101,9 +101,10 @@ def score(
         dataset_kind: which benchmark.
         split: which of its splits.
         expert: as `cliptex label run` takes it; or give --labels.
-        options: where the expert runs, and what is said about it.
-        labels: LABELS/EXPERT, labels of the benchmark's pictures, keyed by their file stems; those
-            of nyu-depth by their number in the MATLAB file from 0, in six digits.
+        loading: where the expert runs, and what is said about it.
+        labels: LABELS/EXPERT, labels of the benchmark's pictures, keyed by their file stems (as in
+            a plain tar of them); those of nyu-depth by their number in the MATLAB file from 0, in
+            six digits.
         batch_size: pictures per call of the expert.
         out: results.jsonl to append the rows to.
     """
@@ -115,7 +116,7 @@ def score(
         raise ValueError("say what to score: either --expert or --labels")
     dataset = _dataset(dataset_kind, root, split)
     if expert is not None:
-        rows = score_expert_on(dataset, load_one(expert, options), batch_size=batch_size)
+        rows = score_expert_on(dataset, load_one(expert, loading), batch_size=batch_size)
     else:
         assert labels is not None
         rows = score_store_on(dataset, LabelReader(labels))
@@ -160,7 +161,7 @@ def agreement(
 def plan(
     data: AnyPathArg,
     expert: tuple[str, ...],
-    options: ExpertArgs = NO_OPTIONS,
+    loading: ExpertArgs = NO_OPTIONS,
     count: int = 16,
     batch_size: int = 8,
     max_side: int = 512,
@@ -174,7 +175,7 @@ def plan(
     Args:
         data: folder of image-text shards, or one tar.
         expert: one or more experts, as `cliptex label run` takes them.
-        options: where the experts run, and what is said about them.
+        loading: where the experts run, and what is said about them.
         count: images to label.
         batch_size: images per call of an expert.
         max_side: longest side in pixels of what is stored.
@@ -186,7 +187,7 @@ def plan(
     print(
         plan_labels(
             whole_shards(data),
-            load_experts(expert, options, confidence),
+            load_experts(expert, loading, confidence),
             count=count,
             batch_size=batch_size,
             max_side=max_side,
@@ -197,7 +198,7 @@ def plan(
 
 def adopt(
     data: AnyPathArg,
-    source: Path,
+    source: AnyPathArg,
     out: AnyPathArg,
     name: str,
     origin: str,
