@@ -14,13 +14,14 @@ from cliptex.files import write_atomic
 from cliptex.labels.kinds import ClassMap, Kind
 from cliptex.labels.store import LabelReader
 from cliptex.pipeline.suite import PER_IMAGE, PICTURES, RESULTS
-from cliptex.report.names import model_name
+from cliptex.report.names import model_name, probe_name
 from cliptex.report.page import write_report
 from cliptex.results import Result, read_results
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import decode_image
 
 PANELS = "panels"
+OF_PROBE = "--"
 LABELLED_EXAMPLES = 6
 TILE = 128
 """Height in pixels of the pictures on the page."""
@@ -48,7 +49,10 @@ def collect(out: Path, parts: Sequence[str], *, web: Path, title: str, start: st
 
 
 def prediction_panels(out: Path, parts: Sequence[str], rows: Sequence[Result]) -> None:
-    """One panel a dense data set: image, truth, and each model's prediction (first seed)."""
+    """One panel a folder of pictures: image, truth, and each model's prediction (first seed).
+
+    Folders are named by data set, or by data set and probe with OF_PROBE between them.
+    """
     seed = min(row.seed for row in rows)
     columns: dict[str, dict[str, Path]] = {}  # data set -> model -> folder of pictures
     for part in parts:
@@ -66,7 +70,9 @@ def prediction_panels(out: Path, parts: Sequence[str], rows: Sequence[Result]) -
             for i in indices
         ]
         names = ["image", "ground truth", *(model_name(model) for model in models)]
-        write_panel(out, dataset, f"{dataset}: linear probes on test images", names, grid)
+        title, _, probe = dataset.partition(OF_PROBE)
+        title = f"{title}: {probe_name(probe or 'linear')} probes on test images"
+        write_panel(out, dataset, title, names, grid)
 
 
 def write_panel(

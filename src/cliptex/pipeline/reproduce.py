@@ -14,25 +14,38 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from cliptex.datasets.protocol import DetectionDataset
 from cliptex.files import sha256_file
 from cliptex.models.clip import load_clip
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.pipeline.collect import collect
+from cliptex.pipeline.collect import OF_PROBE, collect
 from cliptex.pipeline.demo import PRESETS, DemoConfig, data_stages, home_suite, train_stage
 from cliptex.pipeline.stages import Stage, StageReport, run_stages
-from cliptex.pipeline.suite import PER_IMAGE, RESULTS, Suite, zero_shot
+from cliptex.pipeline.suite import (
+    PER_IMAGE,
+    PICTURES,
+    PICTURES_PER_DATASET,
+    RESULTS,
+    Splits,
+    Suite,
+    zero_shot,
+)
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.dense import probe_task
 from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, small_ssd
-from cliptex.probes.detection.run import run_detection_probe
+from cliptex.probes.detection.pictures import draw_detections
+from cliptex.probes.detection.run import DetectionOutcome, run_detection_probe
 from cliptex.probes.examples import Examples, class_examples, dense_examples
-from cliptex.probes.run_bank import Naming, Storage, run_bank
+from cliptex.probes.pictures import draw_bank
+from cliptex.probes.run_bank import HeadOutcome, Naming, Storage, run_bank
 from cliptex.probes.small import small_probes
 from cliptex.probes.table8 import TASKS
 from cliptex.results import append_results
 
 TITLE = "CLIPTeX against CLIP-FT in the playroom, every probe"
 MODELS = ("clip-ft", "cliptex")
+DRAWN = "pspnet"
+"""The head of dense tasks whose predictions are shown."""
 
 
 class ReproduceConfig(BaseModel):
@@ -87,29 +100,22 @@ def evaluate_all(
     (folder / RESULTS).unlink(missing_ok=True)  # of an attempt that was stopped
     clip = load_clip(checkpoint)
     sha256 = sha256_file(checkpoint / "model.safetensors")
-    one = _OneModel(FrozenEncoder(clip.image), model, sha256, seed, folder)
+    one = _OneModel(FrozenEncoder(clip.image), model, sha256, folder)
     for splits in suite.dense:
         task = probe_task(splits.train.kind, suite.probe).name
-        bank = config.probes[task].model_copy(update={"things": splits.things})
+        bank = config.probes[task].model_copy(update={"things": splits.things, "seeds": (seed,)})
         sets = [dense_examples(s, bank) for s in (splits.train, splits.test)]
-        one.bank(sets[0], sets[1], bank, leak=splits.leak)
+        outcomes = one.bank(sets[0], sets[1], bank, leak=splits.leak)
+        for drawn in draw_bank(one.encoder, outcomes, splits.test, bank, PICTURES_PER_DATASET):
+            if drawn.probe == DRAWN:
+                drawn.save(one.pictures(drawn.dataset, drawn.probe))
     if suite.classes is not None:
-        bank = config.probes["classification"]
+        bank = config.probes["classification"].model_copy(update={"seeds": (seed,)})
         sets = [class_examples(s, bank) for s in (suite.classes.train, suite.classes.test)]
         one.bank(sets[0], sets[1], bank, leak=suite.classes.leak)
     if suite.objects is not None:
         for probe in config.detection:
-            outcome = run_detection_probe(
-                one.encoder,
-                suite.objects.train,
-                suite.objects.test,
-                probe.model_copy(update={"seeds": (seed,)}),
-                model=model,
-                checkpoint=sha256,
-                leak=suite.objects.leak,
-                folder=folder / "state" / probe.name,
-            )
-            append_results(folder / RESULTS, outcome.results)
+            one.detection(suite.objects, probe.model_copy(update={"seeds": (seed,)}))
     zero_shot(suite, clip, folder, model=model, checkpoint=sha256, seed=seed)
 
 
@@ -118,20 +124,47 @@ class _OneModel:
     encoder: FrozenEncoder
     model: str
     checkpoint: str
-    seed: int
     folder: Path
 
-    def bank(self, train: Examples, test: Examples, config: BankConfig, *, leak: bool) -> None:
+    def bank(
+        self, train: Examples, test: Examples, config: BankConfig, *, leak: bool
+    ) -> list[HeadOutcome]:
         """All heads of one data set, trained together and scored once."""
         outcomes = run_bank(
             self.encoder,
             train,
             None,
             test,
-            config.model_copy(update={"seeds": (self.seed,)}),
+            config,
             naming=Naming(model=self.model, checkpoint=self.checkpoint, leak=leak),
             storage=Storage(state=self.folder / "state" / train.name),
         )
         for outcome in outcomes:
-            append_results(self.folder / RESULTS, outcome.results)
-            outcome.save_per_image(self.folder / PER_IMAGE)
+            self._keep(outcome)
+        return outcomes
+
+    def detection(self, sets: Splits[DetectionDataset], config: DetectionProbe) -> None:
+        """One detection probe, with pictures of what it finds."""
+        outcome = run_detection_probe(
+            self.encoder,
+            sets.train,
+            sets.test,
+            config,
+            model=self.model,
+            checkpoint=self.checkpoint,
+            leak=sets.leak,
+            folder=self.folder / "state" / config.name,
+        )
+        self._keep(outcome)
+        if outcome.heads:
+            count = PICTURES_PER_DATASET
+            drawn = draw_detections(self.encoder, outcome, sets.test, config, count)
+            drawn.save(self.pictures(drawn.dataset, drawn.probe))
+
+    def pictures(self, dataset: str, probe: str) -> Path:
+        """Where pictures of one probe lie, for `collect`."""
+        return self.folder / PICTURES / f"{dataset}{OF_PROBE}{probe}"
+
+    def _keep(self, outcome: HeadOutcome | DetectionOutcome) -> None:
+        append_results(self.folder / RESULTS, outcome.results)
+        outcome.save_per_image(self.folder / PER_IMAGE)

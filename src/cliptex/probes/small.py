@@ -23,7 +23,7 @@ def small_probes(task: Task, heads: tuple[HeadName, ...] = HEAD_NAMES) -> BankCo
         "recipe": "small",
         "schedule": Schedule(lr=2e-3, warmup_steps=50, warmup_init_lr=2e-5, min_lr=2e-5),
         "batch_size": 16,
-        "epochs": 8,
+        "epochs": 6,
         "resolution": SIDE,
         "width": 128,
         "weight_decay": 0.05,
