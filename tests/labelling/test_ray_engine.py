@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cliptex.cli.app import main
 from cliptex.experts.protocol import Expert, ExpertSpec, Prediction
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.ray_actor import ShardLabeller, Work
@@ -226,6 +227,20 @@ def test_hopeless_and_deadly_shards__are_named_and_the_others_labelled(
     assert (run.reports[0].shards_done, run.reports[0].shards_skipped) == (2, 2)
     assert set(asked(marks) - before) == set(range(16, 48))
     assert tree(out) == undisturbed(shards, tmp_path / "local")
+
+
+def test_the_command_line__as_the_local_engine(
+    machines: Machines, shards: ImageTextShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(out: Path, *engine: str) -> str:
+        place = ["--data", str(shards.root), "--out", str(out)]
+        assert main(["label", "run", *place, "--expert", "playroom:depth", *engine]) == 0
+        return capsys.readouterr().out
+
+    ray_engine = ["--engine", "ray", "--ray.actors", "1"]
+    assert "3 shards done, 0 done before: 12 ok" in run(tmp_path / "out", *ray_engine)
+    run(tmp_path / "local")
+    assert tree(tmp_path / "out") == tree(tmp_path / "local")
 
 
 DRIVER = """

@@ -218,7 +218,7 @@ def adopt(
 
     Args:
         data: the image-text shards that the labels belong to.
-        source: folder of KEY.png or SHARD/KEY.png, or of tars aligned with the shards.
+        source: folder or URL of KEY.png or SHARD/KEY.png, or of tars aligned with the shards.
         out: folder of label stores; NAME is made in it.
         name: of the expert's folder.
         origin: who made the labels: goes to the manifest.
