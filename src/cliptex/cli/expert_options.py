@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes
 if TYPE_CHECKING:
     from cliptex.experts.protocol import Expert, Precision
 
+# Names repeated from experts.protocol, which imports numpy: --help is to be quick.
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 Confidence = Literal["own", "flip", "none"]
 FrameName = Literal[

@@ -39,7 +39,7 @@ FACTS: dict[str, Facts] = {
     "vinvino02/glpn-nyu": Facts(learnt_from=NYU),
     "vinvino02/glpn-kitti": Facts(learnt_from=("kitti",)),
     "google/tipsv2-b14-dpt": Facts(learnt_from=NYU),
-    "prs-eth/marigold-normals-v1-1": Facts(learnt_from=()),  # rendered rooms and films alone
+    "prs-eth/marigold-normals-v1-1": Facts(learnt_from=()),  # synthetic images, says its paper
     "tue-mps/coco_instance_eomt_large_640": Facts("MIT", _COCO),
     "tue-mps/coco_instance_eomt_large_1280": Facts("MIT", _COCO),
     **{
