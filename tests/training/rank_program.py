@@ -2,7 +2,8 @@
 
     python rank_program.py FOLDER      FOLDER/NAME.yaml -> FOLDER/NAME.safetensors
 
-A result holds "loss.STEP", "grad.NAME" (of the first step) and "weight.NAME" (after the second).
+A result holds "loss.STEP.NAME", "norm.STEP", "grad.STEP.NAME", and "weight.NAME" after the second
+step.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cliptex.training.checkpoint import whole_state
 from cliptex.training.config import load_config
 from cliptex.training.distributed import World, join_world
 from cliptex.training.optimizer import set_lr
-from cliptex.training.parallel import whole
+from cliptex.training.parallel import whole_tensors
 from cliptex.training.setup import prepare
 from cliptex.training.step import agree, train_step
 
@@ -38,10 +39,11 @@ def two_steps(path: Path, world: World) -> dict[str, torch.Tensor]:
         assert report.applied
         found[f"norm.{step}"] = torch.tensor(report.grad_norm)
         found |= {f"loss.{step}.{k}": torch.tensor(v) for k, v in report.losses.items()}
-        if step == 0:
-            for name, parameter in run.model.named_parameters():
-                assert parameter.grad is not None, f"{name} is not in the graph"
-                found[f"grad.{name}"] = whole(parameter.grad)
+        gradients = {}
+        for name, parameter in run.model.named_parameters():
+            assert parameter.grad is not None, f"{name} is not in the graph"
+            gradients[f"grad.{step}.{name}"] = parameter.grad
+        found |= whole_tensors(gradients)
     for name, buffer in run.model.named_buffers():
         assert len({tuple(row) for row in world.gather(buffer.flatten().tolist())}) == 1, name
     return found | {f"weight.{name}": t for name, t in whole_state(run.model).items()}

@@ -187,11 +187,27 @@ def test_clip_ft_sees_the_same_images_in_the_same_order(configure) -> None:
         assert (one.captions, one.names) == (other.captions, other.names)
 
 
-def test_hopeless_runs_stop_and_name_the_samples(configure, tmp_path: Path) -> None:
-    config = configure(lr=1e30, warmup_steps=0, bad_steps=2, steps=10)
-    with pytest.raises(ValueError, match="2 steps in a row") as error:
-        train(config, tmp_path)
-    assert "web-0000" in str(error.value)
+def test_a_line_of_the_log_covers_the_same_steps_after_a_stop(
+    configure, tmp_path: Path, monkeypatch
+) -> None:
+    config = configure(*ALL, steps=8, log_every=3)
+    train(config, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(TrainingInterrupted):
+            train(config, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)  # that is, after the fourth
+        with pytest.raises(TrainingInterrupted):
+            train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
+    timed = ("images_per_s", "data_wait", "mfu", "memory_gb")
+    one, other = (
+        [{k: v for k, v in row.items() if k not in timed} for row in rows(tmp_path / name)]
+        for name in ("undisturbed", "run")
+    )
+    assert [row["step"] for row in one] == [3, 6, 8]
+    assert one == other
 
 
 def test_tensorboard_events(configure, tmp_path: Path) -> None:

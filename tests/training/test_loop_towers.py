@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from cliptex.models.clip import load_clip
+from cliptex.models.spec import named_config
+from cliptex.training.distributed import World
+from cliptex.training.flops import FlopCount
 from cliptex.training.loop import train
+from cliptex.training.setup import prepare
 
 ALL = ("segmentation", "depth", "normals")
 
@@ -23,3 +27,22 @@ def test_train__every_family(name: str, configure, tower, tmp_path: Path) -> Non
     assert len(rows) == 3 and all(row["loss"] > 0 and row["mfu"] > 0 for row in rows)
     embedded = load_clip(final).encode_image(torch.zeros(1, 3, 64, 64))
     assert embedded.shape == (1, 16) and embedded.isfinite().all()
+
+
+def test_more_ranks_than_samples_are_refused_at_once(configure) -> None:
+    config = configure(resolution=((32, 32), (64, 64)))  # 8 samples, or 2
+    prepare(config, World(size=1))
+    with pytest.raises(ValueError, match="2 samples, too few for 3 ranks"):
+        prepare(config, World(size=3))
+
+
+def test_sizes_that_the_tower_cannot_take_are_refused_at_once(configure, tmp_path: Path) -> None:
+    config = configure(resolution=((32, 32), (36, 32)))
+    with pytest.raises(ValueError, match="resolution: .* 36 x 32 pixels.* multiples of 8"):
+        train(config, tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_a_swin_takes_other_sizes_than_its_own(configure) -> None:
+    config = named_config("timm:swin_tiny_patch4_window7_224")
+    FlopCount(config, configure().dense, {}).check([(224, 224), (512, 448)])

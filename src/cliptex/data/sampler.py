@@ -181,24 +181,24 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Around:
-    """A range of square resolutions, in multiples of 32 pixels.
+    """A range of square resolutions.
 
     base: side at which a batch size holds. low, high: smallest and largest side. count: how many
-    sides between these, both included.
+    sides between these, both included. divisor: sides are multiples of it, so of the image
+    tower's stride: 14 or 28 for a patch of 14.
     """
 
     base: int = 512
     low: int = 366
     high: int = 731
     count: int = 5
+    divisor: int = 32
 
     def sizes(self) -> tuple[Size, ...]:
         """(height, width) each, the base first; ValueError where the range is none."""
-        if not 0 < self.low <= self.high or self.count < 1 or self.base < 1:
-            raise ValueError(
-                f"around: need 0 < low <= high and a base and count of at least 1, not {self}"
-            )
-        return sizes_around(self.base, self.low, self.high, self.count)
+        if not 0 < self.low <= self.high or min(self.count, self.base, self.divisor) < 1:
+            raise ValueError(f"around: need 0 < low <= high, and the rest at least 1, not {self}")
+        return sizes_around(self.base, self.low, self.high, self.count, divisor=self.divisor)
 
 
 def sizes_around(

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cliptex.training.parallel import placed_like, whole
+from cliptex.training.parallel import placed_like, whole_tensors
 from cliptex.training.state import Ema
 
 CHECKPOINTS = "checkpoints"
@@ -103,8 +103,8 @@ def load_notes(out: Path) -> dict[str, float]:
 
 
 def whole_state(network: nn.Module) -> dict[str, Tensor]:
-    """Full parameters and buffers on the CPU by name; all ranks ask together."""
-    return {name: whole(tensor) for name, tensor in network.state_dict().items()}
+    """Full parameters and buffers by name, on the CPU of rank 0; all ranks ask together."""
+    return whole_tensors(network.state_dict())
 
 
 @contextmanager
@@ -155,11 +155,13 @@ def _prune(out: Path, keep: int, keep_best: bool) -> None:
 
 
 def _optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{key}.{name}": whole(torch.as_tensor(value))
-        for name, parameter in network.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+    return whole_tensors(
+        {
+            f"{key}.{name}": torch.as_tensor(value)
+            for name, parameter in network.named_parameters()
+            for key, value in optimizer.state.get(parameter, {}).items()
+        }
+    )
 
 
 def _load_optimizer(

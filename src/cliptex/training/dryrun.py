@@ -39,6 +39,7 @@ def dry_run(config: TrainConfig, out: Path) -> tuple[str, Path]:
     clip = describe_clip(config.model)
     network = meta_network(clip, config.dense, channels)
     count = FlopCount(clip, config.dense, channels)
+    count.check(sampler.sizes)
     lines = ["configuration", yaml.safe_dump(as_json(config), sort_keys=False), "parameters"]
     parts = parameters_by_part(network)
     lines += [f"  {part:24} {n / 1e6:10.3f} M" for part, n in parts.items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -46,6 +46,17 @@ class FlopCount:
     dense: DenseConfig
     channels: Mapping[str, int]
     _known: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def check(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Count all of `sizes`; ValueError for one that the image tower cannot take."""
+        for height, width in sizes:
+            try:
+                self.per_image((height, width))
+            except (ValueError, RuntimeError, AssertionError) as error:
+                raise ValueError(
+                    f"resolution: the image tower cannot take {height} x {width} pixels: {error}; "
+                    f"the paper's recipes round theirs to multiples of --around.divisor"
+                ) from error
 
     def per_image(self, size: tuple[int, int]) -> float:
         """FLOPs (a multiply-add is two) for an image of (height, width) and its caption."""

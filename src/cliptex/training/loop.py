@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from cliptex.console import say, track
 from cliptex.data.joined import Batch
 from cliptex.data.loader import load_batches
 from cliptex.models.provenance import write_provenance
+from cliptex.training.blame import as_text, to_blame
 from cliptex.training.checkpoint import CHECKPOINTS, FINAL, load_notes, load_state, save_state
 from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World, join_world
@@ -89,10 +90,13 @@ def _say(world: World, text: str) -> None:
 def _loop(run: Run, out: Path, start: int) -> None:
     config, world = run.config, run.world
     progress = Progress(run.scale)
-    progress.load(load_notes(out))
-    log = RunLog(out, start, tensorboard=config.tensorboard) if world.main else None
+    notes = load_notes(out)
+    progress.load(notes)
     count = FlopCount(run.model.clip.config, config.dense, run.channels)
+    count.check(run.sampler.sizes)
+    log = RunLog(out, start, tensorboard=config.tensorboard) if world.main else None
     meter = Meter(device_peak(config, world.device) * world.size)
+    meter.load(notes)
     steps = range(start, run.steps)
     share = {"workers": config.workers, "rank": world.rank, "world": world.size}
     batches = load_batches(run.dataset, run.sampler, steps, **share)
@@ -104,20 +108,21 @@ def _loop(run: Run, out: Path, start: int) -> None:
                     batch = next(batches)
                 lr, agreed, report = _step(run, batch, step, stop.is_set())
                 progress.add(report.losses["total"], report.applied)
-                _check(run, report, progress, step)
-                images = sum(agreed.rows)
-                height, width = batch.images.shape[-2:]
+                if not report.applied:
+                    _skipped(run, batch, agreed, report, progress, step)
+                images, (height, width) = sum(agreed.rows), batch.images.shape[-2:]
                 meter.add(report, images, images * count.per_image((height, width)))
                 done = step + 1
                 if done % config.log_every == 0 or done == run.steps:
-                    row = {"step": done, "lr": lr, "logit_scale": run.model.clip.scale.item()}
-                    row |= meter.take()
+                    scale = run.model.clip.scale.item()
+                    row = {"step": done, "lr": lr, "logit_scale": scale, **meter.take()}
                     if log is not None:
                         log.write(row)
+                notes = {**progress.notes(), **meter.notes()}
                 if agreed.stop or (world.size == 1 and stop.is_set()):
-                    raise TrainingInterrupted(_save(run, out, done, progress))
+                    raise TrainingInterrupted(_save(run, out, done, notes))
                 if done % config.checkpoint_every == 0 and done < run.steps:
-                    _save(run, out, done, progress)
+                    _save(run, out, done, notes)
     finally:
         batches.close()
         if log is not None:
@@ -141,7 +146,7 @@ def _shown(world: World, steps: range, total: int) -> Iterator[int]:
     return track(steps, label="train", total=total, done=steps.start)
 
 
-def _save(run: Run, out: Path, step: int, progress: Progress) -> Path:
+def _save(run: Run, out: Path, step: int, notes: Mapping[str, float]) -> Path:
     return save_state(
         out,
         run.model,
@@ -149,7 +154,7 @@ def _save(run: Run, out: Path, step: int, progress: Progress) -> Path:
         step,
         keep=run.config.keep_checkpoints,
         keep_best=run.config.keep_best,
-        notes=progress.notes(),
+        notes=notes,
         ema=run.ema,
     )
 
@@ -158,21 +163,21 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.default_rng([seed, step, _DROPOUT, rank]).integers(2**62))
 
 
-def _check(run: Run, report: StepReport, progress: Progress, step: int) -> None:
+def _skipped(
+    run: Run, batch: Batch, agreed: Agreed, report: StepReport, progress: Progress, step: int
+) -> None:
     """Say that a step was skipped; ValueError, on all ranks alike, where too many were."""
-    if report.applied:
-        return
     _say(
         run.world,
         f"step {step + 1} skipped: losses {report.losses}, gradient norm {report.grad_norm}",
     )
     if progress.in_row >= run.config.bad_steps:
-        indices = run.sampler.batch_at(step).indices[:8]  # of the global batch
-        names = ", ".join(":".join(run.dataset.shards.locate(index)) for index in indices)
+        torch.manual_seed(_step_seed(run.config.seed, step, run.world.rank))
+        names = as_text(to_blame(run, batch, agreed, step))
         raise ValueError(
             f"{progress.in_row} steps in a row gave no finite loss and gradient, the last (step "
-            f"{step + 1}) with {report.losses} on {names}, ...; look at these samples "
-            "and their labels, or lower lr, or set clip_grad"
+            f"{step + 1}) with {report.losses} on {names}; look at these samples and their labels, "
+            "or lower lr, or set clip_grad"
         )
 
 

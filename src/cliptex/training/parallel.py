@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -146,10 +147,19 @@ def by_kind(tensors: Iterable[T]) -> list[list[T]]:
     return list(groups.values())
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The full tensor of a sharded one (all ranks must ask together), on the CPU."""
-    tensor = tensor.detach()
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().contiguous()
+def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Full tensors on the CPU of those that may be sharded, on rank 0; nothing on the others.
+
+    All ranks ask together. The others hold one full tensor at a time.
+    """
+    main = not dist.is_initialized() or dist.get_rank() == 0
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        full = tensor.detach()
+        full = full.full_tensor() if isinstance(full, DTensor) else full
+        if main:
+            found[name] = full.cpu().contiguous()
+    return found
 
 
 def placed_like(tensor: Tensor, like: Tensor | None) -> Tensor:

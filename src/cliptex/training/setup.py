@@ -66,6 +66,11 @@ def prepare(config: TrainConfig, world: World | None = None) -> Run:
         world = World(device=default_device())
     config = of_all_ranks(config, world.size)
     dataset, sampler, channels, steps = open_data(config, tell=world.main)
+    if (least := min(sampler.batch_sizes)) < world.size:
+        raise ValueError(
+            f"batch_size: the global batch at the largest resolution has {least} samples, too few "
+            f"for {world.size} ranks; choose a larger batch_size, or fewer ranks"
+        )
     model = build_network(config, channels).to(world.device)
     engine = distribute(model, config, world)
     added = [module for name, module in model.named_children() if name != "clip"]

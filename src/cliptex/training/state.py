@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from cliptex.training.parallel import placed_like, whole
+from cliptex.training.parallel import placed_like, whole_tensors
 
 SMOOTHING = 0.98  # of the running mean of the loss: about the last fifty steps
 
@@ -60,8 +60,8 @@ class Ema:
             self._averages[name].lerp_(parameter, self.momentum)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name -> full average on the CPU; all ranks must ask together."""
-        return {name: whole(tensor) for name, tensor in self._averages.items()}
+        """Name -> full average on the CPU of rank 0; all ranks must ask together."""
+        return whole_tensors(self._averages)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what `tensors` returned."""

@@ -80,10 +80,11 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     """`batch` in up to `parts` batches of nearly equal length."""
     total = len(batch.captions)
     edges = [total * part // parts for part in range(parts + 1)]
-    return [_rows(batch, slice(a, b)) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [rows_of(batch, slice(a, b)) for a, b in zip(edges, edges[1:], strict=False) if a < b]
 
 
-def _rows(batch: Batch, rows: slice) -> Batch:
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    """Some samples of `batch`."""
     targets = {name: _target_rows(target, rows) for name, target in batch.targets.items()}
     return Batch(
         images=batch.images[rows],
@@ -104,14 +105,15 @@ def compute_losses(run: Run, batch: Batch, agreed: Agreed) -> dict[str, Tensor]:
     Their mean over ranks is the loss of the global batch. The network runs under autocast where
     the configuration says so; the losses never.
     """
-    out = _forward(run, batch)
+    out = forward(run, batch)
     bias = bias_of(run.model.clip, run.config)
     pair = (out.image_embedding, out.text_embedding)
     clip = contrast(*pair, out.scale, bias, agreed.rows, run.world)
     return _with_total(run, {"clip": clip, **_own_losses(run, batch, out, agreed)})
 
 
-def _forward(run: Run, batch: Batch) -> CliptexOutput:
+def forward(run: Run, batch: Batch) -> CliptexOutput:
+    """The network's answers to `batch`, under autocast where the configuration says so."""
     device = run.world.device
     images = batch.images.to(device, non_blocking=True).float() / 255  # (B, 3, H, W)
     tokens = run.model.clip.tokenize(batch.captions).to(device, non_blocking=True)  # (B, L)
@@ -231,4 +233,4 @@ def _backward_in_parts(run: Run, parts: list[Batch], agreed: Agreed) -> dict[str
 
 def _seeded_forward(run: Run, part: Batch, seed: int) -> CliptexOutput:
     torch.manual_seed(seed)
-    return _forward(run, part)
+    return forward(run, part)
