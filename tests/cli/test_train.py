@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,32 @@ def test_dry_run_then_run(given: Path, tmp_path: Path, capsys) -> None:
     assert (out / "first-batch.html").is_file() and not (out / "checkpoints").exists()
     assert main(["train", str(given), "--out", str(out), "--batch-size", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out / "checkpoints" / "final")
+
+
+def test_help_of_a_recipe__once_each_with_its_own_values(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "cliptex_vit_h16", "--help"])
+    printed = capsys.readouterr().out
+    for option in ("--out", "--dry-run", "--labels", "--tasks", "--batch-size", "--pool-pos"):
+        assert len(re.findall(rf"{option}\b", printed)) == 1, option
+    assert "--no-dry-run" not in printed
+    assert re.search(r"--epochs [^(]*\(default: 30.0\)", printed)
+    assert re.search(r"--activation-checkpointing[^(]*\(default: True\)", printed)
+
+
+def test_help_of_a_file__has_its_values(given: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", str(given), "--help"])
+    assert re.search(r"--steps [^(]*\(default: 3\)", capsys.readouterr().out)
+
+
+def test_pool_pos__reaches_the_model(given: Path, tmp_path: Path, capsys) -> None:
+    out = str(tmp_path / "run")
+    dry = ["train", str(given), "--out", out, "--dry-run", "--pool-pos"]
+    assert main([*dry, "grid2d"]) == 0
+    assert "pool_pos: grid2d" in capsys.readouterr().out
+    assert main([*dry, "flat1d"]) == 2  # a ViT has no attention pooling
+    assert "pool_pos='flat1d' is for ResNets" in capsys.readouterr().err
 
 
 def test_keys_of_the_engine(given: Path, tmp_path: Path) -> None:

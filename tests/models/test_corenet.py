@@ -143,6 +143,24 @@ def test_image_tower__by_hand(model: Clip, size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
+def test_positions__on_the_grid_if_asked(model: Clip, tmp_path: Path) -> None:
+    config = TINY.model_copy(update={"pool_pos": "grid2d"})
+    grid = build_clip(ModelSpec(config=config, seed=1)).eval()
+    grid.load_state_dict(model.state_dict())
+    native, side = rand(1, 3, model.image.image_size, model.image.image_size), 2
+    assert torch.equal(grid.encode_image(native), model.encode_image(native))
+    wide = rand(1, 3, side * model.image.image_size, model.image.image_size)
+    assert not torch.allclose(grid.encode_image(wide), model.encode_image(wide), atol=1e-3)
+    # A table of equal rows, which differ by column alone, keeps its columns on the grid.
+    n = model.image.image_size // 16
+    table = grid.image.tower.pos_embed.pos_embed.pos_embed
+    table.copy_(torch.randn(1, 1, 1, n, table.shape[-1]).expand(1, 1, n, n, -1).flatten(2, 3))
+    stretched = grid.image.tower._positions((2 * n, n)).unflatten(1, (2 * n, n))
+    torch.testing.assert_close(stretched, table.view(1, n, n, -1)[:, :1].expand_as(stretched))
+    assert load_clip(save_clip(grid, tmp_path / "grid")).config.pool_pos == "grid2d"
+
+
+@torch.no_grad()
 def test_text_tower__by_hand(model: Clip) -> None:
     tokens = model.tokenize(["a red ball", "two chairs and a lamp"])
     state = dict(model.text.state_dict())

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 if TYPE_CHECKING:
     from cliptex.training.config import TrainConfig
 
 HELP = ("-h", "--help")
 DRY_RUN = "--dry-run"
+POOL_POS = "pool_pos"
 
 
-def train(recipe: Positional[str], /, out: Path, dry_run: bool = False) -> None:
+def train(recipe: Positional[str], /, out: Path, dry_run: FlagCreatePairsOff[bool] = False) -> None:
     """Train from a recipe or a YAML file, going on where it stopped (RECIPE --help: all options).
 
     Args:
@@ -36,11 +37,11 @@ def run(arguments: Sequence[str]) -> None:
 
     With --dry-run among them, say what would be done instead.
     """
-    recipe, *rest = [argument for argument in arguments if argument != DRY_RUN]
+    recipe, *rest = arguments
     if recipe in HELP:
         tyro.cli(train, prog="cliptex train", args=[recipe])
-    config, out = configuration(recipe, rest)
-    if DRY_RUN in arguments:
+    config, out, only_show = configuration(recipe, rest)
+    if only_show:
         from cliptex.training.dryrun import dry_run
 
         text, page = dry_run(config, out)
@@ -51,33 +52,37 @@ def run(arguments: Sequence[str]) -> None:
     print(train_model(config, out))
 
 
-def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
-    """The recipe's configuration with the given changes, and the folder of the run."""
-    from cliptex.training.config import TrainConfig, load_config
+def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, Path, bool]:
+    """The recipe's configuration with the given changes, the run's folder, whether to dry-run."""
+    from cliptex.training.config import load_config
 
     prog = f"cliptex train {recipe}"
     if Path(recipe).suffix in (".yaml", ".yml"):
-        build, options = (lambda: load_config(Path(recipe))), _options({})
+        build, own = (lambda: load_config(Path(recipe))), {}
     else:
         build = _recipes().get(recipe)
         if build is None:
             raise ValueError(f"no recipe {recipe!r}: use a YAML file or one of {list(_recipes())}")
-        options = _options(_parameters(build))
+        own = _parameters(build)
+    options = _options(own)
     if any(argument in HELP for argument in arguments):
-        _show_help(prog, options, _keys(TrainConfig, TrainConfig.model_construct()))
+        _show_help(prog, options, _keys(build(**_placeholders(own)), own))
     chosen, rest = tyro.cli(options, prog=prog, args=arguments, return_unknown_args=True)
-    values = {f.name: getattr(chosen, f.name) for f in fields(chosen) if f.name != "out"}
-    config = build(**values)
-    return changed(config, tyro.cli(_keys(TrainConfig, config), prog=prog, args=rest)), chosen.out
+    config = build(**{name: getattr(chosen, name) for name in own})
+    keys = tyro.cli(_keys(config, own), prog=prog, args=rest)
+    return changed(config, keys), chosen.out, chosen.dry_run
 
 
 def changed(config: TrainConfig, keys: Any) -> TrainConfig:
     """`config` with the values of `keys` (see `_keys`), validated again."""
     from cliptex.training.config import changed as change_keys
 
-    old = dict(config)
+    old = {**dict(config), POOL_POS: config.model.pool_pos}
     new = {f.name: getattr(keys, f.name) for f in fields(keys)}
     changes = {name: value for name, value in new.items() if value != old[name]}
+    if POOL_POS in changes:
+        update = {POOL_POS: changes.pop(POOL_POS)}
+        changes["model"] = config.model.model_copy(update=update)
     return change_keys(config, changes)
 
 
@@ -104,28 +109,45 @@ def _parameters(build: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def _options(parameters: Mapping[str, tuple[Any, Any]]) -> type[Any]:
-    """A dataclass with `out` and the recipe's own parameters, for tyro."""
+    """A dataclass with `out`, `dry_run` and the recipe's own parameters, for tyro."""
     out = ("out", Annotated[Path, arg(help="folder of the run")])
+    what = "train nothing; print what would be done, write the first batch to OUT/first-batch.html"
+    dry_run = Annotated[FlagCreatePairsOff[bool], arg(help=what)]
     required = [(n, t) for n, (t, default) in parameters.items() if default is inspect._empty]
     optional = [
         (n, t, field(default=default))
         for n, (t, default) in parameters.items()
         if default is not inspect._empty
     ]
-    return make_dataclass("Options", [out, *required, *optional])
+    dry = ("dry_run", dry_run, field(default=False))
+    return make_dataclass("Options", [out, *required, dry, *optional])
 
 
-def _keys(kind: type[TrainConfig], config: TrainConfig) -> type[Any]:
-    """A dataclass of every key but the model (it has no flat form), with the values of `config`."""
-    hints = get_type_hints(kind)
-    return make_dataclass(
-        "Keys",
-        [
-            (name, hints[name], field(default_factory=partial(getattr, config, name)))
-            for name in kind.model_fields
-            if name not in ("model", "data")
-        ],
-    )
+def _placeholders(parameters: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Values for a recipe's required options, so that its help can show what it sets."""
+    stand_ins = {Path: Path("PATH"), str: "NAME"}
+    return {
+        name: stand_ins.get(kind, {})
+        for name, (kind, default) in parameters.items()
+        if default is inspect._empty
+    }
+
+
+def _keys(config: TrainConfig, own: Collection[str]) -> type[Any]:
+    """A dataclass of every key with the values of `config`, but for the recipe's `own` options.
+
+    Of the model, which has no flat form, there is `pool_pos` alone.
+    """
+    from cliptex.models.spec import PositionRule
+
+    hints = get_type_hints(type(config))
+    keys = [
+        (name, hints[name], field(default_factory=partial(getattr, config, name)))
+        for name in type(config).model_fields
+        if name not in ("model", "data", *own)
+    ]
+    pool_pos = (POOL_POS, PositionRule | None, field(default=config.model.pool_pos))
+    return make_dataclass("Keys", [*keys, pool_pos])
 
 
 def _show_help(prog: str, options: type[Any], keys: type[Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cliptex.models.detection.plain_vit import (
     Block,
@@ -22,8 +23,9 @@ from cliptex.models.detection.plain_vit import (
     patch_stem,
 )
 from cliptex.models.encoder import Features, ImageEncoder
-from cliptex.models.spec import CORENET, ClipConfig
+from cliptex.models.spec import CORENET, ClipConfig, PositionRule
 from cliptex.models.tokenizer import BpeTokenizer
+from cliptex.models.towers import resize_positions
 from cliptex.shards.captions import clean_caption
 
 STRIDE = 16
@@ -60,8 +62,9 @@ class Projection(nn.Module):
 class CoreNetImage(nn.Module):
     """Image tower: positions go to the patches only, the class token is put before them bare."""
 
-    def __init__(self, form: VitForm, embed_dim: int) -> None:
+    def __init__(self, form: VitForm, embed_dim: int, rule: PositionRule = "flat1d") -> None:
         super().__init__()
+        self.rule: PositionRule = rule
         self.cls_token = nn.Parameter(torch.zeros(1, 1, form.width))
         nn.init.trunc_normal_(self.cls_token, std=form.width**-0.5)
         self.neural_augmentor = RangeParameters()
@@ -76,10 +79,17 @@ class CoreNetImage(nn.Module):
         x = self.patch_emb(images)  # (B, C, h, w)
         size = (x.shape[-2], x.shape[-1])
         x = x.flatten(2).transpose(1, 2)  # (B, h * w, C)
-        x = x + self.pos_embed(x.shape[1]).to(x.dtype)
+        x = x + self._positions(size).to(x.dtype)
         x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         x = self.post_transformer_norm(self.transformer(x))  # (B, 1 + h * w, C)
         return x[:, 0], x[:, 1:].transpose(1, 2).unflatten(2, size)
+
+    def _positions(self, size: tuple[int, int]) -> Tensor:
+        """(1, h * w, C): as the weights were trained, or as every other ViT here."""
+        if self.rule == "flat1d":
+            return self.pos_embed(size[0] * size[1])
+        table = self.pos_embed.pos_embed.get_parameter("pos_embed")[0, 0]  # (n * n, C)
+        return resize_positions(F.pad(table, (0, 0, 1, 0)), size)[None, 1:]
 
 
 class CoreNetText(nn.Module):
@@ -134,7 +144,9 @@ class CoreNetClip(nn.Module):
         vision, text = dict(config.vision_cfg), dict(config.text_cfg)
         vocab_size = text.pop("vocab_size", 49408)
         self.logit_scale = nn.Parameter(torch.tensor(config.init_logit_scale))
-        self.image_encoder = CoreNetImage(_form("vision_cfg", vision), config.embed_dim)
+        self.image_encoder = CoreNetImage(
+            _form("vision_cfg", vision), config.embed_dim, config.pool_pos or "flat1d"
+        )
         form = _form("text_cfg", {**text, "eps": TEXT_EPS, "causal": True})
         self.text_encoder = CoreNetText(form, vocab_size, config.embed_dim)
 
@@ -148,7 +160,7 @@ def _form(name: str, values: Mapping[str, Any]) -> VitForm:
 
 
 class CoreNetEncoder(ImageEncoder):
-    """The image tower as an encoder; positions are stretched along the flattened sequence.
+    """The image tower as an encoder; by default positions are stretched along the sequence.
 
     Its batch norm makes features depend on the batch while training.
     """

@@ -53,7 +53,11 @@ class Clip(nn.Module):
     def _take_open_clip(self, parts: Any) -> None:
         config = self.config
         self.image = image_encoder(
-            parts.visual, config.mean, config.std, config.pool_pos, config.output_stride
+            parts.visual,
+            config.mean,
+            config.std,
+            config.pool_pos or "grid2d",
+            config.output_stride,
         )
         self.text = parts.text
         self.logit_scale = parts.logit_scale
@@ -89,7 +93,6 @@ def _plain(config: ClipConfig) -> ClipConfig:
         "quick_gelu",
         "init_logit_bias",
         "conv_stem",
-        "pool_pos",
         "output_stride",
         "vocabulary",
     )

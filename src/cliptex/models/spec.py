@@ -31,8 +31,9 @@ class ClipConfig(BaseModel):
         init_logit_scale: natural logarithm of the first temperature's inverse.
         init_logit_bias: lets sigmoid-loss checkpoints load; the contrastive loss ignores it.
         conv_stem: replace a ViT's patchify convolution by a convolutional stem.
-        pool_pos: how a ResNet's attention pooling stretches its positions to other sizes: on the
-            grid, or along the flattened raster as the authors' library does.
+        pool_pos: how a ResNet's attention pooling, or a corenet tower, stretches its positions to
+            other sizes: on the grid, or along the flattened raster as the authors' library does.
+            None: grid2d for the one, for the other what its weights were trained with, flat1d.
         output_stride: of a ResNet: 16 or 8 dilates its last one or two stages, so that the dense
             map is finer; the embedding stays as it is. None: the tower's own.
         mean, std: colour normalisation of images in [0, 1].
@@ -49,7 +50,7 @@ class ClipConfig(BaseModel):
     init_logit_scale: float = 2.6592600369327783  # ln(1 / 0.07), Radford et al. 2021
     init_logit_bias: float | None = None
     conv_stem: bool = False
-    pool_pos: PositionRule = "grid2d"
+    pool_pos: PositionRule | None = None
     output_stride: OutputStride | None = None
     mean: tuple[float, float, float] = OPENAI_DATASET_MEAN
     std: tuple[float, float, float] = OPENAI_DATASET_STD

@@ -51,7 +51,7 @@ def write_open_clip(clip: Clip, folder: Path) -> list[str]:
     state = dtype_free(stored_names(clip.state_dict(), config.family))
     save_file(state, folder / OPEN_CLIP_FILES[0], metadata={"format": "pt"})
     notes = write_vocabulary(config, folder)
-    if config.pool_pos != "grid2d":
+    if config.pool_pos == "flat1d":
         notes.append(
             "At other sizes than its own the model was used with `pool_pos='flat1d'`, which "
             "open_clip does not have."
