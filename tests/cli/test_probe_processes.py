@@ -6,32 +6,36 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import pytest
 from safetensors import safe_open
 
+from cliptex.cli.app import main
+
 ENVIRONMENT = {"CLIPTEX_QUIET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-SECONDS = 240
+SECONDS = 600  # far more than needed, for a machine that does much else
 
 
 def command(root, out, *more: str) -> list[str]:
-    arguments = ["cliptex", "probe", "--model", "playroom", "--dataset", "voc"]
+    arguments = ["probe", "--model", "playroom", "--dataset", "voc"]
     arguments += ["--root", str(root), "--out", str(out), "--recipe", "paper"]
     arguments += ["--resolution", "32", "--batch-size", "2", "--warmup-steps", "1", *more]
     return arguments
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
+@contextmanager
+def started(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the test."""
     environment = {**os.environ, **ENVIRONMENT}
-    return subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(arguments: list[str]) -> None:
-    process = start(arguments)
-    _, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, err
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        arguments, env=environment, stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def values_of(path) -> dict:
@@ -42,31 +46,38 @@ def values_of(path) -> dict:
 
 
 def test_kill__goes_on_to_the_rows_of_an_undisturbed_run(voc, tmp_path):
-    options = ("--probe", "linear", "--epochs", "150", "--lr", "0.001", "0.01")  # 2 x 225 steps
     state = tmp_path / "state"
-    arguments = [sys.executable, "-m", *command(voc, tmp_path / "a.jsonl", *options)]
-    arguments += ["--state", str(state)]
-    process = start(arguments)
-    deadline = time.monotonic() + SECONDS
-    while not list(state.glob("*.safetensors")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(SECONDS) == -signal.SIGKILL
-    assert not (tmp_path / "a.jsonl").exists()
-    with safe_open(state / "choice.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["bank"])["step"] >= 200
-    finish(arguments)
-    finish([sys.executable, "-m", *command(voc, tmp_path / "b.jsonl", *options)])
-    assert values_of(tmp_path / "a.jsonl") == values_of(tmp_path / "b.jsonl")
+    # 300 steps, saved after 200 of them; stored features, because they are quick
+    options = ("--probe", "linear", "--epochs", "150", "--no-augmentation")
+
+    def arguments(name: str) -> list[str]:
+        place = ("--features", str(tmp_path / "features"))
+        out = tmp_path / f"{name}.jsonl"
+        return command(voc, out, *options, *place)
+
+    killed = [*arguments("killed"), "--state", str(state)]
+    with started([sys.executable, "-m", "cliptex", *killed]) as process:
+        deadline = time.monotonic() + SECONDS
+        while not list(state.glob("*.safetensors")):
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(SECONDS) == -signal.SIGKILL
+    assert not (tmp_path / "killed.jsonl").exists()
+    with safe_open(state / "all.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["bank"])["step"] == 200
+    assert main(killed) == 0 and main(arguments("undisturbed")) == 0
+    undisturbed = values_of(tmp_path / "undisturbed.jsonl")
+    assert values_of(tmp_path / "killed.jsonl") == undisturbed and undisturbed
 
 
-@pytest.mark.parametrize("processes", [2])
-def test_torchrun__processes_share_the_heads_and_give_the_rows_of_one(voc, tmp_path, processes):
+def test_torchrun__two_processes_share_the_heads_and_give_the_rows_of_one(voc, tmp_path):
     options = ("--probe", "linear", "pspnet", "--seeds", "0", "1", "--epochs", "2")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc-per-node", str(processes), "-m"]
-    finish([*torchrun, *command(voc, tmp_path / "many.jsonl", *options)])
-    finish([sys.executable, "-m", *command(voc, tmp_path / "one.jsonl", *options)])
+    torchrun += ["--nproc-per-node", "2", "-m", "cliptex"]
+    with started([*torchrun, *command(voc, tmp_path / "many.jsonl", *options)]) as process:
+        _, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, err
+    assert main(command(voc, tmp_path / "one.jsonl", *options)) == 0
     many, one = (values_of(tmp_path / f"{name}.jsonl") for name in ("many", "one"))
     assert many == one and len(one) == 4 * 3

@@ -188,7 +188,7 @@ class ProbeOptions:
         return self.read(self.train_split), val, self.read(self.test_split)
 
     def truths(self) -> dict[str, Any]:
-        """By protocol, the test split with the ground truth it means, if that is not the raw one."""
+        """By protocol, the test split with the ground truth it means, unless it means the raw."""
         if self.dataset != "nyu-depth":
             return {}
         wanted = {p.name: p.depths for p in self.asked()["protocols"]}

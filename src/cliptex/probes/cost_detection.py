@@ -44,13 +44,19 @@ def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures
     picture's arithmetic would fill them at one value per 500 FLOPs.
     """
     sides = sorted(probe.train_sizes or (probe.size,))
-    median, classes = sides[len(sides) // 2], data.classes
-    passes, learnt, parameters = _one_picture(probe, encoder, median, classes, train=True)
-    looks, found, _ = _one_picture(probe, encoder, probe.size, classes, train=False)
+    middle = sides[len(sides) // 2]
+    passes, features = encoder_pass(encoder, middle)
+    looks, seen_again = encoder_pass(encoder, probe.size)
+    channels = {stride: x.shape[1] for stride, x in features.maps.items()}
+    with torch.random.fork_rng([]):
+        head = probe.build(channels, data.classes).to("meta")
+    learnt = head_flops(probe, head, features.maps, middle, train=True)
+    found = head_flops(probe, head, seen_again.maps, probe.size, train=False)
     seen, seeds = data.train * probe.epochs, len(probe.seeds)
     trained = len(probe.grid) * seeds
     memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
-    memory += trained * 16.0 * parameters
+    memory += trained * 16.0 * sum(p.numel() for p in head.parameters())
+    learning = TRAINING * seen * trained * learnt
     return Cost(
         task="detection",
         dataset=data.name,
@@ -59,23 +65,16 @@ def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures
         memory=memory + 4.0 * probe.batch_size * learnt / FLOPS_PER_VALUE,
         parts=(
             Part("encoder", 0, seen * passes + data.test * looks),
-            Part(
-                probe.name, trained, TRAINING * seen * trained * learnt + data.test * seeds * found
-            ),
+            Part(probe.name, trained, learning + data.test * seeds * found),
         ),
     )
 
 
-def _one_picture(
-    probe: DetectionProbe, encoder: FrozenEncoder, side: int, classes: int, *, train: bool
-) -> tuple[float, float, int]:
-    """FLOPs of the encoder, FLOPs of the head, and the head's number of parameters."""
-    passes, features = encoder_pass(encoder, side)
-    channels = {stride: x.shape[1] for stride, x in features.maps.items()}
-    with torch.random.fork_rng([]):
-        head = probe.build(channels, classes).to("meta")
-    flops = counted(_Products(probe, head, side, train=train), features.maps)[0]
-    return passes, flops, sum(p.numel() for p in head.parameters())
+def head_flops(
+    probe: DetectionProbe, head: Head, maps: dict[int, torch.Tensor], side: int, *, train: bool
+) -> float:
+    """FLOPs of `head`, on the meta device, for one picture of `side` pixels with `maps`."""
+    return counted(_Products(probe, head, side, train=train), maps)[0]
 
 
 class _Products(nn.Module):
