@@ -14,6 +14,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from cliptex.datasets.coco import CocoInstances
 from cliptex.playroom.export import HomeSizes, export_home, export_web, iter_renderings
 from cliptex.playroom.export.rooms import CATEGORY_IDS, run_lengths
 from cliptex.playroom.render import render
@@ -148,6 +149,17 @@ def test_coco(home: Path) -> None:
         assert [CLASSES[c] for c in classes] == [names[annotation["category_id"]]]
     captions = json.loads((home / "coco/annotations/captions_val2017.json").read_text())
     assert len(captions["annotations"]) == 10
+
+
+def test_coco__is_what_the_reader_reads(home: Path) -> None:
+    data = CocoInstances(home / "coco", "train")
+    assert data.with_objects()
+    item = data.item(data.with_objects()[0], masks=True)
+    assert item.masks is not None and len(item.boxes) == len(item.masks) > 0
+    for box, mask in zip(item.boxes, item.masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        around = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        np.testing.assert_array_equal(box, around)
 
 
 def test_run_lengths() -> None:

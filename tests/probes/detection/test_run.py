@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_rows__say_what_they_depend_on(encoder, shapes, probe, tmp_path: Path) -
     )
     assert (row.n, row.leak, row.better) == (3, True, "higher")
     assert row.variant == "tiny recipe, 64 px"
-    about = row.protocol
+    about: dict[str, Any] = row.protocol
     assert about["encoder_sha256"] == encoder.fingerprint() and about["encoder_resolution"] == 64
     assert (about["lr"], about["selection"], about["train_images"]) == (3e-3, "none: one rate", 12)
     assert about["head"] == {**about["head"], "rois": 16} and about["batch_size"] == 4
@@ -194,7 +195,7 @@ def test_rate__is_chosen_on_held_out_pictures_of_train(encoder, shapes, probe) -
     data, test = shapes(12, 0), shapes(4, 5)
     config = probe("ssd", epochs=8, rates=(1e-8, 1e-2), holdout=0.25)
     outcome = run_detection_probe(encoder, data, test, config, model="m")
-    about = outcome.results[0].protocol
+    about: dict[str, Any] = outcome.results[0].protocol
     assert outcome.choice.rate == 1e-2 == about["lr"] and about["lr_grid"] == [1e-8, 1e-2]
     assert about["lr_at_grid_edge"] is True and about["train_images"] == 9
     assert about["selection"] == "ap_box on 3 held-out images of train, mean over seeds"
@@ -212,7 +213,7 @@ def test_rate__is_chosen_on_a_validation_set(encoder, shapes, probe, monkeypatch
 
     monkeypatch.setattr(shapes, "item", noted)
     outcome = run_detection_probe(encoder, data, shapes(4, 5), config, val=val, model="m")
-    about = outcome.results[0].protocol
+    about: dict[str, Any] = outcome.results[0].protocol
     assert about["selection"] == "ap_box on the validation split, mean over seeds"
     assert about["train_images"] == 12 and about["lr_scores"][2] is None
     assert outcome.choice.rate < 1e-2 and outcome.errors == []

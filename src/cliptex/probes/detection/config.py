@@ -179,17 +179,23 @@ def small_mask_rcnn() -> DetectionProbe:
 
 
 def small_ssd() -> DetectionProbe:
-    """For the playroom on two cores: four levels of 64 channels."""
+    """For the playroom on two cores: four levels of 64 channels, priors from a fifth of the side.
+
+    Things there are a quarter of the picture wide; priors from a tenth found a third less. Priors,
+    rate and length were chosen on `home`'s validation split with the CLIP that ships with the
+    package.
+    """
     return DetectionProbe(
         recipe="small",
         head=SsdForm(
             strides=(16, 32, 64, -1),
             widths=(64, 64, 64, 64),
             ratios=((2, 3), (2, 3), (2, 3), (2,)),
+            sides=(0.2, 1.05),
             detections=50,
         ),
-        schedule=Schedule(lr=2e-3, warmup_steps=50, warmup_init_lr=1e-4, min_lr=1e-5),
-        epochs=12,
+        schedule=Schedule(lr=1.5e-2, warmup_steps=50, warmup_init_lr=1e-4, min_lr=1e-5),
+        epochs=16,
         size=128,
         batch_size=16,
         augment="flip",
