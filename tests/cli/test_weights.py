@@ -1,10 +1,9 @@
-"""What rows say of weights, tower by tower, and which device a name means."""
+"""What rows say of weights, tower by tower."""
 
 import pytest
-import torch
 
 from cliptex.cli.app import main
-from cliptex.cli.weights import check_text, checkpoint_of, pick_device, random_towers
+from cliptex.cli.weights import check_text, checkpoint_of, random_towers
 from cliptex.files import sha256_file
 from cliptex.models.clip import Clip, load_clip, save_clip
 from cliptex.models.encoder import fingerprint
@@ -53,13 +52,3 @@ def test_check_text__a_random_text_tower_under_trained_pictures_is_refused(capsy
     code = main(["zeroshot", *arguments, "--root", str(tmp_path), "--out", str(tmp_path / "r")])
     err = capsys.readouterr().err
     assert code == 2 and "text tower would be random" in err and "timm:vit_tiny_patch16_224 " in err
-
-
-def test_device__by_name(monkeypatch):
-    assert pick_device("cpu") == torch.device("cpu")
-    for name in ("gpu", "cuda:99"):
-        with pytest.raises(ValueError, match=f"--device {name}"):
-            pick_device(name)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert pick_device("auto") == torch.device("cuda", 3)

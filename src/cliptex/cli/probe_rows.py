@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliptex.cli.probing import ProbeOptions, example_sets, feature_store, learnt_from
 from cliptex.cli.weights import RANDOM as UNTRAINED
-from cliptex.cli.weights import checkpoint_of, pick_device, process_of
+from cliptex.cli.weights import checkpoint_of, process_of
 
 if TYPE_CHECKING:
     from cliptex.models.encoder import FrozenEncoder
@@ -37,6 +37,7 @@ def probed(options: ProbeOptions, test: Any) -> Iterator[_Probed]:
     """The model; with --controls also its architecture with random weights (of its own for each
     seed), and pixels with their places."""
     from cliptex.models.clip import load_clip
+    from cliptex.models.device import pick_device
     from cliptex.models.encoder import FrozenEncoder
     from cliptex.probes.controls import PIXELS, RANDOM, control_encoders
     from cliptex.probes.scores import Naming
@@ -69,9 +70,7 @@ class Measured:
     outcomes: list[ProbeOutcome | HeadOutcome | DetectionOutcome] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def add(
-        self, outcome: ProbeOutcome | HeadOutcome | DetectionOutcome, error: str = ""
-    ) -> None:
+    def add(self, outcome: ProbeOutcome | HeadOutcome | DetectionOutcome, error: str = "") -> None:
         """Take in one outcome with its rows."""
         self.outcomes.append(outcome)
         self.rows.extend(outcome.results)

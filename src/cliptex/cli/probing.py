@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from cliptex.models.encoder import FrozenEncoder
     from cliptex.probes.bank_config import BankConfig
     from cliptex.probes.cost import Job
     from cliptex.probes.examples import Examples
@@ -197,10 +196,10 @@ class ProbeOptions:
 
 def cost_text(options: ProbeOptions) -> str:
     """What --dry-run prints; the model is described, not loaded."""
-    from cliptex.probes.cost import Device, cost_of, cost_table
+    from cliptex.probes.cost import Device, cost_of, cost_table, described_encoder
 
     device = Device(peak_tflops=options.peak_tflops, utilisation=options.utilisation)
-    encoder = _described(options.model)
+    encoder = described_encoder(options.model)
     if options.dataset == "coco" or (options.probe and set(options.probe) <= DETECTORS):
         from cliptex.cli.detecting import detection_costs
 
@@ -211,23 +210,6 @@ def cost_text(options: ProbeOptions) -> str:
 
         costs[2:2] = paper_detection_costs(encoder)  # where Table 8 has them
     return f"{options.model}\n{cost_table(costs, device)}"
-
-
-def _described(model: str) -> FrozenEncoder:
-    """The image tower on the meta device: shapes without weights."""
-    import torch
-
-    from cliptex.models.clip import describe_clip
-    from cliptex.models.dual import Clip
-    from cliptex.models.encoder import FrozenEncoder
-    from cliptex.models.spec import OPEN_CLIP, TIMM, ModelSpec
-
-    name, weights = model, ""
-    if model.startswith((OPEN_CLIP, TIMM)):
-        name, _, weights = model.partition("/")
-    config = describe_clip(ModelSpec(name=name, weights=weights or None))
-    with torch.device("meta"):
-        return FrozenEncoder(Clip(config).image)
 
 
 def _jobs(options: ProbeOptions) -> list[Job]:

@@ -1,4 +1,4 @@
-"""Which weights a model's name stands for, tower by tower, and where they compute."""
+"""Which weights a model's name stands for, tower by tower, and which process this is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
-
     from cliptex.models.dual import Clip
 
 IMAGE, TEXT = "image", "text"
@@ -51,22 +49,6 @@ def checkpoint_of(model: str, clip: Clip) -> str:
         return RANDOM
     weights = (find_folder(model) if model == PLAYROOM else Path(model)) / "model.safetensors"
     return sha256_file(weights) if weights.is_file() else fingerprint(clip)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; auto is the GPU that torchrun means, or the first, or the CPU."""
-    import torch
-
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name}: there is no such device here; try cpu") from error
-    return device
 
 
 def process_of() -> tuple[int, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cliptex.cli.probing import learnt_from
-from cliptex.cli.weights import check_text, checkpoint_of, pick_device
+from cliptex.cli.weights import check_text, checkpoint_of
 
 if TYPE_CHECKING:
     from cliptex.zeroshot import ZeroShotOutcome
@@ -62,6 +62,7 @@ def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
     """Read the data set, load the model, and score it; what cannot be read is said first."""
     from cliptex.datasets.catalogue import open_dataset
     from cliptex.models.clip import load_clip
+    from cliptex.models.device import pick_device
     from cliptex.zeroshot import run_retrieval, run_zeroshot, run_zeroshot_segmentation
     from cliptex.zeroshot.encode import ZeroShotConfig
     from cliptex.zeroshot.prompts import read_names, read_templates
