@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliptex.cli.probe_rows import Measured, probed, show_pictures
 from cliptex.cli.probing import Head, ProbeOptions
+from cliptex.cli.weights import process_of
 
 if TYPE_CHECKING:
     from cliptex.models.encoder import FrozenEncoder
@@ -40,6 +41,8 @@ def detection_rows(options: ProbeOptions) -> Measured:
     from cliptex.probes.detection.run import run_detection_probe
 
     probes = detection_probes(options)
+    if process_of()[1] > 1:
+        raise ValueError("torchrun: detection probes are one process; start them without it")
     train, val, test = options.splits()
     found = Measured()
     for one in probed(options, test):
