@@ -159,8 +159,8 @@ def test_train_overrides_are_typed(tmp_path):
     arguments = ["--out", str(tmp_path), "--data", "d", "--labels", "l", "--lr", "1e-5"]
     arguments += ["--resolution", "64", "64", "96", "32", "--dense.width", "8"]
     arguments += ["--loss-weights.depth", "0.5", "--epochs", "2"]
-    config, out = configuration("playroom", arguments)
-    assert out == tmp_path
+    config, out, dry_run = configuration("playroom", arguments)
+    assert (out, dry_run) == (tmp_path, False)
     assert (config.data, config.labels) == (Path("d"), Path("l"))
     assert config.resolution == ((64, 64), (96, 32))
     assert (config.lr, config.dense.width) == (1e-5, 8)
@@ -171,9 +171,9 @@ def test_train_overrides_are_typed(tmp_path):
 def test_train_from_yaml(tmp_path):
     from cliptex.training.config import dump_config
 
-    config, _ = configuration("playroom", ["--out", "x", "--data", "d"])
+    config, *_ = configuration("playroom", ["--out", "x", "--data", "d"])
     dump_config(config, tmp_path / "config.yaml")
-    again, _ = configuration(str(tmp_path / "config.yaml"), ["--out", "y", "--seed", "3"])
+    again, *_ = configuration(str(tmp_path / "config.yaml"), ["--out", "y", "--seed", "3"])
     assert again == config.model_copy(update={"seed": 3})
 
 

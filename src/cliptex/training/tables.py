@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 BATCH_SIZE = 32  # Table 7
 Row = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8"]
@@ -31,7 +31,7 @@ def tasks_of(row: Row, tasks: Mapping[str, str]) -> dict[str, str]:
     return {task: tasks[task] for task in TABLE_5[row]}
 
 
-def learning_rates(batch_size: int, rule: LrRule) -> dict[str, float]:
+def learning_rates(batch_size: int, rule: LrRule) -> dict[str, Any]:
     """Table 7's learning rates for a batch of `batch_size`, by their keys in the configuration."""
     power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[rule]
     factor = (batch_size / BATCH_SIZE) ** power

@@ -1,0 +1,135 @@
+"""One training step of each of the paper's probes at its own size: seconds and peak memory.
+
+    python benchmarks/bench_probe_steps.py [--steps N] [--batch N] [--threads N]
+
+ViT-B/16 (random weights, float32) sees made-up pictures of 512x512; heads, losses and optimisers
+are Table 8's, with 21 classes for the dense heads and 81 for the detectors. A step is reading,
+the encoder's pass, and the head's forward, backward and update; the first one also warms up. Every
+probe runs in a process of its own, whose largest resident size is printed. Mask R-CNN's pictures
+hold 8 objects and its boxes are as many as in the paper's training (2000 proposals, 512 RoIs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from cliptex.datasets.protocol import DenseItem, DetectionItem
+from cliptex.labels.kinds import ClassMap
+from cliptex.models.clip import load_clip
+from cliptex.models.encoder import FrozenEncoder
+from cliptex.probes.bank import fresh_members, keys_of
+from cliptex.probes.detection import paper_mask_rcnn, paper_ssd
+from cliptex.probes.detection.batches import StepData
+from cliptex.probes.detection.train import MapReader, make_candidate, train_step
+from cliptex.probes.examples import dense_examples
+from cliptex.probes.sources import LiveSource, batch_plan
+from cliptex.probes.table8 import paper_segmentation
+
+MODEL, SIDE, IMAGES, OBJECTS = "open_clip:ViT-B-16", 512, 64, 8
+DENSE, DETECTION = ("linear", "deeplabv3", "pspnet"), ("mask_rcnn", "ssd")
+
+
+class Noise:
+    """Pictures of noise: with blocks of 21 classes, and with boxes of 80."""
+
+    name, kind = "noise", ClassMap(classes=tuple(f"class {i}" for i in range(21)))
+    classes = tuple(f"thing {i}" for i in range(80))
+    category_ids = image_ids = tuple(range(80))
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, index: int) -> DenseItem:
+        ids = np.random.default_rng(index).integers(0, 21, (16, 16)).astype(np.uint8)
+        return DenseItem(self._image(index), ids.repeat(32, 0).repeat(32, 1))
+
+    def item(self, index: int, *, masks: bool) -> DetectionItem:
+        rng = np.random.default_rng(index)
+        corner, size = rng.integers(0, 300, (OBJECTS, 2)), rng.integers(40, 200, (OBJECTS, 2))
+        boxes = np.concatenate([corner, corner + size], axis=1)
+        planes = np.zeros((OBJECTS, SIDE, SIDE), np.uint8)
+        for plane, (left, top, right, bottom) in zip(planes, boxes, strict=True):
+            plane[top:bottom, left:right] = 1
+        labels = rng.integers(1, 81, OBJECTS)
+        found = boxes.astype(np.float32), labels
+        return DetectionItem(self._image(index), *found, planes if masks else None)
+
+    def with_objects(self) -> list[int]:
+        return list(range(IMAGES))
+
+    def ground_truth(self, indices: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
+        raise NotImplementedError  # nothing is scored here
+
+    def _image(self, index: int) -> np.ndarray:
+        return np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def dense_steps(head: str, batch: int) -> Iterator[None]:
+    """Train a dense head, a step whenever the next item is asked for."""
+    base = paper_segmentation((head,))  # pyright: ignore[reportArgumentType]
+    config = base.model_copy(update={"batch_size": batch})
+    encoder = FrozenEncoder(load_clip(MODEL).image)
+    examples = dense_examples(Noise(), config)
+    (member,) = fresh_members(keys_of(config), encoder, examples.task, config)
+    batches = LiveSource(encoder, examples, config).stream(batch_plan(range(IMAGES), config))
+    for number, features in enumerate(batches):
+        member.learn(features, examples.task, 1.0, number)
+        yield
+
+
+def detection_steps(head: str, batch: int) -> Iterator[None]:
+    """Train a detector's head, a step whenever the next item is asked for."""
+    base = paper_mask_rcnn() if head == "mask_rcnn" else paper_ssd()
+    changes = {"batch_size": batch, "size": SIDE, "train_sizes": ()}
+    config = base.model_copy(update=changes)
+    reader = MapReader(FrozenEncoder(load_clip(MODEL).image))
+    candidate = make_candidate(config, reader.channels(), 81, config.grid[0], 0, reader.device)
+    for number, pictures in enumerate(StepData(Noise(), range(IMAGES), config).batches(0)):
+        train_step(candidate, reader.read(pictures.images), pictures, 1.0, number)
+        if candidate.diverged:
+            raise RuntimeError(f"{head}: the loss of step {number} is not finite")
+        yield
+
+
+def measured(head: str, batch: int, steps: int, threads: int) -> tuple[list[float], float]:
+    """Seconds of every step, and the process's peak memory in GiB."""
+    torch.set_num_threads(threads)
+    stream = (dense_steps if head in DENSE else detection_steps)(head, batch)
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        next(stream)
+        seconds.append(time.perf_counter() - start)
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {options.threads} threads, {MODEL} at {SIDE}")
+    context = multiprocessing.get_context("spawn")
+    for head in (*DENSE, *DETECTION):
+        with context.Pool(1) as pool:
+            work = (head, options.batch, options.steps, options.threads)
+            seconds, memory = pool.apply(measured, work)
+        later = ", ".join(f"{s:.1f}" for s in seconds[1:])
+        print(
+            f"{head:10} batch {options.batch}: first step with loading {seconds[0]:.1f} s, "
+            f"then {later} s; peak {memory:.1f} GiB",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
