@@ -224,6 +224,8 @@ def gains(rounds: int) -> None:
     length = int(tokenize(CAPTIONS).argmax(1).max()) + 1  # the end has the largest id
     shorter: Any = lambda texts: tokenize(texts)[:, :length]  # noqa: E731
     short.model.clip.tokenizer = shorter
+    text: Any = short.model.clip.text
+    text.attn_mask = text.attn_mask[:length, :length]
     changed = {
         "torch's attention": fused_attention,
         "AdamW in a loop": unfused,
