@@ -1,12 +1,13 @@
-"""One training step of each of the paper's probes at its own size: seconds and peak memory.
+"""One training step of each of the paper's probes at its own size: time and peak memory.
 
     python benchmarks/bench_probe_steps.py [--steps N] [--batch N] [--threads N]
 
 ViT-B/16 (random weights, float32) sees made-up pictures of 512x512; heads, losses and optimisers
 are Table 8's, with 21 classes for the dense heads and 81 for the detectors. A step is reading,
-the encoder's pass, and the head's forward, backward and update; the first one also warms up. Every
-probe runs in a process of its own, whose largest resident size is printed. Mask R-CNN's pictures
-hold 8 objects and its boxes are as many as in the paper's training (2000 proposals, 512 RoIs).
+the encoder's pass, and the head's forward, backward and update; the first one, which also builds
+the model, is left out. In brackets: seconds of all processors, which other work disturbs less.
+Every probe runs in a process of its own, whose largest resident size is printed. Mask R-CNN's
+pictures hold 8 objects; its 2000 proposals and 512 boxes are the paper's.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from cliptex.probes.sources import LiveSource, batch_plan
 from cliptex.probes.table8 import paper_segmentation
 
 MODEL, SIDE, IMAGES, OBJECTS = "open_clip:ViT-B-16", 512, 64, 8
+Times = tuple[float, float]
 DENSE, DETECTION = ("linear", "deeplabv3", "pspnet"), ("mask_rcnn", "ssd")
 
 
@@ -99,15 +101,15 @@ def detection_steps(head: str, batch: int) -> Iterator[None]:
         yield
 
 
-def measured(head: str, batch: int, steps: int, threads: int) -> tuple[list[float], float]:
-    """Seconds of every step, and the process's peak memory in GiB."""
+def measured(head: str, batch: int, steps: int, threads: int) -> tuple[list[Times], float]:
+    """Seconds and processor seconds of every step, and the process's peak memory in GiB."""
     torch.set_num_threads(threads)
     stream = (dense_steps if head in DENSE else detection_steps)(head, batch)
     seconds = []
     for _ in range(steps):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         next(stream)
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start, time.process_time() - used))
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -117,18 +119,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    print(f"torch {torch.__version__}, {options.threads} threads, {MODEL} at {SIDE}")
+    print(f"torch {torch.__version__}, {options.threads} threads, {MODEL} at {SIDE}", flush=True)
     context = multiprocessing.get_context("spawn")
     for head in (*DENSE, *DETECTION):
         with context.Pool(1) as pool:
             work = (head, options.batch, options.steps, options.threads)
             seconds, memory = pool.apply(measured, work)
-        later = ", ".join(f"{s:.1f}" for s in seconds[1:])
-        print(
-            f"{head:10} batch {options.batch}: first step with loading {seconds[0]:.1f} s, "
-            f"then {later} s; peak {memory:.1f} GiB",
-            flush=True,
-        )
+        later = ", ".join(f"{wall:.1f} s ({used:.1f})" for wall, used in seconds[1:])
+        print(f"{head:10} batch {options.batch}: {later}; peak {memory:.1f} GiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-SHORT = ("--epochs", "1", "--batch-size", "8", "--resolution", "128")
-DENSE = ("--recipe", "paper", "--warmup-steps", "1", *SHORT)
+SHORT = ("--epochs", "1", "--batch-size", "8", "--warmup-steps", "1", "--resolution", "128")
+DENSE = ("--recipe", "paper", *SHORT)
 SHOWN = ("miou", "absrel", "a30", "top1", "ap_box", "ap_mask", "image_r5", "text_r5")
 
 

@@ -32,7 +32,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "epochs", "lr", "least"), [("mask_rcnn", 30, 5e-3, 5), ("ssd", 30, 1e-2, 20)]
+    ("kind", "epochs", "lr", "least"), [("mask_rcnn", 20, 1e-2, 5), ("ssd", 30, 1e-2, 20)]
 )
 def test_heads__learn_a_few_pictures(encoder, shapes, probe, kind, epochs, lr, least) -> None:
     data = shapes(8, seed=0)

@@ -146,13 +146,17 @@ def paper_ssd() -> DetectionProbe:
 
 
 def small_mask_rcnn() -> DetectionProbe:
-    """For the playroom on two cores: 64 channels, 64 boxes per picture in the loss."""
+    """For the playroom on two cores: 64 channels, 64 boxes per picture in the loss.
+
+    Four pictures a step, as in Table 8: after one epoch box AP was 1.7, with eight a step 0.3.
+    Chosen like `small_ssd`.
+    """
     return DetectionProbe(
         recipe="small",
         head=MaskRcnnForm(
             width=64,
             hidden=128,
-            depth=2,
+            depth=1,
             proposal_depth=1,
             anchor_scale=4,
             proposal_samples=64,
@@ -163,7 +167,7 @@ def small_mask_rcnn() -> DetectionProbe:
         ),
         schedule=Schedule(
             kind="multi-step",
-            lr=1e-3,
+            lr=1.5e-3,
             warmup_steps=50,
             warmup_init_lr=1e-4,
             milestones=(3,),
@@ -171,7 +175,7 @@ def small_mask_rcnn() -> DetectionProbe:
         ),
         epochs=4,
         size=128,
-        batch_size=8,
+        batch_size=4,
         augment="flip",
         weight_decay=0.05,
         decay_biases=False,
