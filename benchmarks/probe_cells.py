@@ -71,7 +71,8 @@ def _sets(data: Path, home: Path) -> list[tuple[str, str, tuple[str, ...]]]:
         rows.append((f"{layout} ({source})", "probe", (*where, *splits, *options)))
     flickr = data / "flickr8k-mini"
     captions = ("--dataset", "karpathy", "--root", str(flickr / "dataset_flickr8k.json"))
-    rows.append(("karpathy (flickr8k-mini)", "zeroshot", (*captions, "--resolution", "128")))
+    pictures = ("--images", str(flickr / "images"), "--resolution", "128")
+    rows.append(("karpathy (flickr8k-mini)", "zeroshot", (*captions, *pictures)))
     return rows
 
 

@@ -152,6 +152,10 @@ def photo_suite(data_root: Path, probe: ProbeConfig) -> Suite:
     voc, nyu = data_root / "VOCdevkit", data_root / "nyu-mini"
     nette, flickr = data_root / "imagenette-mini", data_root / "flickr8k-mini"
     classes = [ImageFolder(nette, s, name="imagenette") for s in ("train", "val")]
+
+    def depth(split: str) -> NyuDepth:
+        return NyuDepth(nyu, split, depths="rawDepths")  # as Lasinger et al. score it
+
     return Suite(
         probe=probe,
         dense=(
@@ -161,7 +165,7 @@ def photo_suite(data_root: Path, probe: ProbeConfig) -> Suite:
                 test=VocSegmentation(voc, "val"),
                 leak=True,
             ),
-            Splits(train=NyuDepth(nyu, "train"), val=None, test=NyuDepth(nyu, "test"), leak=True),
+            Splits(train=depth("train"), val=None, test=depth("test"), leak=True),
             Splits(
                 train=NormalsFolder(nyu, "train"),
                 val=None,
