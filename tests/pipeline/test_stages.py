@@ -201,3 +201,34 @@ def test_second_run_in_a_busy_folder_is_refused_and_a_stale_lock_is_not(tmp_path
     assert (tmp_path / ".lock").read_text() == str(child.pid)
     assert recorder.run(tmp_path, recorder.stage("three")) == ["three"]
     assert os.path.getsize(tmp_path / ".lock") == 0
+
+
+def test_several_jobs_leave_what_one_leaves(tmp_path, recorder):
+    stages = chain(recorder, probe=7)
+    run_stages(stages, tmp_path / "one")
+    report = run_stages(stages, tmp_path / "two", jobs=2)
+    assert [(time.name, time.ran) for time in report.times] == [(s.name, True) for s in stages]
+    for stage in stages:
+        for name in ("out.txt", "stage.json"):
+            one, two = (tmp_path / run / stage.name / name for run in ("one", "two"))
+            assert one.read_bytes() == two.read_bytes()
+    again = run_stages(stages, tmp_path / "two", jobs=2)
+    assert not any(time.ran for time in again.times)
+    logs = {path.name for path in (tmp_path / "two" / ".logs").iterdir()}
+    assert logs == {f"{stage.name}.txt" for stage in stages}
+
+
+def test_a_stage_that_fails_beside_others_says_how_to_go_on(tmp_path, recorder):
+    def fail(folder: Path) -> None:
+        raise FileNotFoundError("labels are gone")
+
+    stages = [recorder.stage("data"), Stage("probe", {}, fail, ("data",))]
+    with pytest.raises(ValueError, match="labels are gone") as caught:
+        run_stages(stages, tmp_path, jobs=2)
+    assert "run the same command again" in caught.value.__notes__[0]
+    assert recorder.run(tmp_path, stages[0]) == []  # what was done is kept
+
+
+def test_no_jobs_are_refused(tmp_path, recorder):
+    with pytest.raises(ValueError, match="jobs 0"):
+        run_stages([recorder.stage("data")], tmp_path, jobs=0)

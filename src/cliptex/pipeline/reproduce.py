@@ -58,9 +58,12 @@ class ReproduceConfig(BaseModel):
     detection: tuple[DetectionProbe, ...] = (small_mask_rcnn(), small_ssd())
 
 
-def run_reproduce(out: Path, seeds: Sequence[int] = (0, 1, 2)) -> StageReport:
-    """Everything below `out`; the page is `out`/report.html. Goes on where it was stopped."""
-    return run_stages(reproduce_stages(out, ReproduceConfig(), tuple(seeds)), out)
+def run_reproduce(out: Path, seeds: Sequence[int] = (0, 1, 2), jobs: int = 1) -> StageReport:
+    """Everything below `out`; the page is `out`/report.html. Goes on where it was stopped.
+
+    With `jobs` above one, trainings and probes of several models run side by side.
+    """
+    return run_stages(reproduce_stages(out, ReproduceConfig(), tuple(seeds)), out, jobs=jobs)
 
 
 def reproduce_stages(out: Path, config: ReproduceConfig, seeds: tuple[int, ...]) -> list[Stage]:

@@ -23,15 +23,18 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cliptex.console import say
 from cliptex.files import write_atomic
+from cliptex.pipeline.side_by_side import side_by_side
 
 STARTED = "stage.json"
 DONE = "done.json"
 REPLACED = ".replaced"
 LOCK = ".lock"
+LOGS = ".logs"
 GO_ON = "what is done is kept: run the same command again to go on"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
@@ -69,30 +72,43 @@ class StageReport:
 
     @property
     def seconds(self) -> float:
-        """Sum over all stages, also those that an earlier run did."""
+        """Sum over all stages, also those that an earlier run did or that ran side by side."""
         return sum(stage.seconds for stage in self.times)
 
 
 def run_stages(
-    stages: Sequence[Stage], folder: Path, *, only: Collection[str] | None = None
+    stages: Sequence[Stage],
+    folder: Path,
+    *,
+    only: Collection[str] | None = None,
+    jobs: int = 1,
 ) -> StageReport:
     """Run what is not done yet, in the given order, and return the times.
 
-    `only` limits the run to the named stages and what they depend on. Raises ValueError for a
-    list that makes no sense (a name twice, a dependency that does not come before) and
-    BlockingIOError where another process runs in `folder`. What a stage raises passes through with
-    a note that names the stage, its folder and how to go on.
+    `only` limits the run to the named stages and what they depend on. With `jobs` above one, so
+    many stages run at a time, each in a process with its share of the threads; what they print
+    goes to FOLDER/.logs. Raises ValueError for a list that makes no sense (a name twice, a
+    dependency that does not come before) and BlockingIOError where another process runs in
+    `folder`. What a stage raises passes through with a note that names the stage, its folder and
+    how to go on (with several jobs as ValueError or RuntimeError).
     """
+    if jobs < 1:
+        raise ValueError(f"jobs {jobs}: at least one stage must run at a time")
     keys = stage_keys(stages)
     wanted = _wanted(stages, only)
     chosen = [stage for stage in stages if stage.name in wanted]
-    times = []
+    works: dict[str, Callable[[], StageTime]] = {}
+    for position, stage in enumerate(chosen, start=1):
+        upstream = {name: keys[name] for name in stage.depends}
+        attempt = _Attempt(stage, folder / stage.name, keys[stage.name], upstream)
+        works[stage.name] = partial(attempt.run, f"[{position}/{len(chosen)}] {stage.name}")
     with _locked(folder):
-        for position, stage in enumerate(chosen, start=1):
-            upstream = {name: keys[name] for name in stage.depends}
-            attempt = _Attempt(stage, folder / stage.name, keys[stage.name], upstream)
-            times.append(attempt.run(f"[{position}/{len(chosen)}] {stage.name}"))
-    report = StageReport(tuple(times))
+        if jobs == 1:
+            times = {name: work() for name, work in works.items()}
+        else:
+            needs = {stage.name: stage.depends for stage in chosen}
+            times = side_by_side(works, needs, jobs=jobs, logs=folder / LOGS)
+    report = StageReport(tuple(times[stage.name] for stage in chosen))
     _say_times(report)
     return report
 
