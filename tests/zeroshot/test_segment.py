@@ -198,6 +198,8 @@ def test_run__scores_by_hand(colours):
     row = outcome.results[0]
     assert (row.task, row.n, row.better) == ("zeroshot-segmentation", 3, "higher")
     assert row.protocol["class_iou"] == {"background": 50, "green": 100, "blue": 0}
+    support = {"background": [48, 1], "green": [96, 2], "blue": [48, 1]}
+    assert row.protocol["class_support"] == support
     assert row.protocol["absent_classes"] == [] and row.protocol["encoder_resolution"] == 8
     pairs = outcome.per_image["miou"]
     assert pairs.shape == (3, 3, 2) and outcome.per_image["miou_things"].shape == (3, 2, 2)

@@ -15,6 +15,7 @@ from cliptex.metrics.depth import (
     depth_mask,
 )
 from cliptex.metrics.normals import ANGLES, AngularErrors, angular_error
+from cliptex.metrics.per_image import ImageConfusion
 from cliptex.metrics.ranking import (
     best_ranks,
     mean_per_class,
@@ -30,6 +31,7 @@ __all__ = [
     "AngularErrors",
     "ConfusionMatrix",
     "DepthErrors",
+    "ImageConfusion",
     "absrel",
     "align_disparity",
     "aligned_depth",

@@ -11,9 +11,8 @@ from torch import Tensor
 from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import (
     AngularErrors,
-    ConfusionMatrix,
     DepthErrors,
-    counts_of,
+    ImageConfusion,
     depth_errors,
     mean_per_class,
     topk_hits,
@@ -38,10 +37,10 @@ class SegmentationScorer:
         self._kind = kind
         self._protocol = protocol
         self._things = thing_ids(kind.classes, things)
-        self._all = _Areas(len(kind.classes), kind.ignore)
+        self._all = ImageConfusion(len(kind.classes), kind.ignore)
         rest = [i for i, name in enumerate(kind.classes) if name != BACKGROUND]
         self._rest = rest if 0 < len(rest) < len(kind.classes) else []
-        self._foreground = _Areas(len(self._rest), kind.ignore)
+        self._foreground = ImageConfusion(len(self._rest), kind.ignore)
         # Class id -> its place among the classes without background, which is ignored.
         self._place = np.full(kind.ignore + 1, kind.ignore, kind.dtype)
         self._place[self._rest] = np.arange(len(self._rest))
@@ -52,13 +51,13 @@ class SegmentationScorer:
         inside = crop_mask(target, self._protocol.crop)
         if inside is not None:
             target = np.where(inside, target, self._kind.ignore)
-        self._all.add(ids, target)
+        self._all.update(ids, target)
         if self._rest:
             ids = prediction[self._rest].max(0).indices.cpu().numpy()
-            self._foreground.add(ids, self._place[target])
+            self._foreground.update(ids, self._place[target])
 
     def metrics(self) -> dict[str, Score]:
-        confusion = self._all.confusion
+        confusion = self._all
         rule = f"mean over {len(self._kind.classes)} classes"
         scores = {"miou": Score(confusion.miou(), "higher", rule)}
         if self._things:
@@ -66,7 +65,7 @@ class SegmentationScorer:
             scores["miou_things"] = Score(confusion.miou(self._things), "higher", rule)
         if self._rest:
             rule = f"mean over {len(self._rest)} classes; background ignored, never predicted"
-            value = self._foreground.confusion.miou()
+            value = self._foreground.miou()
             scores["miou_foreground"] = Score(value, "higher", rule)
         return scores
 
@@ -80,42 +79,14 @@ class SegmentationScorer:
         return found
 
     def protocol(self) -> dict[str, object]:
-        confusion = self._all.confusion
-        truth = confusion.counts.sum(1)
-        absent = [name for name, n in zip(self._kind.classes, truth, strict=True) if n == 0]
-        iou = zip(self._kind.classes, confusion.iou().tolist(), strict=True)
-        support = zip(self._kind.classes, truth.tolist(), self._all.images().tolist(), strict=True)
         return {
             **named(self._protocol),
             "ignore_index": self._kind.ignore,
             "miou": "global confusion matrix; classes absent from the ground truth left out",
             "classes": len(self._kind.classes),
-            "absent_classes": absent,
             "things": len(self._things),
-            "class_iou": {name: round(v, 2) if v == v else None for name, v in iou},  # NaN: absent
-            "class_support": {name: [pixels, images] for name, pixels, images in support},
+            **self._all.by_class(self._kind.classes),
         }
-
-
-class _Areas:
-    """A confusion matrix that remembers what every image added to it."""
-
-    def __init__(self, classes: int, ignore: int) -> None:
-        self.confusion = ConfusionMatrix(classes, ignore)
-        self._areas: list[np.ndarray] = []
-
-    def add(self, ids: np.ndarray, target: np.ndarray) -> None:
-        self._areas.append(np.stack(counts_of(self.confusion.update(ids, target)), axis=-1))
-
-    def images(self) -> np.ndarray:
-        """Number of images (C,) whose ground truth holds the class."""
-        return (np.stack(self._areas)[..., 2] > 0).sum(0)
-
-    def pairs(self) -> np.ndarray:
-        """Intersection and union per image and class (N, C, 2); 0 for absent classes."""
-        intersection, predicted, truth = np.moveaxis(np.stack(self._areas), -1, 0)  # (N, C) each
-        union = (predicted + truth - intersection) * (truth.sum(0) > 0)
-        return np.stack([intersection, union], axis=-1).astype(np.int32)
 
 
 class DepthScorer:

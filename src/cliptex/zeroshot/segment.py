@@ -11,7 +11,7 @@ from cliptex.console import track
 from cliptex.data.transforms import view_image
 from cliptex.datasets.protocol import DenseDataset
 from cliptex.labels.kinds import ClassMap
-from cliptex.metrics import ConfusionMatrix, counts_of
+from cliptex.metrics import ImageConfusion
 from cliptex.models.dual import Clip
 from cliptex.zeroshot.classify import classifier_weights
 from cliptex.zeroshot.encode import (
@@ -56,10 +56,10 @@ def run_zeroshot_segmentation(
     clip = clip.eval()
     weights = classifier_weights(clip, asked, config)
     label = f"{model}: segmentation by text on {test.name}"
-    confusion, areas = _compare(clip, test, kind, weights, config, label)
+    confusion = _compare(clip, test, kind, weights, config, label)
     protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
     protocol |= {"cells": way_of(clip.image)} | _scoring(kind, confusion)
-    values, pairs = {"miou": confusion.miou()}, {"miou": _pairs(areas)}
+    values, pairs = {"miou": confusion.miou()}, {"miou": confusion.pairs()}
     if kind.classes[0] == BACKGROUND and len(kind.classes) > 1:
         values["miou_things"] = confusion.miou(range(1, len(kind.classes)))
         pairs["miou_things"] = pairs["miou"][:, 1:]
@@ -98,34 +98,20 @@ def _compare(
     weights: Tensor,
     config: ZeroShotConfig,
     label: str,
-) -> tuple[ConfusionMatrix, np.ndarray]:
-    """All pixels' confusions, and per image and class intersection, predicted and true area."""
-    confusion = ConfusionMatrix(len(kind.classes), kind.ignore)
-    areas = []
+) -> ImageConfusion:
+    confusion = ImageConfusion(len(kind.classes), kind.ignore)
     for index in track(range(len(test)), label=label):
         item = test[index]
         ids = segment(clip, item.image, weights, config, size=item.target.shape[:2])
-        areas.append(np.stack(counts_of(confusion.update(ids, item.target)), axis=-1))
-    return confusion, np.stack(areas)
+        confusion.update(ids, item.target)
+    return confusion
 
 
-def _scoring(kind: ClassMap, confusion: ConfusionMatrix) -> dict[str, object]:
+def _scoring(kind: ClassMap, confusion: ImageConfusion) -> dict[str, object]:
     """What rows say of the scoring, in the words of the probes' rows."""
-    truth, iou = confusion.counts.sum(1), confusion.iou().tolist()
     return {
         "background": "prompted by its name" if kind.classes[0] == BACKGROUND else "none",
         "ignore_index": kind.ignore,
         "miou": "global confusion matrix; classes absent from the ground truth left out",
-        "absent_classes": [n for n, c in zip(kind.classes, truth, strict=True) if c == 0],
-        "class_iou": {  # NaN: absent
-            name: round(value, 2) if value == value else None
-            for name, value in zip(kind.classes, iou, strict=True)
-        },
+        **confusion.by_class(kind.classes),
     }
-
-
-def _pairs(areas: np.ndarray) -> np.ndarray:
-    """Intersection and union per image and class, (N, C, 2) int32, of areas (N, C, 3)."""
-    intersection, predicted, truth = np.moveaxis(areas, -1, 0)
-    union = (predicted + truth - intersection) * (truth.sum(0) > 0)
-    return np.stack([intersection, union], axis=-1).astype(np.int32)
