@@ -80,6 +80,29 @@ def test_coco__both_heads_give_rows_and_go_on(
     assert [r.value for r in again] == [r.value for r in rows.values()]
 
 
+def test_coco__processes_share_probes_and_seeds(
+    coco: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values(name: str) -> dict:
+        out = tmp_path / f"{name}.jsonl"
+        arguments = typed(coco, "--out", str(out), "--seeds", "0", "1", *SHORT)
+        code, _, err = run(capsys, *arguments, "--state", str(tmp_path / name))
+        assert code == 0, err
+        rows = read_results(out)
+        found = {(r.probe, r.seed, r.metric): r.value for r in rows}
+        assert len(found) == len(rows)
+        return found
+
+    alone = values("alone")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    first = values("shared")
+    monkeypatch.setenv("RANK", "1")
+    both = values("shared")  # appended to the same file
+    assert {seed for _, seed, _ in first} == {0} and both == alone
+    assert {p.name for p in (tmp_path / "shared" / "ssd").iterdir()} == {"0", "1"}
+
+
 def test_coco__dry_run_counts(coco: Path, capsys) -> None:
     arguments = typed(coco, "--probe", "ssd", "--epochs", "3", "--batch-size", "4", "--dry-run")
     code, text, err = run(capsys, *arguments)

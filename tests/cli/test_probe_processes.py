@@ -40,7 +40,8 @@ def started(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 def values_of(path) -> dict:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    found = {(row["probe"], row["seed"], row["metric"]): row["value"] for row in rows}
+    keys = ("model", "probe", "seed", "metric")
+    found = {tuple(row[key] for key in keys): row["value"] for row in rows}
     assert len(found) == len(rows)
     return found
 
@@ -72,7 +73,7 @@ def test_kill__goes_on_to_the_rows_of_an_undisturbed_run(voc, tmp_path):
 
 
 def test_torchrun__two_processes_share_the_heads_and_give_the_rows_of_one(voc, tmp_path):
-    options = ("--probe", "linear", "pspnet", "--seeds", "0", "1", "--epochs", "2")
+    options = ("--probe", "linear", "pspnet", "--seeds", "0", "1", "--epochs", "2", "--controls")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += ["--nproc-per-node", "2", "-m", "cliptex"]
     with started([*torchrun, *command(voc, tmp_path / "many.jsonl", *options)]) as process:
@@ -80,4 +81,5 @@ def test_torchrun__two_processes_share_the_heads_and_give_the_rows_of_one(voc, t
         assert process.returncode == 0, err
     assert main(command(voc, tmp_path / "one.jsonl", *options)) == 0
     many, one = (values_of(tmp_path / f"{name}.jsonl") for name in ("many", "one"))
-    assert many == one and len(one) == 4 * 3
+    # the model, random weights and pixels by four heads, and the mean answer for two probes
+    assert many == one and len(one) == (3 * 4 + 2) * 3

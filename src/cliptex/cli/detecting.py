@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cliptex.cli.probe_rows import Measured, probed, show_pictures
+from cliptex.cli.probe_rows import Measured, Probed, probed, show_pictures
 from cliptex.cli.probing import Head, ProbeOptions
 from cliptex.cli.weights import process_of
 
 if TYPE_CHECKING:
+    from cliptex.datasets.protocol import DetectionDataset
     from cliptex.models.encoder import FrozenEncoder
     from cliptex.probes.cost import Cost
     from cliptex.probes.detection.config import DetectionProbe
@@ -36,31 +37,57 @@ def detection_probes(options: ProbeOptions) -> list[DetectionProbe]:
 
 
 def detection_rows(options: ProbeOptions) -> Measured:
-    """Mask R-CNN, SSD or both: each probe's seeds and rates on one encoder pass per batch."""
+    """Mask R-CNN, SSD or both: each probe's seeds and rates on one encoder pass per batch.
+
+    Under torchrun every process trains its share of the pairs of probe and seed.
+    """
+    from cliptex.probes.bank import Share
+
+    probes = detection_probes(options)
+    sets = options.splits()
+    found = Measured()
+    share = Share(*process_of())
+    for one in probed(options, sets[2]):
+        pairs = share.of((probe, seed) for probe in probes for seed in one.seeds)
+        for probe in probes:
+            seeds = tuple(seed for other, seed in pairs if other is probe)
+            if seeds:
+                _detect(options, one, probe.model_copy(update={"seeds": seeds}), sets, found)
+    return found
+
+
+def _detect(
+    options: ProbeOptions,
+    one: Probed,
+    config: DetectionProbe,
+    sets: tuple[DetectionDataset, DetectionDataset | None, DetectionDataset],
+    found: Measured,
+) -> None:
+    """One probe on one encoder, into `found`; pictures are of the first seed that was asked for."""
     from cliptex.probes.detection.pictures import draw_detections
     from cliptex.probes.detection.run import run_detection_probe
 
-    probes = detection_probes(options)
-    if process_of()[1] > 1:
-        raise ValueError("torchrun: detection probes are one process; start them without it")
-    train, val, test = options.splits()
-    found = Measured()
-    for one in probed(options, test):
-        naming = one.naming
-        names = {"model": naming.model, "checkpoint": naming.checkpoint, "leak": naming.leak}
-        for probe in probes:
-            config = probe.model_copy(update={"seeds": one.seeds})
-            folder = None if options.state is None else options.state / probe.name
-            if folder is not None and one.control:
-                folder = folder / f"{naming.model}-{'-'.join(map(str, one.seeds))}"
-            outcome = run_detection_probe(
-                one.encoder, train, test, config, val=val, folder=folder, **names
-            )
-            found.add(outcome, "; ".join(outcome.errors))
-            if options.pictures and not one.control and outcome.heads:
-                drawn = draw_detections(one.encoder, outcome, test, config, options.pictures)
-                show_pictures(options, [drawn], naming.model)
-    return found
+    train, val, test = sets
+    naming = one.naming
+    folder = None
+    if options.state is not None:  # one for each process that may write to it
+        parts = [*([naming.model] if one.control else []), *map(str, config.seeds)]
+        folder = options.state / config.name / "-".join(parts)
+    outcome = run_detection_probe(
+        one.encoder,
+        train,
+        test,
+        config,
+        val=val,
+        model=naming.model,
+        checkpoint=naming.checkpoint,
+        leak=naming.leak,
+        folder=folder,
+    )
+    found.add(outcome, "; ".join(outcome.errors))
+    if options.pictures and not one.control and options.seeds[0] in outcome.heads:
+        drawn = draw_detections(one.encoder, outcome, test, config, options.pictures)
+        show_pictures(options, [drawn], naming.model)
 
 
 def detection_costs(options: ProbeOptions, encoder: FrozenEncoder) -> list[Cost]:

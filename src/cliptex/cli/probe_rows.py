@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Probed:
+class Probed:
     """An encoder, its name in rows, the seeds of its heads, and whether it is the model itself."""
 
     encoder: FrozenEncoder
@@ -33,7 +33,7 @@ class _Probed:
     control: bool = False
 
 
-def probed(options: ProbeOptions, test: Any) -> Iterator[_Probed]:
+def probed(options: ProbeOptions, test: Any) -> Iterator[Probed]:
     """The model; with --controls also its architecture with random weights (of its own for each
     seed), and pixels with their places."""
     from cliptex.models.clip import load_clip
@@ -49,17 +49,17 @@ def probed(options: ProbeOptions, test: Any) -> Iterator[_Probed]:
         checkpoint=checkpoint_of(options.model, clip),
         leak=options.leak or learnt_from(options.model, test),
     )
-    yield _Probed(encoder=FrozenEncoder(clip.image), naming=naming, seeds=options.seeds)
+    yield Probed(encoder=FrozenEncoder(clip.image), naming=naming, seeds=options.seeds)
     if not options.controls:
         return
     found = {seed: control_encoders(clip, seed) for seed in options.seeds}
     naming = Naming(model=RANDOM, checkpoint=UNTRAINED)
     for seed, encoders in found.items():
         encoders[RANDOM].encoder.to(device)
-        yield _Probed(encoder=encoders[RANDOM], naming=naming, seeds=(seed,), control=True)
+        yield Probed(encoder=encoders[RANDOM], naming=naming, seeds=(seed,), control=True)
     pixels = found[options.seeds[0]][PIXELS]
     pixels.encoder.to(device)
-    yield _Probed(encoder=pixels, naming=Naming(model=PIXELS), seeds=options.seeds, control=True)
+    yield Probed(encoder=pixels, naming=Naming(model=PIXELS), seeds=options.seeds, control=True)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def paper_rows(options: ProbeOptions) -> Measured:
         for outcome in outcomes:
             found.add(outcome, outcome.error)
         if options.pictures and not one.control:
-            drawn = draw_bank(one.encoder, outcomes, pictured, bank, options.pictures)
+            first = [o for o in outcomes if o.member.key.seed == options.seeds[0]]
+            drawn = draw_bank(one.encoder, first, pictured, bank, options.pictures)
             show_pictures(options, drawn, one.naming.model)
     found.rows.extend(_mean_rows(options, config, found.rows))
     return found
@@ -147,16 +148,23 @@ def paper_rows(options: ProbeOptions) -> Measured:
 def _mean_rows(
     options: ProbeOptions, config: ProbeConfig | BankConfig, rows: list[Result]
 ) -> list[Result]:
-    """With --controls, the mean answer's rows in the columns of `rows`."""
+    """With --controls, the mean answer's rows in the columns of `rows`.
+
+    Of the model's own with the first seed: under torchrun one process has each of them.
+    """
     from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
     from cliptex.probes.controls import in_place_of
 
     if not options.controls:
         return []
+    name = options.name or options.model
+    columns = [row for row in rows if (row.model, row.seed) == (name, options.seeds[0])]
+    if not columns:
+        return []
     train, _, test = options.splits()
     if options.task == "classification":
-        return in_place_of(run_majority_baseline(train, test), rows)
-    return in_place_of(run_dense_baseline(train, test, config, options.truths()), rows)
+        return in_place_of(run_majority_baseline(train, test), columns)
+    return in_place_of(run_dense_baseline(train, test, config, options.truths()), columns)
 
 
 def _check_pictures(options: ProbeOptions) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -24,24 +25,27 @@ from cliptex.probes.member import HeadKey, Member
 from cliptex.probes.scores import Score, Scorer
 from cliptex.probes.sources import BatchSource, batch_plan, encode, steps_of
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Share:
-    """The part of a bank that one of `size` processes trains: every `size`-th (head, seed).
+    """What one of `size` processes does of a list of independent items: every `size`-th.
 
-    All learning rates of a head and seed stay together, so that each process chooses its own
-    heads' rates and none needs to hear of another.
+    Of a bank the items are its pairs of head and seed: all learning rates of a pair stay
+    together, so that each process chooses its own heads' rates and none needs to hear of another.
     """
 
     rank: int = 0
     size: int = 1
 
+    def of(self, items: Iterable[T]) -> list[T]:
+        """This process's items; none where there are more processes than items."""
+        return list(items)[self.rank :: self.size]
+
     def pairs(self, config: BankConfig) -> list[tuple[HeadName, int]]:
-        """Heads and seeds of this process; none where there are more processes than pairs."""
-        every: list[tuple[HeadName, int]] = [
-            (head, seed) for head in config.heads for seed in config.seeds
-        ]
-        return every[self.rank :: self.size]
+        """Heads and seeds of this process."""
+        return self.of((head, seed) for head in config.heads for seed in config.seeds)
 
 
 ALL = Share()
