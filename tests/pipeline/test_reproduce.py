@@ -15,7 +15,7 @@ from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, sma
 from cliptex.probes.schedule import Schedule
 from cliptex.probes.small import small_probes
 from cliptex.probes.table8 import TASKS
-from cliptex.results import Result, read_results
+from cliptex.results import CONTROLS, Result, read_results
 
 HEADS = {"linear", "deeplabv3", "pspnet"}
 DENSE = {
@@ -52,7 +52,7 @@ TINY = ReproduceConfig(
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     out = tmp_path_factory.mktemp("reproduce")
-    run_stages(reproduce_stages(out, TINY, (0,)), out)
+    run_stages(reproduce_stages(out, TINY, (0,), controls=True), out)
     assert "CLIPTeX" in (out / "report.html").read_text()
     return read_results(out / "results.jsonl")
 
@@ -67,8 +67,20 @@ def test_reproduce__every_probe_has_a_row(rows: list[Result], model: str) -> Non
     assert {probe for probe, _ in detected} == {"mask_rcnn", "ssd"}
 
 
+@pytest.mark.parametrize("control", ["random-init", "pixels", "mean prediction"])
+def test_reproduce__controls_stand_in_the_columns_of_every_head(
+    rows: list[Result], control: str
+) -> None:
+    found = {(r.task, r.metric, r.dataset, r.probe) for r in rows if r.model == control}
+    assert found >= {(*row, head) for row in DENSE for head in HEADS}
+    assert ("classification", "top1", "playroom-classes", "linear") in found
+    detected = {probe for task, _, _, probe in found if task == "detection"}
+    assert detected == (set() if control == "mean prediction" else {"mask_rcnn", "ssd"})
+
+
 def test_reproduce__models_are_told_apart(rows: list[Result]) -> None:
-    checkpoints = {row.checkpoint for row in rows if row.task == "depth" and row.probe}
+    probed = [row for row in rows if row.task == "depth" and row.probe]
+    checkpoints = {row.checkpoint for row in probed if row.model not in CONTROLS}
     assert len(checkpoints) == 2 and all(checkpoints)
 
 

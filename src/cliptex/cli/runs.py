@@ -85,7 +85,10 @@ def zoo(out: Path = Path("runs/zoo"), preset: Literal["short", "full"] = "full")
 
 
 def reproduce(
-    out: Path = Path("runs/reproduce"), seed: tuple[int, ...] = (0, 1, 2), jobs: int = 1
+    out: Path = Path("runs/reproduce"),
+    seed: tuple[int, ...] = (0, 1, 2),
+    controls: bool = False,
+    jobs: int = 1,
 ) -> None:
     """CLIPTeX against CLIP-FT in the playroom, by every probe. Goes on where it was stopped.
 
@@ -94,13 +97,14 @@ def reproduce(
     Args:
         out: folder of the run.
         seed: of trainings and probes; several give intervals.
+        controls: also probe random weights and pixels, and answer with the mean (first seed).
         jobs: trainings and probes that run side by side; 2 on two cores takes a quarter less time.
     """
     from cliptex.pipeline.reproduce import run_reproduce
 
     if not seed:
         raise ValueError("--seed needs at least one number")
-    run_reproduce(out, seed, jobs)
+    run_reproduce(out, seed, controls=controls, jobs=jobs)
     _show_run(out)
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from cliptex.datasets.protocol import DetectionDataset
+from cliptex.experts.playroom import WEIGHTS
 from cliptex.files import sha256_file
 from cliptex.models.clip import load_clip
 from cliptex.models.encoder import FrozenEncoder
@@ -31,6 +33,8 @@ from cliptex.pipeline.suite import (
     zero_shot,
 )
 from cliptex.probes.bank_config import BankConfig
+from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
+from cliptex.probes.controls import MEAN, PIXELS, RANDOM, control_encoders, in_place_of
 from cliptex.probes.dense import probe_task
 from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, small_ssd
 from cliptex.probes.detection.pictures import draw_detections
@@ -40,7 +44,7 @@ from cliptex.probes.pictures import draw_bank
 from cliptex.probes.run_bank import HeadOutcome, Naming, Storage, run_bank
 from cliptex.probes.small import small_probes
 from cliptex.probes.table8 import TASKS
-from cliptex.results import append_results
+from cliptex.results import Result, append_results, read_results
 
 TITLE = "CLIPTeX against CLIP-FT in the playroom, every probe"
 MODELS = ("clip-ft", "cliptex")
@@ -58,30 +62,39 @@ class ReproduceConfig(BaseModel):
     detection: tuple[DetectionProbe, ...] = (small_mask_rcnn(), small_ssd())
 
 
-def run_reproduce(out: Path, seeds: Sequence[int] = (0, 1, 2), jobs: int = 1) -> StageReport:
+def run_reproduce(
+    out: Path, seeds: Sequence[int] = (0, 1, 2), *, controls: bool = False, jobs: int = 1
+) -> StageReport:
     """Everything below `out`; the page is `out`/report.html. Goes on where it was stopped.
 
-    With `jobs` above one, trainings and probes of several models run side by side.
+    `controls` probes what has learnt nothing, with the first seed. With `jobs` above one,
+    trainings and probes of several models run side by side.
     """
-    return run_stages(reproduce_stages(out, ReproduceConfig(), tuple(seeds)), out, jobs=jobs)
+    stages = reproduce_stages(out, ReproduceConfig(), tuple(seeds), controls)
+    return run_stages(stages, out, jobs=jobs)
 
 
-def reproduce_stages(out: Path, config: ReproduceConfig, seeds: tuple[int, ...]) -> list[Stage]:
+def reproduce_stages(
+    out: Path, config: ReproduceConfig, seeds: tuple[int, ...], controls: bool = False
+) -> list[Stage]:
     """The whole as a list of stages; data and trainings are the demo's own."""
     stages = data_stages(out, config.demo, controls=False)
-    evaluations = []
+    parts = ["experts"]
     for seed in seeds:
         for model in MODELS:
             training = train_stage(out, config.demo, model, seed)
             probing = _probe_stage(out, config, model, seed, training.name)
             stages += [training, probing]
-            evaluations.append(probing.name)
-    parts = ("experts", *evaluations)
+            parts.append(probing.name)
+    if controls:
+        found = _control_stages(out, config, seeds[0], like=parts[1])
+        stages += found
+        parts += [stage.name for stage in found]
     report = Stage(
         "report",
         {"title": TITLE},
         lambda folder: collect(out, parts, title=TITLE, web=out / "web" / "shards"),
-        parts,
+        tuple(parts),
     )
     return [*stages, report]
 
@@ -92,8 +105,46 @@ def _probe_stage(out: Path, config: ReproduceConfig, model: str, seed: int, trai
         checkpoint = out / training / "checkpoints" / "final"
         evaluate_all(suite, config, checkpoint, folder, model=model, seed=seed)
 
-    settings = {"model": model, "seed": seed, **config.model_dump(mode="json", exclude={"demo"})}
+    settings = _settings(config, model, seed)
     return Stage(f"all-probes-{model}-seed{seed}", settings, run, ("home", training))
+
+
+def _settings(config: ReproduceConfig, model: str, seed: int) -> dict[str, object]:
+    return {"model": model, "seed": seed, **config.model_dump(mode="json", exclude={"demo"})}
+
+
+def _control_stages(out: Path, config: ReproduceConfig, seed: int, like: str) -> list[Stage]:
+    """Random weights and pixels by every trained probe; the mean answer in the rows of `like`."""
+
+    def probe(name: str, folder: Path) -> None:
+        (folder / RESULTS).unlink(missing_ok=True)  # of an attempt that was stopped
+        encoder = control_encoders(load_clip(WEIGHTS / "clip"), seed)[name]
+        suite = home_suite(out / "home", config.demo.probe)
+        _probe(_OneModel(encoder, name, "", folder), suite, config, seed)
+
+    def answer_mean(folder: Path) -> None:
+        (folder / RESULTS).unlink(missing_ok=True)
+        rows = mean_rows(home_suite(out / "home", config.demo.probe), config)
+        append_results(folder / RESULTS, in_place_of(rows, read_results(out / like / RESULTS)))
+
+    stages = [
+        Stage(f"all-probes-{name}", _settings(config, name, seed), partial(probe, name), ("home",))
+        for name in (RANDOM, PIXELS)
+    ]
+    mean = Stage("mean-answers", _settings(config, MEAN, seed), answer_mean, ("home", like))
+    return [*stages, mean]
+
+
+def mean_rows(suite: Suite, config: ReproduceConfig) -> list[Result]:
+    """The mean answer to every dense task, and the commonest class."""
+    rows = []
+    for splits in suite.dense:
+        bank = config.probes[probe_task(splits.train.kind, suite.probe).name]
+        bank = bank.model_copy(update={"things": splits.things})
+        rows += run_dense_baseline(splits.train, splits.test, bank)
+    if suite.classes is not None:
+        rows += run_majority_baseline(suite.classes.train, suite.classes.test)
+    return rows
 
 
 def evaluate_all(
@@ -103,7 +154,11 @@ def evaluate_all(
     (folder / RESULTS).unlink(missing_ok=True)  # of an attempt that was stopped
     clip = load_clip(checkpoint)
     sha256 = sha256_file(checkpoint / "model.safetensors")
-    one = _OneModel(FrozenEncoder(clip.image), model, sha256, folder)
+    _probe(_OneModel(FrozenEncoder(clip.image), model, sha256, folder), suite, config, seed)
+    zero_shot(suite, clip, folder, model=model, checkpoint=sha256, seed=seed)
+
+
+def _probe(one: _OneModel, suite: Suite, config: ReproduceConfig, seed: int) -> None:
     for splits in suite.dense:
         task = probe_task(splits.train.kind, suite.probe).name
         bank = config.probes[task].model_copy(update={"things": splits.things, "seeds": (seed,)})
@@ -119,7 +174,6 @@ def evaluate_all(
     if suite.objects is not None:
         for probe in config.detection:
             one.detection(suite.objects, probe.model_copy(update={"seeds": (seed,)}))
-    zero_shot(suite, clip, folder, model=model, checkpoint=sha256, seed=seed)
 
 
 @dataclass(frozen=True)
