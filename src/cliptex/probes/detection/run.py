@@ -87,13 +87,7 @@ def run_detection_probe(
     fit, held = split_rows(train, val, config)
     with proven_frozen(encoder) as sha:
         reader = MapReader(encoder)
-        state = None
-        if folder is not None:
-            identity = identity_of(_facts(train, fit, config, sha))
-            state = StateFile(folder / "state.safetensors", identity, config.save_every)
-        classes = len(train.classes) + 1
-        data = StepData(train, fit, config)
-        candidates = train_heads(reader, data, config, classes=classes, state=state)
+        candidates = _trained(reader, train, fit, config, sha, folder)
         choice = choose_rate(reader, candidates, val or train, held, config)
         chosen = [c for c in candidates if c.key.lr == choice.rate]
         sound = [c for c in chosen if not c.diverged]
@@ -120,6 +114,23 @@ def run_detection_probe(
             if c.diverged
         ],
     )
+
+
+def _trained(
+    reader: MapReader,
+    train: DetectionDataset,
+    rows: Sequence[int],
+    config: DetectionProbe,
+    fingerprint: str,
+    folder: Path | None,
+) -> list[Candidate]:
+    """Heads of every rate and seed, trained on `rows` of `train`, from `folder`'s state on."""
+    state = None
+    if folder is not None:
+        identity = identity_of(_facts(train, rows, config, fingerprint))
+        state = StateFile(folder / "state.safetensors", identity, config.save_every)
+    classes = len(train.classes) + 1
+    return train_heads(reader, StepData(train, rows, config), config, classes=classes, state=state)
 
 
 def _facts(
