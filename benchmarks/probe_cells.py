@@ -3,10 +3,10 @@
     python benchmarks/probe_cells.py --ours CHECKPOINT --data DATA --playroom HOME --out OUT
 
 DATA holds VOCdevkit, coco-mini, nyu-mini, imagenette-mini and flickr8k-mini; HOME is an export of
-`cliptex playroom export home`. The models are ours (the folder of a saved CLIP), open_clip's RN50
-and timm's DINOv2 ViT-S/14, the last two with random weights. Trainings are as short as they can
-be: this shows what runs, not what is good. A finished cell is not run again; OUT/cells.md is the
-table.
+`cliptex playroom export home --count 80`. The models are ours (the folder of a saved CLIP),
+open_clip's RN50 and timm's DINOv2 ViT-S/14, the last two with random weights. Trainings are as
+short as they can be: this shows what runs, not what is good. A finished cell is not run again;
+OUT/cells.md is the table.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ def cells(models: dict[str, str], data: Path, home: Path) -> list[Cell]:
     found = []
     for name, model in models.items():
         for dataset, command, arguments in _sets(data, home):
-            if command == "zeroshot" and model.startswith("timm:"):
-                continue  # an image tower alone
             full = ("--model", model, "--name", name, *arguments)
             found.append(Cell(name, dataset, command, full))
     return found
@@ -69,10 +67,13 @@ def _sets(data: Path, home: Path) -> list[tuple[str, str, tuple[str, ...]]]:
         else:
             options = DENSE
         rows.append((f"{layout} ({source})", "probe", (*where, *splits, *options)))
-    flickr = data / "flickr8k-mini"
-    captions = ("--dataset", "karpathy", "--root", str(flickr / "dataset_flickr8k.json"))
-    pictures = ("--images", str(flickr / "images"), "--resolution", "128")
-    rows.append(("karpathy (flickr8k-mini)", "zeroshot", (*captions, *pictures)))
+    captioned = (
+        ("flickr8k-mini", data / "flickr8k-mini" / "dataset_flickr8k.json"),
+        ("playroom", home / "captions" / "dataset_playroom.json"),
+    )
+    for source, file in captioned:
+        where = ("--dataset", "karpathy", "--root", str(file), "--images", f"{file.parent}/images")
+        rows.append((f"karpathy ({source})", "zeroshot", (*where, "--resolution", "128")))
     return rows
 
 

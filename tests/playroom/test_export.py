@@ -14,6 +14,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from cliptex.cli.app import main
 from cliptex.datasets.coco import CocoInstances
 from cliptex.playroom.export import HomeSizes, export_home, export_web, iter_renderings
 from cliptex.playroom.export.rooms import CATEGORY_IDS, run_lengths
@@ -227,3 +228,21 @@ def test_home_resumes_with_the_same_bytes_and_refuses_to_mix(home: Path, tmp_pat
     assert _digests(tmp_path) == _digests(home)
     with pytest.raises(ValueError, match="another export"):
         export_home(tmp_path, sizes=SIZES, size=SIZE, seed=1)
+
+
+def test_home_sizes__scaled_keeps_proportions():
+    assert HomeSizes.scaled(1000) == HomeSizes()
+    small = HomeSizes.scaled(100)
+    assert (small.train, small.val, small.test) == (100, 30, 100)
+    assert (small.classes_train, small.classes_val, small.classes_test) == (120, 24, 120)
+    assert HomeSizes.scaled(1).val == 1
+    with pytest.raises(ValueError, match="0 rooms"):
+        HomeSizes.scaled(0)
+
+
+def test_export__count_of_rooms_from_the_command_line(tmp_path):
+    out = tmp_path / "home"
+    command = ["playroom", "export", "home", "--out", str(out), "--count", "10", "--size", "32"]
+    assert main([*command, "--workers", "1"]) == 0
+    listed = (out / "VOCdevkit/VOC2012/ImageSets/Segmentation/train_aug.txt").read_text()
+    assert len(listed.splitlines()) == 10

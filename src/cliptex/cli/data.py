@@ -60,7 +60,7 @@ def export(
     domain: Positional[Literal["web", "home"]],
     /,
     out: Path,
-    count: int = 4000,
+    count: int | None = None,
     size: int = 128,
     seed: int = 0,
     workers: Annotated[int, arg(help="processes")] = 2,
@@ -70,14 +70,18 @@ def export(
     Args:
         domain: web, or home for VOC, ADE20K, COCO, NYU, class folders and captions.
         out: folder to write to; a stopped export goes on.
-        count: number of image-text pairs; the downstream sets have fixed sizes.
+        count: number of image-text pairs (4,000 by default), or of rooms to learn from (1,000),
+            with the other splits in proportion.
         size: height and width in pixels.
         seed: seed of the world.
     """
     from cliptex.playroom.export import HomeSizes, export_home, export_web
 
     if domain == "web":
-        export_web(out, count=count, size=size, seed=seed, workers=workers)
+        export_web(
+            out, count=4000 if count is None else count, size=size, seed=seed, workers=workers
+        )
     else:
-        export_home(out, sizes=HomeSizes(), size=size, seed=seed, workers=workers)
+        sizes = HomeSizes() if count is None else HomeSizes.scaled(count)
+        export_home(out, sizes=sizes, size=size, seed=seed, workers=workers)
     print(out)

@@ -31,6 +31,15 @@ class HomeSizes:
     classes_val: int = 240
     classes_test: int = 1200
 
+    @classmethod
+    def scaled(cls, train: int) -> HomeSizes:
+        """`train` rooms to learn from, and of everything else in proportion, at least one."""
+        if train < 1:
+            raise ValueError(f"{train} rooms to learn from: at least one is needed")
+        full = asdict(cls())
+        share = train / full["train"]
+        return cls(**{name: max(1, round(count * share)) for name, count in full.items()})
+
     def rooms(self, split: str) -> int:
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
