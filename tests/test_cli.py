@@ -148,11 +148,11 @@ def test_demo_passes_its_options_on(monkeypatch, tmp_path, capsys):
     demo = ModuleType("cliptex.pipeline.demo")  # the real one takes seconds to import
     monkeypatch.setattr(demo, "run_demo", lambda *arguments: calls.append(arguments), raising=False)
     monkeypatch.setitem(sys.modules, demo.__name__, demo)
-    options = ["--preset", "quick", "--controls", "--seed", "0", "1", "2"]
+    options = ["--preset", "quick", "--controls", "--seed", "0", "1", "2", "--jobs", "2"]
     assert main(["demo", "--out", str(tmp_path), *options]) == 0
-    assert calls == [(tmp_path, "quick", True, (0, 1, 2))]
+    assert calls == [(tmp_path, "quick", True, (0, 1, 2), 2)]
     assert str(tmp_path / "report.html") in capsys.readouterr().out
-    assert runs.demo.__defaults__ == (Path("runs/demo"), "full", False, (0,))
+    assert runs.demo.__defaults__ == (Path("runs/demo"), "full", False, (0,), 1)
 
 
 def test_train_overrides_are_typed(tmp_path):

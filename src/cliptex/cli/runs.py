@@ -41,6 +41,7 @@ def demo(
     preset: Literal["quick", "full"] = "full",
     controls: Annotated[bool, arg(help="train with perfect and with placebo labels, too")] = False,
     seed: tuple[int, ...] = (0,),
+    jobs: int = 1,
 ) -> None:
     """The whole path in the playroom: label, train, probe, report. Goes on where it was stopped.
 
@@ -48,12 +49,13 @@ def demo(
         out: folder of the run.
         preset: quick is a smoke run of about three minutes.
         seed: of trainings and probes; several (`--seed 0 1 2`) give intervals.
+        jobs: stages that run side by side, each with its share of the cores.
     """
     from cliptex.pipeline.demo import run_demo
 
     if not seed:
         raise ValueError("--seed needs at least one number")
-    run_demo(out, preset, controls, seed)
+    run_demo(out, preset, controls, seed, jobs)
     _show_run(out)
 
 
@@ -98,7 +100,7 @@ def reproduce(
         out: folder of the run.
         seed: of trainings and probes; several give intervals.
         controls: also probe random weights and pixels, and answer with the mean (first seed).
-        jobs: trainings and probes that run side by side; 2 on two cores takes a quarter less time.
+        jobs: stages that run side by side, each with its share of the cores.
     """
     from cliptex.pipeline.reproduce import run_reproduce
 

@@ -75,18 +75,23 @@ PRESETS: Mapping[str, DemoConfig] = {
 
 
 def run_demo(
-    out: Path, preset: str = "full", controls: bool = False, seeds: Sequence[int] = (0,)
+    out: Path,
+    preset: str = "full",
+    controls: bool = False,
+    seeds: Sequence[int] = (0,),
+    jobs: int = 1,
 ) -> StageReport:
     """Render, label, train, probe and report; the page is `out`/report.html.
 
     `controls` adds two trainings: with perfect labels (the renderer's truth) and with placebo
     labels (those of other images). Every seed trains and probes anew on the same rendered world;
-    a seed decides the order of samples, crops, the heads' first weights and the probes.
+    a seed decides the order of samples, crops, the heads' first weights and the probes. With `jobs`
+    above one, so many stages run side by side.
     Run again after an interruption to go on. Raises ValueError for an unknown preset.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r}: use one of {', '.join(PRESETS)}")
-    return run_stages(demo_stages(out, PRESETS[preset], controls, tuple(seeds)), out)
+    return run_stages(demo_stages(out, PRESETS[preset], controls, tuple(seeds)), out, jobs=jobs)
 
 
 def demo_stages(
