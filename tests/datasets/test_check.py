@@ -50,7 +50,7 @@ def test_ade__pictures_without_masks(ade):
     assert report(ade, "ade20k").ok
     save_image(ade / "images/training/extra.jpg", picture(0))
     found = report(ade, "ade20k")
-    assert found.missing == ("masks of 1 pictures of training, such as extra",)
+    assert found.missing == ["masks of 1 pictures of training, such as extra"]
     (ade / "images/training/extra.jpg").unlink()
     next((ade / "images/validation").iterdir()).unlink()
     found = report(ade, "ade20k")
@@ -111,7 +111,7 @@ def test_coco__pictures_of_the_annotations(coco):
     (coco / "val2017/2.jpg").unlink()
     assert not report(coco, "coco").ok and "2.jpg" in str(report(coco, "coco"))
     (coco / "annotations/instances_val2017.json").unlink()
-    assert report(coco, "coco").missing == ("annotations/instances_{train,val}2017.json",)
+    assert report(coco, "coco").missing == ["annotations/instances_{train,val}2017.json"]
 
 
 def test_imagenet__folders_and_flat(tmp_path):
@@ -129,7 +129,7 @@ def test_places__half_a_split_is_missing(tmp_path):
     (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n")
     (tmp_path / "places365_val.txt").write_text("a.jpg 0\nb.jpg 0\n")
     found = report(tmp_path, "places365")
-    assert not found.ok and found.missing == ("val: val_256 or val_large",)
+    assert not found.ok and found.missing == ["val: val_256 or val_large"]
     save_image(tmp_path / "val_256/a.jpg", picture(0))
     found = report(tmp_path, "places365")
     assert found.splits[0].absent == 1 and found.splits[0].example.endswith("b.jpg")

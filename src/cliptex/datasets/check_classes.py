@@ -32,42 +32,36 @@ PLACES_COUNTS = {"train": 1_803_460, "val": 36_500}
 
 def _check_imagenet(root: Path) -> CheckReport:
     """Pictures per class folder; a flat val needs the devkit."""
-    splits, missing, notes = [], [], []
+    report = CheckReport(kind="imagenet", path=root, source=IMAGENET_SOURCE)
     for name, official in IMAGENET_COUNTS.items():
         folder = root / name
         classes = sorted(entry for entry in names_in(folder) if is_synset(entry))
         if classes:
             counts = {synset: _pictures(folder / synset) for synset in classes}
-            splits.append(Split(name=name, count=sum(counts.values()), official=official))
+            report.splits.append(Split(name=name, count=sum(counts.values()), official=official))
             empty = [synset for synset, count in counts.items() if not count]
             if empty:
-                missing.append(f"{name}: pictures of {len(empty)} classes, such as {empty[0]}")
+                lost = f"pictures of {len(empty)} classes, such as {empty[0]}"
+                report.missing.append(f"{name}: {lost}")
             if len(classes) != CLASSES:
-                notes.append(f"{name}: {len(classes)} classes, ImageNet-1k has {CLASSES:,}")
+                report.notes.append(f"{name}: {len(classes)} classes, ImageNet-1k has {CLASSES:,}")
         elif _pictures(folder):
-            _flat(root, name, official, splits, missing)
+            _flat(root, name, official, report)
         else:
-            notes.append(f"no {name}")
-    return CheckReport(
-        kind="imagenet",
-        path=root,
-        source=IMAGENET_SOURCE,
-        splits=tuple(splits),
-        missing=tuple(missing),
-        notes=tuple(notes),
-    )
+            report.notes.append(f"no {name}")
+    return report
 
 
-def _flat(root: Path, name: str, official: int, splits: list[Split], missing: list[str]) -> None:
+def _flat(root: Path, name: str, official: int, report: CheckReport) -> None:
     try:
         count = len(FlatImageNet(root, name))
     except FileNotFoundError as error:
         absent = str(error).splitlines()[0]
-        missing.append(f"{name} is flat, so its classes must come from the devkit: {absent}")
+        report.missing.append(f"{name} is flat, so its classes must come from the devkit: {absent}")
     except ValueError as error:
-        missing.append(str(error))
+        report.missing.append(str(error))
     else:
-        splits.append(Split(name=name, count=count, official=official))
+        report.splits.append(Split(name=name, count=count, official=official))
 
 
 def _pictures(folder: Path) -> int:
@@ -78,14 +72,14 @@ def _pictures(folder: Path) -> int:
 
 
 def _check_places(root: Path) -> CheckReport:
-    splits, missing, notes = [], [], []
+    report = CheckReport(kind="places365", path=root, source=PLACES_SOURCE)
     for name, official in PLACES_COUNTS.items():
         lines = root / places.LISTS[name]
         found = [folder for f in places.FOLDERS[name] if (folder := root / f).is_dir()]
         if not lines.exists() or not found:
             parts = [] if lines.exists() else [lines.name]
             parts += [] if found else [" or ".join(places.FOLDERS[name])]
-            kept = notes if len(parts) == 2 else missing  # half a split is of no use
+            kept = report.notes if len(parts) == 2 else report.missing  # half a split is of no use
             kept.append(f"{name}: {' and '.join(parts)}")
             continue
         by_folder: defaultdict[str, list[str]] = defaultdict(list)
@@ -97,7 +91,7 @@ def _check_places(root: Path) -> CheckReport:
             for parent, files in by_folder.items()
         ]
         lacking = [part for part in parts_of if part.absent]
-        splits.append(
+        report.splits.append(
             Split(
                 name=name,
                 count=sum(part.count for part in parts_of),
@@ -106,14 +100,7 @@ def _check_places(root: Path) -> CheckReport:
                 example=lacking[0].example if lacking else "",
             )
         )
-    return CheckReport(
-        kind="places365",
-        path=root,
-        source=PLACES_SOURCE,
-        splits=tuple(splits),
-        missing=tuple(missing),
-        notes=tuple(notes),
-    )
+    return report
 
 
 IMAGENET = Layout(

@@ -38,21 +38,21 @@ NORMALS_COUNTS = {"train": 795, "test": 654}  # train may also be GeoNet's 30,90
 
 def _check_voc(folder: Path) -> CheckReport:
     """Lists, and a picture and a mask for everything that they list."""
-    missing, notes, splits = [], [], []
+    report = CheckReport(kind="voc", path=folder, source=VOC_SOURCE)
     for name, official in VOC_COUNTS.items():
         try:
             files = VocSegmentation(folder, name).files
         except FileNotFoundError as error:
             reason = str(error).splitlines()[0]
             if voc.list_of(folder, name):  # the list is there, what it lists is not
-                missing.append(f"{name}: {reason}")
+                report.missing.append(f"{name}: {reason}")
             elif name == "val":
-                missing.append("ImageSets/Segmentation/val.txt")
+                report.missing.append("ImageSets/Segmentation/val.txt")
             else:
-                notes.append(f"no list of {name}")
+                report.notes.append(f"no list of {name}")
             continue
         lost = [path for pair in files for path in pair if path and not path.exists()]
-        splits.append(
+        report.splits.append(
             Split(
                 name=name,
                 count=len(files),
@@ -62,63 +62,47 @@ def _check_voc(folder: Path) -> CheckReport:
             )
         )
     if not (folder / "SegmentationClass").is_dir():
-        notes.append("no SegmentationClass: val is scored on SegmentationClassAug's masks")
+        report.notes.append("no SegmentationClass: val is scored on SegmentationClassAug's masks")
     if find_sbd(folder):
-        notes.append("SBD's masks are there (benchmark_RELEASE)")
-    return CheckReport(
-        kind="voc",
-        path=folder,
-        source=VOC_SOURCE,
-        splits=tuple(splits),
-        missing=tuple(missing),
-        notes=tuple(notes),
-    )
+        report.notes.append("SBD's masks are there (benchmark_RELEASE)")
+    return report
 
 
 def _check_ade20k(folder: Path) -> CheckReport:
-    splits, notes, missing = [], [], []
+    report = CheckReport(kind="ade20k", path=folder, source=ADE_SOURCE)
     for name, official in ADE_COUNTS.items():
         images, masks = folder / "images" / name, folder / "annotations" / name
         if not images.is_dir() and not masks.is_dir():
-            notes.append(f"no {name}")
+            report.notes.append(f"no {name}")
             continue
         listed = sorted(Path(file).stem for file in names_in(masks) if file.endswith(".png"))
         there = {Path(file).stem for file in names_in(images)}
-        splits.append(split_of(name, listed, there, official, images))
+        report.splits.append(split_of(name, listed, there, official, images))
         bare = there - set(listed)
         if bare:
-            missing.append(f"masks of {len(bare):,} pictures of {name}, such as {sorted(bare)[0]}")
+            lost = f"masks of {len(bare):,} pictures of {name}"
+            report.missing.append(f"{lost}, such as {sorted(bare)[0]}")
     if not (folder / "objectInfo150.txt").exists() and not (folder / "classes.txt").exists():
-        notes.append("no objectInfo150.txt: classes are numbered, which zero-shot cannot prompt")
-    return CheckReport(
-        kind="ade20k",
-        path=folder,
-        source=ADE_SOURCE,
-        splits=tuple(splits),
-        missing=tuple(missing),
-        notes=tuple(notes),
-    )
+        report.notes.append(
+            "no objectInfo150.txt: classes are numbered, which zero-shot cannot prompt"
+        )
+    return report
 
 
 def _check_nyu(folder: Path) -> CheckReport:
-    splits = []
-    missing, rows = _nyu_parts(folder / "nyu_depth_v2_labeled.mat")
+    report = CheckReport(kind="nyu-depth", path=folder, source=NYU_SOURCE)
+    lacking, rows = _nyu_parts(folder / "nyu_depth_v2_labeled.mat")
+    report.missing += lacking
     if not (folder / "splits.mat").exists():
-        missing.append("splits.mat (which of the 1,449 pictures are test)")
-    for name, official in () if missing else NYU_COUNTS.items():
+        report.missing.append("splits.mat (which of the 1,449 pictures are test)")
+    for name, official in () if report.missing else NYU_COUNTS.items():
         indices = NyuDepth(folder, name).indices
         beyond = int((indices >= rows).sum())
         example = f"picture {int(indices.max()) + 1} of {rows}" if beyond else ""
-        splits.append(
+        report.splits.append(
             Split(name=name, count=len(indices), official=official, absent=beyond, example=example)
         )
-    return CheckReport(
-        kind="nyu-depth",
-        path=folder,
-        source=NYU_SOURCE,
-        splits=tuple(splits),
-        missing=tuple(missing),
-    )
+    return report
 
 
 def _nyu_parts(path: Path) -> tuple[list[str], int]:
@@ -134,22 +118,16 @@ def _nyu_parts(path: Path) -> tuple[list[str], int]:
 
 
 def _check_normals(folder: Path) -> CheckReport:
-    splits, notes = [], []
+    report = CheckReport(kind="nyu-normals", path=folder, source=NORMALS_SOURCE)
     for name, official in NORMALS_COUNTS.items():
         place = folder / name
         if not place.is_dir():
-            notes.append(f"no {name}")
+            report.notes.append(f"no {name}")
             continue
         listed = sorted(Path(file).stem for file in names_in(place / "norm"))
         there = {Path(file).stem for file in names_in(place / "img")}
-        splits.append(split_of(name, listed, there, official, place / "img"))
-    return CheckReport(
-        kind="nyu-normals",
-        path=folder,
-        source=NORMALS_SOURCE,
-        splits=tuple(splits),
-        notes=tuple(notes),
-    )
+        report.splits.append(split_of(name, listed, there, official, place / "img"))
+    return report
 
 
 VOC = Layout(

@@ -28,31 +28,24 @@ CAPTION_COUNTS: dict[str, dict[str, int]] = {
 
 
 def _check_coco(folder: Path) -> CheckReport:
-    splits, notes, missing = [], [], []
+    report = CheckReport(kind="coco", path=folder, source=COCO_SOURCE)
     for name, official in COCO_COUNTS.items():
         path = folder / "annotations" / f"instances_{name}.json"
         if not path.exists():
-            notes.append(f"no annotations/instances_{name}.json")
+            report.notes.append(f"no annotations/instances_{name}.json")
             continue
         content = json.loads(path.read_bytes())
         listed = [str(image["file_name"]) for image in content["images"]]
         there = names_in(folder / name)
-        splits.append(split_of(name, listed, there, official, folder / name))
+        report.splits.append(split_of(name, listed, there, official, folder / name))
         categories = len(content["categories"])
         if categories != 80:
-            notes.append(f"{name}: {categories} categories, COCO has 80")
+            report.notes.append(f"{name}: {categories} categories, COCO has 80")
         if not (folder / "annotations" / f"captions_{name}.json").exists():
-            notes.append(f"no annotations/captions_{name}.json (for retrieval only)")
-    if not splits:
-        missing.append("annotations/instances_{train,val}2017.json")
-    return CheckReport(
-        kind="coco",
-        path=folder,
-        source=COCO_SOURCE,
-        splits=tuple(splits),
-        missing=tuple(missing),
-        notes=tuple(notes),
-    )
+            report.notes.append(f"no annotations/captions_{name}.json (for retrieval only)")
+    if not report.splits:
+        report.missing.append("annotations/instances_{train,val}2017.json")
+    return report
 
 
 def _check_karpathy(path: Path) -> CheckReport:
@@ -67,18 +60,13 @@ def _check_karpathy(path: Path) -> CheckReport:
     folder = path.parent / "images" if (path.parent / "images").is_dir() else path.parent
     parents = {Path(file).parent for files in listed.values() for file in files}
     there = {str(parent / name) for parent in parents for name in names_in(folder / parent)}
-    splits = [
-        split_of(name, files, there, official.get(name), folder) for name, files in listed.items()
-    ]
+    report = CheckReport(kind="karpathy", path=path, source=CAPTION_SOURCE)
+    for name, files in listed.items():
+        report.splits.append(split_of(name, files, there, official.get(name), folder))
     odd = {count: pictures for count, pictures in sorted(captions.items()) if count != 5}
-    notes = [f"{pictures:,} pictures with {count} captions" for count, pictures in odd.items()]
-    return CheckReport(
-        kind="karpathy",
-        path=path,
-        source=CAPTION_SOURCE,
-        splits=tuple(splits),
-        notes=tuple(notes),
-    )
+    for count, pictures in odd.items():
+        report.notes.append(f"{pictures:,} pictures with {count} captions")
+    return report
 
 
 def _find_karpathy(path: Path) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -32,16 +32,19 @@ class Split:
         return text
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class CheckReport:
-    """One layout found at `path`; `missing` names essential parts, `notes` what may surprise."""
+    """One layout found at `path`, filled by its check.
+
+    `missing` names essential parts, `notes` what may surprise.
+    """
 
     kind: str
     path: Path
     source: str
-    splits: tuple[Split, ...]
-    missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    splits: list[Split] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
