@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, arg
 
 from cliptex.cli.detecting import detection_rows
 from cliptex.cli.probe_rows import fast_rows, paper_rows
@@ -15,7 +15,7 @@ from cliptex.cli.zeroshot import ZeroShotOptions, zeroshot_outcome
 PER_IMAGE = "per_image"  # where the report looks for it, beside the rows
 
 
-def probe(options: Annotated[ProbeOptions, OmitArgPrefixes]) -> None:
+def probe(options: Annotated[ProbeOptions, OmitArgPrefixes, arg(name="probe")]) -> None:
     """Train probes on a frozen image encoder and append their scores to a results file."""
     from cliptex.results import append_results
 
@@ -36,7 +36,7 @@ def probe(options: Annotated[ProbeOptions, OmitArgPrefixes]) -> None:
         raise ValueError("; ".join(found.errors))
 
 
-def zeroshot(options: Annotated[ZeroShotOptions, OmitArgPrefixes]) -> None:
+def zeroshot(options: Annotated[ZeroShotOptions, OmitArgPrefixes, arg(name="zero-shot")]) -> None:
     """Zero-shot classification, retrieval, or segmentation from text, without training."""
     from cliptex.results import append_results
 

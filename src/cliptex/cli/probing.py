@@ -57,46 +57,51 @@ TASK_OF: dict[Layout, Task] = {
 class ProbeOptions:
     """What `cliptex probe` understands.
 
-    model: folder of a saved CLIP, `playroom`, `open_clip:NAME/TAG`, `timm:NAME/TAG`,
-        `hf-hub:ORG/NAME`, `corenet:FILE`. Without TAG the weights are random, and rows say so.
-    dataset: layout of the data set (see docs/datasets.md).
-    root: where the data set lies.
-    out: results file (JSON lines) to append to; what single images add goes to per_image beside
-        it, for intervals in the report.
-    name: how the model is called in the results; by default as `model`.
-    recipe: fast trains linear heads on cached, standardised features of whole pictures at many
-        rates; paper is Table 8: all heads on one encoder pass over augmented pictures; small is
-        paper shortened to the playroom at 128 pixels.
-    probe: heads; by default all of the recipe. Classification has linear, detection (coco) has
-        mask-rcnn and ssd.
-    protocol: rules by which depth is scored, one set of rows each. lasinger: raw depths, no crop,
-        below 10 m. eigen: in-painted depths within Eigen's crop, as is usual for supervised depth.
-    lr: learning rates, chosen from away from the test set; by default the recipe's.
-    seeds: of heads; one set of rows per head and seed.
-    epochs, batch_size: instead of the recipe's.
-    warmup_steps: instead of the paper recipe's.
-    resolution: side in pixels that pictures are resized to; by default 512 (paper recipe for
-        classification: 224).
-    augmentation: of the paper recipe.
-    train_split: what the probe learns from.
-    val_split: what a learning rate is chosen on; by default a part of train.
-    test_split: what is scored, once.
-    state: folder in which the paper recipe saves what it did, to go on from after a kill.
-    features: folder in which the paper recipe keeps features (needs --no-augmentation).
-    features_dtype: how they are kept.
-    features_gib: refuse to keep more than this.
-    leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
-        folder says so (provenance.json).
-    controls: also probe what has learnt nothing: the same architecture with random weights, mean
-        colours with their places, and the mean answer.
-    pictures: draw the predictions on so many test images, into the folder panels beside `out`,
-        where the report finds them; models with the same `out` stand side by side.
-    device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps. Under torchrun every process
-        trains other heads and seeds of the paper recipe, each on its own GPU.
-    dry_run: only print images, steps, arithmetic, memory and GPU-hours of the paper recipe;
-        without a data set, those of all probes of the paper.
-    peak_tflops: of the GPU that --dry-run assumes.
-    utilisation: share of it that is reached.
+    Args:
+        model: folder of a saved CLIP, `playroom`, `open_clip:NAME/TAG`, `timm:NAME/TAG`,
+            `hf-hub:ORG/NAME`, `corenet:FILE`. Without TAG the weights are random, and rows say so.
+        dataset: layout of the data set (see docs/datasets.md).
+        root: where the data set lies.
+        out: results file (JSON lines) to append to; what single images add goes to per_image beside
+            it, for intervals in the report.
+        name: how the model is called in the results; by default as `model`.
+        recipe: fast trains linear heads on cached, standardised features of whole pictures at many
+            rates; paper is Table 8: all heads on one encoder pass over augmented pictures; small is
+            paper shortened to the playroom at 128 pixels.
+        probe: heads; by default all of the recipe. Classification has linear, detection (coco) has
+            mask-rcnn and ssd.
+        protocol: rules by which depth is scored, one set of rows each. lasinger: raw depths, no
+            crop, below 10 m. eigen: in-painted depths within Eigen's crop, as is usual for
+            supervised depth.
+        lr: learning rates, one of which is chosen away from the test set; by default the recipe's.
+        seeds: of heads; one set of rows per head and seed.
+        epochs: instead of the recipe's.
+        batch_size: instead of the recipe's.
+        warmup_steps: instead of the recipe's; not of the fast one.
+        resolution: side in pixels that pictures are resized to; by default 512 (paper recipe for
+            classification: 224; small: 128).
+        augmentation: of the paper recipe; without it, training sees whole pictures.
+        train_split: what the probe learns from.
+        val_split: what a learning rate is chosen on; by default a part of train.
+        test_split: what is scored, once.
+        state: folder in which the paper and small recipes save what they did, to go on from after
+            a kill.
+        features: folder in which these recipes keep features of dense and classification probes
+            (paper: needs --no-augmentation).
+        features_dtype: how they are kept.
+        features_gib: refuse to keep more than this.
+        leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
+            folder says so (provenance.json).
+        controls: also probe what has learnt nothing: the same architecture with random weights,
+            mean colours with their places, and the mean answer.
+        pictures: draw the predictions on so many test images, into the folder panels beside `out`,
+            where the report finds them; models with the same `out` stand side by side.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps. Under torchrun every
+            process trains other heads and seeds of the paper and small recipes, on its own GPU.
+        dry_run: only print images, steps, arithmetic, memory and GPU-hours of the paper recipe;
+            without a data set, those of all probes of the paper.
+        peak_tflops: of the GPU that --dry-run assumes.
+        utilisation: share of it that is reached.
     """
 
     model: str

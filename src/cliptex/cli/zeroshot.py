@@ -21,26 +21,28 @@ Masks = Literal["voc", "voc20", "ade20k", "coco-voc", "hub-voc", "hub-ade20k"]
 class ZeroShotOptions:
     """What `cliptex zeroshot` understands.
 
-    model: as for `cliptex probe`.
-    dataset: classification (folder, imagenet-flat, places365, hub-classes), retrieval (karpathy,
-        coco-captions, hub-captions), or segmentation by text on patch features (voc, voc20
-        without background, ade20k, coco-voc, hub-voc, hub-ade20k); see docs/datasets.md.
-    root: where the data set lies; the JSON of karpathy; a folder or hub id of hub-*.
-    out: results file (JSON lines) to append to.
-    name: how the model is called in the results; by default as `model`.
-    images: folder of the images of a Karpathy JSON; by default the folder it lies in.
-    split: split that is scored.
-    resolution: side in pixels of the square that the model sees; the nearest multiple of its
-        stride where that does not divide it.
-    crop: squash the whole picture, or take the central square of its short side (as CLIP and the
-        authors' library do; not for segmentation).
-    templates: openai80 (CLIP's 80 for ImageNet), simple (their best seven), or a file with one
-        template a line, `{}` for the name.
-    classes: file of class names in the classes' order, one a line, synonyms after `;`; by
-        default the data set's own.
-    leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
-        folder says so (provenance.json).
-    device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
+    Args:
+        model: as for `cliptex probe`.
+        dataset: classification (folder, imagenet-flat, places365, hub-classes), retrieval
+            (karpathy, coco-captions, hub-captions), or segmentation by text on patch features
+            (voc, voc20 without background, ade20k, coco-voc, hub-voc, hub-ade20k); see
+            docs/datasets.md.
+        root: where the data set lies; the JSON of karpathy; a folder or hub id of hub-*.
+        out: results file (JSON lines) to append to.
+        name: how the model is called in the results; by default as `model`.
+        images: folder of the images of a Karpathy JSON; by default the folder it lies in.
+        split: split that is scored.
+        resolution: side in pixels of the square that the model sees; the nearest multiple of its
+            stride where that does not divide it.
+        crop: squash the whole picture, or take the central square of its short side (as CLIP and
+            the authors' library do; not for segmentation).
+        templates: openai80 (CLIP's 80 for ImageNet), simple (their best seven), or a file with one
+            template a line, `{}` for the name.
+        classes: file of class names in the classes' order, one a line, synonyms after `;`; by
+            default the data set's own.
+        leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
+            folder says so (provenance.json).
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
     """
 
     model: str
