@@ -57,11 +57,13 @@ def test_side_by_side__an_error_comes_back_and_ends_the_others(
     tmp_path: Path, raised: Exception, kind: type[Exception]
 ) -> None:
     def wrong() -> None:
+        _awaited(tmp_path / "pid")  # so that there is somebody to end
         raised.add_note("in stage 'wrong'")
         raise raised
 
     def endless() -> None:
-        (tmp_path / "pid").write_text(str(os.getpid()))
+        (tmp_path / "pid.tmp").write_text(str(os.getpid()))
+        (tmp_path / "pid.tmp").rename(tmp_path / "pid")
         time.sleep(600)
 
     works = {"endless": endless, "wrong": wrong, "later": wrong}
@@ -71,9 +73,8 @@ def test_side_by_side__an_error_comes_back_and_ends_the_others(
     notes = caught.value.__notes__
     assert notes == ["in stage 'wrong'", f"what it printed: {tmp_path / 'logs' / 'wrong.txt'}"]
     assert "Traceback" in (tmp_path / "logs" / "wrong.txt").read_text()
-    if (tmp_path / "pid").exists():  # it may have been ended before it wrote
-        with pytest.raises(ProcessLookupError):
-            os.kill(int((tmp_path / "pid").read_text()), 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_side_by_side__a_killed_work_is_named_with_the_signal(tmp_path: Path) -> None:
