@@ -246,3 +246,10 @@ def test_export__count_of_rooms_from_the_command_line(tmp_path):
     assert main([*command, "--workers", "1"]) == 0
     listed = (out / "VOCdevkit/VOC2012/ImageSets/Segmentation/train_aug.txt").read_text()
     assert len(listed.splitlines()) == 10
+
+
+@pytest.mark.parametrize("domain", ["web", "home"])
+def test_export__nothing_to_render_is_refused(domain, tmp_path, capsys):
+    out = tmp_path / domain
+    assert main(["playroom", "export", domain, "--out", str(out), "--count", "0"]) == 2
+    assert "at least one is needed" in capsys.readouterr().err and not out.exists()

@@ -58,7 +58,12 @@ def export_web(
         truth: if given, folder for the exact labels, one `.npz` per shard: keys (N,) int64,
             semantic (N, H, W) uint8, instances (N, H, W) uint8, depth (N, H, W) float16 metres,
             normals (N, H, W, 3) float16.
+
+    Raises:
+        ValueError: where `count` is not above 0.
     """
+    if count < 1:
+        raise ValueError(f"{count} samples to render: at least one is needed")
     out.mkdir(parents=True, exist_ok=True)
     if truth is not None:
         truth.mkdir(parents=True, exist_ok=True)
