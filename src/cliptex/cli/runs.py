@@ -47,7 +47,7 @@ def demo(
 
     Args:
         out: folder of the run.
-        preset: quick is a smoke run of about three minutes.
+        preset: quick is a smoke run of a minute or two.
         seed: of trainings and probes; several (`--seed 0 1 2`) give intervals.
         jobs: stages that run side by side, each with its share of the cores.
     """
