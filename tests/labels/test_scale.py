@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tracemalloc
 from collections.abc import Callable
@@ -154,6 +155,7 @@ def test_everything_loaded__takes_little_memory(make: Callable[[int, int], Place
         for number in range(len(images)):
             assert reader.read_encoded(*images.locate(number)) is not None
         images.index(images.shards[0]).row("000000")
+        gc.collect()
         size = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         return size, kept
@@ -162,8 +164,9 @@ def test_everything_loaded__takes_little_memory(make: Callable[[int, int], Place
     for place in (few, many):
         load(place)  # first use allocates what stays
     per_sample = (load(many)[0] - load(few)[0]) / 2000
-    # a row of 53 and one of 33 bytes, two keys of 6: 3 million samples take 300 MB
-    assert 98 <= per_sample < 110
+    # A row of 53 and one of 33 bytes and two keys of 6 are 98: 3 million samples take 300 MB. The
+    # interpreter's own caches grow and shrink by some kB beside, which is a few bytes a sample.
+    assert 90 < per_sample < 110
 
 
 def ledger_of(folder: Path, keys: list[str], failed: frozenset[str] = frozenset()) -> Ledger:
