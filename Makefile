@@ -13,7 +13,7 @@ setup: .venv/.up-to-date
 	else python3 -m uv sync --frozen $(EXTRAS); fi
 	@touch $@
 
-# The whole path in the embedded world, about a quarter of an hour on 2 cores.
+# The whole path in the embedded world, about twelve minutes on 2 cores.
 demo: setup
 	$(BIN)/cliptex demo
 

@@ -2,12 +2,12 @@
 
     python benchmarks/bench_probe_steps.py [--steps N] [--batch N] [--threads N]
 
-ViT-B/16 (random weights, float32) sees made-up pictures of 512x512; heads, losses and optimisers
-are Table 8's, with 21 classes for the dense heads and 81 for the detectors. A step is reading,
-the encoder's pass, and the head's forward, backward and update; the first one, which also builds
-the model, is left out. In brackets: seconds of all processors, which other work disturbs less.
-Every probe runs in a process of its own, whose largest resident size is printed. Mask R-CNN's
-pictures hold 8 objects; its 2000 proposals and 512 boxes are the paper's.
+ViT-B/16 (random weights, float32) sees made-up pictures of 512x512; heads, losses, optimisers and
+(without --batch) batches are Table 8's, with 21 classes for the dense heads and 81 for the
+detectors. A step is reading, the encoder's pass, and the head's forward, backward and update; the
+first one, which also builds the model, is left out. In brackets: seconds of all processors, which
+other work disturbs less. Every probe runs in a process of its own, whose largest resident size is
+printed. Mask R-CNN's pictures hold 8 objects; its 2000 proposals and 512 boxes are the paper's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cliptex.probes.examples import dense_examples
 from cliptex.probes.sources import LiveSource, batch_plan
 from cliptex.probes.table8 import paper_segmentation
 
-MODEL, SIDE, IMAGES, OBJECTS = "open_clip:ViT-B-16", 512, 64, 8
+MODEL, SIDE, IMAGES, OBJECTS = "open_clip:ViT-B-16", 512, 256, 8
 Times = tuple[float, float]
 DENSE, DETECTION = ("linear", "deeplabv3", "pspnet"), ("mask_rcnn", "ssd")
 
@@ -74,23 +74,23 @@ class Noise:
         return np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def dense_steps(head: str, batch: int) -> Iterator[None]:
-    """Train a dense head, a step whenever the next item is asked for."""
+def dense_steps(head: str, batch: int | None) -> Iterator[int]:
+    """Train a dense head, a step whenever the next item is asked for; gives the batch's size."""
     base = paper_segmentation((head,))  # pyright: ignore[reportArgumentType]
-    config = base.model_copy(update={"batch_size": batch})
+    config = base.model_copy(update={"batch_size": batch or base.batch_size})
     encoder = FrozenEncoder(load_clip(MODEL).image)
     examples = dense_examples(Noise(), config)
     (member,) = fresh_members(keys_of(config), encoder, examples.task, config)
     batches = LiveSource(encoder, examples, config).stream(batch_plan(range(IMAGES), config))
     for number, features in enumerate(batches):
         member.learn(features, examples.task, 1.0, number)
-        yield
+        yield config.batch_size
 
 
-def detection_steps(head: str, batch: int) -> Iterator[None]:
-    """Train a detector's head, a step whenever the next item is asked for."""
+def detection_steps(head: str, batch: int | None) -> Iterator[int]:
+    """Train a detector's head, a step whenever the next is asked for; gives the batch's size."""
     base = paper_mask_rcnn() if head == "mask_rcnn" else paper_ssd()
-    changes = {"batch_size": batch, "size": SIDE, "train_sizes": ()}
+    changes = {"batch_size": batch or base.batch_size, "size": SIDE, "train_sizes": ()}
     config = base.model_copy(update=changes)
     reader = MapReader(FrozenEncoder(load_clip(MODEL).image))
     candidate = make_candidate(config, reader.channels(), 81, config.grid[0], 0, reader.device)
@@ -98,25 +98,27 @@ def detection_steps(head: str, batch: int) -> Iterator[None]:
         train_step(candidate, reader.read(pictures.images), pictures, 1.0, number)
         if candidate.diverged:
             raise RuntimeError(f"{head}: the loss of step {number} is not finite")
-        yield
+        yield config.batch_size
 
 
-def measured(head: str, batch: int, steps: int, threads: int) -> tuple[list[Times], float]:
-    """Seconds and processor seconds of every step, and the process's peak memory in GiB."""
+def measured(
+    head: str, batch: int | None, steps: int, threads: int
+) -> tuple[int, list[Times], float]:
+    """The batch's size, seconds and processor seconds of every step, and peak memory in GiB."""
     torch.set_num_threads(threads)
     stream = (dense_steps if head in DENSE else detection_steps)(head, batch)
-    seconds = []
+    size, seconds = 0, []
     for _ in range(steps):
         start, used = time.perf_counter(), time.process_time()
-        next(stream)
+        size = next(stream)
         seconds.append((time.perf_counter() - start, time.process_time() - used))
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return size, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="pictures per step (default: Table 8's)")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {options.threads} threads, {MODEL} at {SIDE}", flush=True)
@@ -124,9 +126,9 @@ def main() -> None:
     for head in (*DENSE, *DETECTION):
         with context.Pool(1) as pool:
             work = (head, options.batch, options.steps, options.threads)
-            seconds, memory = pool.apply(measured, work)
+            size, seconds, memory = pool.apply(measured, work)
         later = ", ".join(f"{wall:.1f} s ({used:.1f})" for wall, used in seconds[1:])
-        print(f"{head:10} batch {options.batch}: {later}; peak {memory:.1f} GiB", flush=True)
+        print(f"{head:10} batch {size}: {later}; peak {memory:.1f} GiB", flush=True)
 
 
 if __name__ == "__main__":

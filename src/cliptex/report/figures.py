@@ -171,7 +171,8 @@ def _limits(shown: Sequence[Comparison], reach: float) -> tuple[float, float]:
 def _annotate(axes: Axes, row: float, comparison: Comparison, reach: float) -> None:
     relative = comparison.relative
     low, high = _ends(relative, reach)
-    axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
+    if low < high:  # with one seed there is no interval
+        axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
     right = relative.mean >= 0
     axes.annotate(
         f"{relative.mean:+.1f} %".replace("-", "−"),
