@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cliptex.models.clip import Clip
-from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.encoder import Features, FrozenEncoder, fingerprint
 
 
 def test_probing_changes_nothing(tiny: Callable[..., Clip]) -> None:
@@ -35,6 +36,45 @@ def test_fingerprint_sees_every_change(tiny: Callable[..., Clip], what: str) -> 
     }[what]
     tensor.data.view(-1)[0] += 1e-3
     assert frozen.fingerprint() != before
+
+
+class Scaled(nn.Module):
+    """An encoder whose features depend on more than weights; it keeps count of its calls."""
+
+    stride, channels = 4, 3
+
+    def __init__(self, scale: float, act: Callable[[Tensor], Tensor] = torch.relu) -> None:
+        super().__init__()
+        self.calls, self._scale, self.act = 0, scale, act
+        self.pool = nn.AvgPool2d(4)
+
+    def forward(self, images: Tensor) -> Features:
+        self.calls += 1
+        maps = self.act(self.pool(images) * self._scale)
+        return Features(maps.mean((2, 3)), maps.mean((2, 3)), {4: maps})
+
+
+def test_fingerprint__of_equal_weights_and_other_arithmetic() -> None:
+    made = [Scaled(1.0), Scaled(2.0), Scaled(1.0, torch.tanh)]
+    assert len({FrozenEncoder(encoder).fingerprint() for encoder in made}) == 3
+    frozen = FrozenEncoder(made[0])
+    before = frozen.fingerprint()
+    frozen(torch.rand(1, 3, 8, 8))
+    assert frozen.fingerprint() == before == FrozenEncoder(Scaled(1.0)).fingerprint()
+
+
+def test_fingerprint__of_a_dilated_tower_and_of_rules_of_positions(
+    tiny: Callable[..., Clip],
+) -> None:
+    variants = [{}, {"output_stride": 16}, {"pool_pos": "flat1d"}]
+    towers = [tiny("resnet", **changes).image for changes in variants]
+    assert len({fingerprint(tower) for tower in towers}) == 1
+    assert len({FrozenEncoder(tower).fingerprint() for tower in towers}) == 3
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite: its weights have diverged"):
+        FrozenEncoder(Scaled(math.nan))(torch.rand(1, 3, 8, 8))
 
 
 def test_any_encoder_can_be_frozen_but_must_say_its_map() -> None:

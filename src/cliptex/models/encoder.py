@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor, nn
@@ -98,13 +99,40 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def architecture(module: nn.Module) -> str:
+    """What a module computes besides its weights, as text: classes and plain attributes.
+
+    Strides, dilations, kinds of activation and rules of resizing are no parameters, and two
+    encoders of equal weights may differ in them. Numbers, texts, enumerations, dataclasses of
+    these, types and functions count; tensors and other objects do not.
+    """
+    lines = []
+    for name, part in module.named_modules():
+        values = {key: _plain(value) for key, value in vars(part).items() if key != "training"}
+        known = sorted(f"{key}={value}" for key, value in values.items() if value is not None)
+        lines.append(f"{name}: {type(part).__qualname__}({', '.join(known)})")
+    return "\n".join(lines)
+
+
+def _plain(value: object) -> str | None:
+    """A text that is the same in every process; None for what has no such text."""
+    if value is None or isinstance(value, bool | int | float | str | Enum | torch.dtype):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        parts = [_plain(part) for part in value]
+        return None if None in parts else f"[{', '.join(map(str, parts))}]"
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{type(value).__qualname__}{_plain(list(vars(value).items()))}"
+    return getattr(value, "__qualname__", None)  # of types and functions
+
+
 class FrozenEncoder:
     """An encoder that a probe may read and cannot change: evaluation mode, no gradient.
 
     Anything that maps images (B, 3, H, W) in [0, 1] to `Features` and has `stride` and `channels`
     can be wrapped. Pictures whose sides the stride does not divide are seen at the nearest multiple
     (`fit_to_stride`). `fingerprint` before and after a probe proves that nothing moved, batch
-    statistics included.
+    statistics included, and tells encoders apart whose features differ.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -114,6 +142,8 @@ class FrozenEncoder:
         self.encoder = encoder.eval().requires_grad_(False)
         self.stride: int = encoder.stride  # pyright: ignore[reportAttributeAccessIssue]
         self.channels: int = encoder.channels  # pyright: ignore[reportAttributeAccessIssue]
+        # Read once: some towers of timm note the size of what they saw last.
+        self._architecture = architecture(encoder)
 
     @property
     def image_size(self) -> int | None:
@@ -121,11 +151,21 @@ class FrozenEncoder:
         return getattr(self.encoder, "image_size", None)
 
     def __call__(self, images: Tensor) -> Features:
-        """Features of (B, 3, H, W) float images in [0, 1], of any size, without gradient."""
+        """Features of (B, 3, H, W) float images in [0, 1], of any size, without gradient.
+
+        ValueError where they are not finite: no head, rank or cache may hide that.
+        """
         self.encoder.eval()
         call: Callable[[Tensor], Features] = self.encoder
         with torch.no_grad():
-            return call(fit_to_stride(images, self.stride))
+            features = call(fit_to_stride(images, self.stride))
+        for read in (features.pooled, *features.maps.values()):
+            if not torch.isfinite(read).all():
+                raise ValueError(
+                    "the encoder's features are not finite: its weights have diverged (probe an "
+                    "earlier checkpoint), or its file is damaged"
+                )
+        return features
 
     def side(self, side: int) -> int:
         """The side in pixels at which pictures of `side` are seen."""
@@ -138,5 +178,6 @@ class FrozenEncoder:
         return torch.device("cpu") if found is None else found.device
 
     def fingerprint(self) -> str:
-        """sha256 over names, dtypes, shapes and bytes of all parameters and buffers."""
-        return fingerprint(self.encoder)
+        """sha256 over all parameters and buffers (`fingerprint`) and over the architecture."""
+        both = f"{self._architecture}\n{fingerprint(self.encoder)}"
+        return hashlib.sha256(both.encode()).hexdigest()
