@@ -101,4 +101,5 @@ def test_paper_jobs__their_counts():
     counts = {one.dataset: (one.train_images, one.test_images) for one in paper_jobs()}
     assert counts["voc"] == (10_582, 1_449) and counts["ade20k"] == (20_210, 2_000)
     assert counts["nyu-depth"] == (795, 654) and counts["imagenet"][0] == 1_281_167
+    assert counts["nyu-normals"] == (30_907, 654) and counts["places365"] == (1_803_460, 36_500)
     assert len(counts) == 6

@@ -48,12 +48,15 @@ class Job:
 
 
 def paper_jobs() -> list[Job]:
-    """The paper's dense and classification probes, on the usual splits of its data sets."""
+    """The paper's dense and classification probes, on the usual splits of its data sets.
+
+    Normals are learnt from the 30,907 frames of Qi et al. 2018, as in Bae et al. 2021.
+    """
     sets: Sequence[tuple[Task, str, int, int, int]] = (
         ("segmentation", "voc", 10_582, 1_449, 21),
         ("segmentation", "ade20k", 20_210, 2_000, 150),
         ("depth", "nyu-depth", 795, 654, OUTPUTS["depth"]),
-        ("normals", "nyu-normals", 795, 654, OUTPUTS["normals"]),
+        ("normals", "nyu-normals", 30_907, 654, OUTPUTS["normals"]),
         ("classification", "imagenet", 1_281_167, 50_000, 1000),
         ("classification", "places365", 1_803_460, 36_500, 365),
     )
