@@ -221,3 +221,32 @@ def test_retrieval__collapsed_embeddings_earn_nothing():
 def test_retrieval__a_query_without_a_match_is_an_error():
     with pytest.raises(ValueError, match="no matching item"):
         metrics.best_ranks(np.ones((1, 1)), np.array([0]), np.array([1]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_topk__a_label_without_a_finite_score_is_a_miss(bad):
+    scores = np.array([[bad, 1, 2], [3.0, 1, 2]])
+    assert metrics.topk_hits(scores, np.array([0, 0]), 3).tolist() == [False, True]
+
+
+def test_topk__a_nan_beside_the_label_is_a_miss():
+    scores = np.array([[3.0, np.nan, 2], [3, -np.inf, 2]])
+    assert metrics.topk_hits(scores, np.array([0, 0])).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("where", ["images", "texts"])
+def test_retrieval__embeddings_that_are_nan_are_never_found(where):
+    found = {"images": np.eye(4), "texts": np.eye(4)}
+    found[where] = np.full((4, 4), np.nan)
+    ranks = metrics.retrieval_ranks(found["images"], found["texts"], np.arange(4))
+    assert [metrics.recall_at(r, 10) for r in ranks] == [0, 0]  # also beyond the gallery's size
+
+
+def test_retrieval__only_queries_with_a_nan_are_lost():
+    texts = np.eye(3)
+    texts[1] = np.nan
+    of_texts, of_images = metrics.retrieval_ranks(np.eye(3), texts, np.arange(3))
+    assert [metrics.recall_at(of_texts, 1), metrics.recall_at(of_images, 1)] == [
+        pytest.approx(200 / 3),
+        0,  # each picture was compared with the caption that is NaN
+    ]

@@ -5,15 +5,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+UNRANKED = np.iinfo(np.int64).max
+"""Rank of a query whose similarities say nothing: beyond the recall of every gallery."""
+
 
 def topk_hits(scores: NDArray, labels: NDArray, k: int = 1) -> NDArray[np.bool_]:
     """Whether each row's label is among its `k` best scores, (N,) bool.
 
     `scores` (N, C), `labels` (N,). Ties count against the label, so that constant scores earn
-    nothing.
+    nothing; a row with a NaN among its scores, or without a finite one for its label, is a miss.
     """
     own = np.take_along_axis(scores, labels[:, None].astype(np.int64), axis=1)
-    return (scores >= own).sum(1) - 1 < k
+    return ((scores >= own).sum(1) - 1 < k) & _comparable(scores, own)
+
+
+def _comparable(scores: NDArray, own: NDArray) -> NDArray[np.bool_]:
+    """Rows of `scores` (N, C) that rank their `own` (N, 1): NaN would be below everything."""
+    return np.isfinite(own[:, 0]) & ~np.isnan(scores).any(1)
 
 
 def topk(scores: NDArray, labels: NDArray, k: int = 1) -> float:
@@ -36,13 +44,15 @@ def best_ranks(similarity: NDArray, query_ids: NDArray, gallery_ids: NDArray) ->
     """Rank (0 = first) of each query's best own gallery item, (Q,) int64.
 
     `similarity` (Q, G); an item is a query's own where the ids agree. Items of others that tie
-    count as ranked before. A query without an own item raises ValueError.
+    count as ranked before. A query with a NaN among its similarities, or without a finite one to
+    an own item, has the rank `UNRANKED`. A query without an own item raises ValueError.
     """
     own = query_ids[:, None] == gallery_ids[None, :]  # (Q, G)
     if not own.any(1).all():
         raise ValueError("a query has no matching item in the gallery")
     best = np.where(own, similarity, -np.inf).max(1, keepdims=True)
-    return ((similarity >= best) & ~own).sum(1)
+    ranks = ((similarity >= best) & ~own).sum(1)
+    return np.where(_comparable(similarity, best), ranks, UNRANKED)
 
 
 def recall_at(ranks: NDArray, k: int) -> float:
