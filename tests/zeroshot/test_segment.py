@@ -223,3 +223,14 @@ def test_run__faults(colours):
         run_zeroshot_segmentation(colours, Scenes([]), centre, model="m")
     with pytest.raises(ValueError, match="1 names for the 3 classes"):
         run_zeroshot_segmentation(colours, Scenes([]), CONFIG, model="m", classes=["red"])
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_run__embeddings_that_are_not_finite_are_an_error(colours, tower, monkeypatch):
+    if tower == "image":
+        monkeypatch.setattr(colours.image, "features", lambda x: ColourEncoder().features(x / 0))
+    else:
+        monkeypatch.setattr(colours, "encode_text", lambda tokens: tokens * float("inf"))
+    told = "^m: segmentation by text on .*not finite"
+    with pytest.raises(ValueError, match=told):
+        run_zeroshot_segmentation(colours, Scenes([halves(0, 1)]), CONFIG, model="m", classes=NAMES)

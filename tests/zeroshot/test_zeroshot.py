@@ -237,3 +237,29 @@ def test_zeroshot__batches_and_precision_change_nothing_much():
         ColourClip(), Pictures(), config(precision="bf16", templates=("{}",)), model="m"
     )
     assert half.value("top1") == 100
+
+
+class Diverged(ColourClip):
+    """Has NaN in one of its towers."""
+
+    def __init__(self, tower: str) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return super().encode_text(tokens) * (float("nan") if self.tower == "texts" else 1)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        return super().encode_image(images) / (0.0 if self.tower == "pictures" else 1)
+
+
+@pytest.mark.parametrize("tower", ["texts", "pictures"])
+@pytest.mark.parametrize("run", [run_zeroshot, run_retrieval])
+def test_zeroshot__embeddings_that_are_not_finite_are_an_error(run, tower):
+    test = Pictures(3, captions=[["red"], ["green"], ["blue"]])
+    told = f"^bad: .* colours: embeddings of {tower} are not finite: the checkpoint has diverged"
+    with pytest.raises(ValueError, match=told) as raised:
+        run(Diverged(tower), test, config(), model="bad")
+    assert "fp32" not in str(raised.value)
+    with pytest.raises(ValueError, match="set precision to fp32$"):
+        run(Diverged(tower), test, config(precision="bf16"), model="bad")

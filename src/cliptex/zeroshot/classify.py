@@ -20,17 +20,19 @@ from cliptex.zeroshot.encode import (
 from cliptex.zeroshot.prompts import Names, fill, names_for, prompt_protocol
 
 
-def classifier_weights(clip: TwoTowers, classes: Names, config: ZeroShotConfig) -> Tensor:
+def classifier_weights(
+    clip: TwoTowers, classes: Names, config: ZeroShotConfig, *, label: str = "zero-shot"
+) -> Tensor:
     """One L2-normalised embedding per class, (K, D) float32.
 
     A class is a name or several synonyms; the embeddings of all its names in all templates are
-    averaged with equal weight.
+    averaged with equal weight. ValueError that starts with `label` where they are not finite.
     """
     names = [(c,) if isinstance(c, str) else tuple(c) for c in classes]
     if not all(names):
         raise ValueError("a class without a name cannot be prompted")
     prompts = [[p for name in group for p in fill(config.templates, name)] for group in names]
-    flat = text_embeddings(clip, [p for group in prompts for p in group], config)
+    flat = text_embeddings(clip, [p for group in prompts for p in group], config, label=label)
     means = [part.mean(0) for part in flat.split([len(group) for group in prompts])]
     return F.normalize(torch.stack(means), dim=-1)
 
@@ -48,19 +50,20 @@ def run_zeroshot(
     """Top-1 (and top-5 where there are more than five classes) of `test`.
 
     `classes` gives names or synonyms to prompt with, one entry per class of `test`; its own names
-    by default. ValueError where these name nothing (synset numbers).
+    by default. ValueError where these name nothing (synset numbers), and where embeddings are not
+    finite.
     """
     asked = names_for(test.classes, classes, test.name)
     clip = evaluating(clip)
-    weights = classifier_weights(clip, asked, config)
+    label = f"{model}: zero-shot on {test.name}"
+    weights = classifier_weights(clip, asked, config, label=label)
     labels: list[int] = []
 
     def read(index: int):
-        image, label = test[index]
-        labels.append(label)
+        image, own = test[index]
+        labels.append(own)
         return image
 
-    label = f"{model}: zero-shot on {test.name}"
     images = image_embeddings(clip, read, len(test), config, label=label)
     scores = (images @ weights.T).numpy()
     truth = torch.tensor(labels).numpy()

@@ -100,7 +100,10 @@ def image_embeddings(
     *,
     label: str,
 ) -> Tensor:
-    """L2-normalised embeddings (count, D) float32 of pictures `read(0)`, ..., on the CPU."""
+    """L2-normalised embeddings (count, D) float32 of pictures `read(0)`, ..., on the CPU.
+
+    `label` names the model and the test, for progress and for `require_finite`.
+    """
     side, device = seen_side(clip, config.resolution), device_of(clip)
     parts = []
     for start in track(range(0, count, config.batch_size), label=label):
@@ -109,18 +112,35 @@ def image_embeddings(
         images = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             parts.append(clip.encode_image(images).float().cpu())  # of (B, 3, r, r)
+        require_finite(parts[-1], "pictures", config, label=label)
     return F.normalize(torch.cat(parts), dim=-1)
 
 
 @torch.no_grad()
-def text_embeddings(clip: TwoTowers, texts: Sequence[str], config: ZeroShotConfig) -> Tensor:
-    """L2-normalised embeddings (len(texts), D) float32, on the CPU."""
+def text_embeddings(
+    clip: TwoTowers, texts: Sequence[str], config: ZeroShotConfig, *, label: str
+) -> Tensor:
+    """L2-normalised embeddings (len(texts), D) float32, on the CPU; `label` as for pictures."""
     parts, device = [], device_of(clip)
     for start in range(0, len(texts), config.batch_size):
         tokens = clip.tokenize(list(texts[start : start + config.batch_size])).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             parts.append(clip.encode_text(tokens).float().cpu())
+        require_finite(parts[-1], "texts", config, label=label)
     return F.normalize(torch.cat(parts), dim=-1)
+
+
+def require_finite(embeddings: Tensor, of: str, config: ZeroShotConfig, *, label: str) -> None:
+    """ValueError that starts with `label` where `embeddings` of pictures or texts are not finite.
+
+    They would be compared with nothing, and every score on them would be arbitrary.
+    """
+    if not torch.isfinite(embeddings).all():
+        remedy = "" if config.precision == "fp32" else ", or set precision to fp32"
+        raise ValueError(
+            f"{label}: embeddings of {of} are not finite: the checkpoint has diverged or is "
+            f"damaged; take an earlier one{remedy}"
+        )
 
 
 def device_of(clip: TwoTowers) -> torch.device:

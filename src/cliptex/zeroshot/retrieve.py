@@ -31,12 +31,14 @@ def run_retrieval(
     """Recall at 1, 5 and 10 both ways.
 
     `image_r*`: a caption finds its picture (one query per caption); `text_r*`: a picture finds
-    any of its captions (one query per picture). Ties count against.
+    any of its captions (one query per picture). Ties count against. ValueError where embeddings
+    are not finite.
     """
     clip = evaluating(clip)
     label = f"{model}: retrieval on {test.name}"
     images = image_embeddings(clip, test.image, len(test), config, label=label)
-    texts = text_embeddings(clip, [c for captions in test.captions for c in captions], config)
+    captions = [caption for captions in test.captions for caption in captions]
+    texts = text_embeddings(clip, captions, config, label=label)
     owners = np.repeat(np.arange(len(test)), [len(captions) for captions in test.captions])
     by_text, by_image = retrieval_ranks(images.numpy(), texts.numpy(), owners)
     hits = {f"image_r{k}": 100.0 * (by_text < k) for k in KS}

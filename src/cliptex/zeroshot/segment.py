@@ -19,6 +19,7 @@ from cliptex.zeroshot.encode import (
     ZeroShotConfig,
     ZeroShotOutcome,
     device_of,
+    require_finite,
     rows_of,
     seen_side,
 )
@@ -44,8 +45,8 @@ def run_zeroshot_segmentation(
     Each cell gets the class whose averaged prompt embedding has the largest cosine, upsampled
     (bilinear, before the argmax) to the ground truth's size. A background is prompted by its
     name like any class. Per-image values are intersections and unions (N, C, 2), as of the
-    probes. ValueError for a set without classes, for `crop="center"`, and for towers that give
-    single cells no embedding.
+    probes. ValueError for a set without classes, for `crop="center"`, for towers that give single
+    cells no embedding, and for embeddings that are not finite.
     """
     kind = test.kind
     if not isinstance(kind, ClassMap):
@@ -54,8 +55,8 @@ def run_zeroshot_segmentation(
         raise ValueError("crop=center would leave parts of the ground truth unseen: use squash")
     asked = names_for(kind.classes, classes, test.name)
     clip = clip.eval()
-    weights = classifier_weights(clip, asked, config)
     label = f"{model}: segmentation by text on {test.name}"
+    weights = classifier_weights(clip, asked, config, label=label)
     confusion = _compare(clip, test, kind, weights, config, label)
     protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
     protocol |= {"cells": way_of(clip.image)} | _scoring(kind, confusion)
@@ -75,10 +76,12 @@ def segment(
     config: ZeroShotConfig,
     *,
     size: tuple[int, int] | None = None,
+    label: str = "segmentation by text",
 ) -> np.ndarray:
     """Class ids (H, W) of a picture (H, W, 3) uint8 by embeddings `weights` (K, D) of K classes.
 
     size: of the result, by default the picture's.
+    label: the start of the ValueError that is raised where the cells' embeddings are not finite.
     """
     side = seen_side(clip, config.resolution)
     seen = torch.from_numpy(view_image(image, WHOLE, (side, side)).copy())
@@ -86,6 +89,7 @@ def segment(
     batch = seen.to(device).permute(2, 0, 1)[None].float() / 255  # (1, 3, r, r)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         cells = patch_embeddings(clip.image, batch)[0]  # (D, h, w)
+    require_finite(cells, "pictures", config, label=label)
     cosines = torch.einsum("kd,dhw->khw", weights.to(device), cells.float())[None]
     scores = F.interpolate(cosines, size or image.shape[:2], mode="bilinear", align_corners=False)
     return scores[0].max(0).indices.cpu().numpy()
@@ -102,7 +106,8 @@ def _compare(
     confusion = ImageConfusion(len(kind.classes), kind.ignore)
     for index in track(range(len(test)), label=label):
         item = test[index]
-        ids = segment(clip, item.image, weights, config, size=item.target.shape[:2])
+        size = item.target.shape[:2]
+        ids = segment(clip, item.image, weights, config, size=size, label=label)
         confusion.update(ids, item.target)
     return confusion
 
