@@ -192,6 +192,24 @@ def test_run__a_head_that_diverges_at_every_rate_loses_its_own_rows_only(
     assert alone.error == pspnet.error
 
 
+def test_run__a_head_whose_predictions_are_nan_loses_its_own_rows_only(
+    encoder, world, kind, monkeypatch
+):
+    config = bank_config(heads=("linear", "pspnet"), seeds=(0,))
+    sets = [dense_examples(world(kind, n, s), config) for n, s in ((8, 0), (4, 1))]
+    predict = Member.predict
+
+    def sick(self, maps):  # its last step overflowed, after the last loss that was looked at
+        return predict(self, maps) * (float("nan") if self.key.head == "pspnet" else 1)
+
+    monkeypatch.setattr(Member, "predict", sick)
+    args = (encoder(), sets[0], None, sets[1])
+    linear, pspnet = run_bank(*args, config, naming=Naming(model="m"))
+    assert linear.error == "" and linear.results
+    assert pspnet.results == [] and pspnet.per_image == {}
+    assert "(pspnet, seed 0)" in pspnet.error and "not finite on 4 of 4 images" in pspnet.error
+
+
 @pytest.mark.parametrize("size", [2, 5])
 def test_share__processes_together_give_the_rows_of_one(encoder, world, kinds, size, tmp_path):
     config = bank_config(heads=("linear", "pspnet"), seeds=(0, 1))

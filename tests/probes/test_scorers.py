@@ -9,6 +9,9 @@ from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import ConfusionMatrix
 from cliptex.probes.protocol import EIGEN, LASINGER, WHOLE, Protocol
 from cliptex.probes.scorers import AccuracyScorer, DepthScorer, NormalsScorer, SegmentationScorer
+from cliptex.probes.scores import Naming, rows_of
+from cliptex.probes.scores import Tested as OfTest
+from cliptex.probes.select import best_index
 
 KIND = ClassMap(classes=("background", "cat", "dog"))
 
@@ -143,3 +146,42 @@ def test_accuracy__top5_and_mean_per_class():
     few = AccuracyScorer(3)
     few.add(torch.tensor([1.0, 2.0, 3.0]), np.array(2))
     assert values(few) == {"top1": 100.0, "mean_per_class": 100.0}
+
+
+CASES = {  # scorer, channels, a ground truth of 2 x 2 pixels
+    "segmentation": (lambda: SegmentationScorer(KIND, WHOLE), 3, np.array([[0, 1], [2, 1]])),
+    "depth": (lambda: DepthScorer(LASINGER), 1, np.array([[1.0, 2], [3, 4]])),
+    "normals": (lambda: NormalsScorer(WHOLE), 4, np.ones((2, 2, 3)) / 3**0.5),
+    "classification": (lambda: AccuracyScorer(12), 12, np.array([[7]])),
+}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("task", CASES)
+def test_not_finite__one_prediction_loses_the_choice_and_has_no_rows(task, bad):
+    make, channels, truth = CASES[task]
+    tested, naming = OfTest(task=task, dataset="d", probe="linear", n=3, seed=4), Naming(model="m")
+    sound, sick = make(), make()
+    fine = torch.rand(channels, *truth.shape[:2], generator=torch.Generator().manual_seed(0))
+    broken = fine.clone()
+    broken[0, 0, 0] = bad
+    for scorer, third in ((sound, fine), (sick, broken)):
+        for prediction in (fine, fine, third):
+            scorer.add(prediction, truth)
+    assert all(np.isfinite(row.value) for row in rows_of([sound], tested, naming, {})[0])
+    assert all(np.isnan(value) for value in values(sick).values())
+    firsts = [next(iter(scorer.metrics().values())) for scorer in (sick, sound)]
+    assert best_index(firsts) == 1
+    told = (
+        rf"^m: {task} \(linear, seed 4\) on d: predictions are not finite on 1 of 3 images: .*--lr"
+    )
+    with pytest.raises(ValueError, match=told):
+        rows_of([sound, sick], tested, naming, {})
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_not_finite__every_prediction(task):
+    make, channels, truth = CASES[task]
+    scorer = make()
+    scorer.add(torch.full((channels, *truth.shape[:2]), float("nan")), truth)
+    assert scorer.not_finite == 1 and all(np.isnan(value) for value in values(scorer).values())

@@ -17,7 +17,14 @@ from cliptex.probes.examples import Examples
 from cliptex.probes.feature_store import FeatureStore, stored_source
 from cliptex.probes.features import proven_frozen
 from cliptex.probes.member import Member
-from cliptex.probes.scores import Naming, Scorer, Tested, rows_of, save_rows_per_image
+from cliptex.probes.scores import (
+    Naming,
+    Scorer,
+    Tested,
+    fault_of,
+    rows_of,
+    save_rows_per_image,
+)
 from cliptex.probes.select import Selection
 from cliptex.probes.sources import BatchSource, LiveSource
 from cliptex.results import Result
@@ -29,7 +36,8 @@ __all__ = ["HeadOutcome", "Naming", "Share", "Storage", "run_bank", "source_for"
 class HeadOutcome:
     """A chosen head with its rows and per-image values (as in `ProbeOutcome`).
 
-    error: why there are none, for a head that diverged at every rate; "" otherwise.
+    error: why there are none, for a head that diverged at every rate or whose predictions are not
+        finite; "" otherwise.
     """
 
     member: Member
@@ -57,8 +65,8 @@ def run_bank(
     """Train every head x rate x seed on `train`; one outcome per head and seed, on `test`.
 
     With several rates each (head, seed) chooses its own, on `val` or on a held-out part of train;
-    `test` is read once, by the chosen heads. A head whose loss stopped being finite has an outcome
-    with an error and without rows. `share` is what this process does of it. Raises
+    `test` is read once, by the chosen heads. A head whose loss or predictions are not finite has an
+    outcome with an error and without rows. `share` is what this process does of it. Raises
     FrozenEncoderChanged where the encoder is not what it was, ValueError where the sets do not fit
     together.
     """
@@ -114,6 +122,14 @@ def _outcome(
     shared: Mapping[str, object],
     naming: Naming,
 ) -> HeadOutcome:
+    tested = Tested(
+        task=test.task.name,
+        dataset=test.name,
+        probe=member.key.head,
+        n=len(test),
+        seed=member.key.seed,
+    )
+    error = fault_of(scorers, tested, naming)
     if member.diverged:
         rates = [member.key.lr] if selection is None else sorted(selection.scores)
         error = (
@@ -121,6 +137,7 @@ def _outcome(
             f"was not finite at {', '.join(f'{rate:g}' for rate in rates)}; set a smaller learning "
             "rate (--lr)"
         )
+    if error:
         return HeadOutcome(
             member=member, results=[], per_image={}, selection=selection, error=error
         )
@@ -130,12 +147,5 @@ def _outcome(
         "head": member.key.head,
         **(chosen if selection is None else selection.protocol()),
     }
-    tested = Tested(
-        task=test.task.name,
-        dataset=test.name,
-        probe=member.key.head,
-        n=len(test),
-        seed=member.key.seed,
-    )
     rows, per_image = rows_of(scorers, tested, naming, protocol)
     return HeadOutcome(member=member, results=rows, per_image=per_image, selection=selection)

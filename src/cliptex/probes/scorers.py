@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cliptex.labels.kinds import ClassMap
@@ -23,7 +24,29 @@ from cliptex.probes.scores import Better, Score, crop_mask
 BACKGROUND = "background"
 
 
-class SegmentationScorer:
+class _Scorer:
+    """What the scorers do with predictions that are not finite: see `cliptex.probes.scores`."""
+
+    def __init__(self) -> None:
+        self.not_finite = 0
+
+    def metrics(self) -> dict[str, Score]:
+        scores = self._scores()
+        if not self.not_finite:
+            return scores
+        return {name: replace(score, value=float("nan")) for name, score in scores.items()}
+
+    def _scores(self) -> dict[str, Score]:
+        raise NotImplementedError
+
+    def _usable(self, prediction: Tensor) -> bool:
+        """False, and counted, where an image's prediction is not finite."""
+        usable = bool(torch.isfinite(prediction).all())
+        self.not_finite += not usable
+        return usable
+
+
+class SegmentationScorer(_Scorer):
     """mIoU over all classes, over things, and with the background left out, in one pass.
 
     miou: all classes. miou_things: the mean over some classes of the same confusion matrix.
@@ -34,6 +57,7 @@ class SegmentationScorer:
     def __init__(
         self, kind: ClassMap, protocol: Protocol, things: Sequence[str] | None = None
     ) -> None:
+        super().__init__()
         self._kind = kind
         self._protocol = protocol
         self._things = thing_ids(kind.classes, things)
@@ -46,8 +70,10 @@ class SegmentationScorer:
         self._place[self._rest] = np.arange(len(self._rest))
 
     def add(self, prediction: Tensor, target: np.ndarray) -> None:
-        # Four times faster than argmax over planes.
-        ids = prediction.max(0).indices.cpu().numpy()
+        best = prediction.max(0)  # four times faster than argmax over planes
+        if not self._usable(best.values):  # a NaN is the greatest of its pixel
+            return
+        ids = best.indices.cpu().numpy()
         inside = crop_mask(target, self._protocol.crop)
         if inside is not None:
             target = np.where(inside, target, self._kind.ignore)
@@ -56,7 +82,7 @@ class SegmentationScorer:
             ids = prediction[self._rest].max(0).indices.cpu().numpy()
             self._foreground.update(ids, self._place[target])
 
-    def metrics(self) -> dict[str, Score]:
+    def _scores(self) -> dict[str, Score]:
         confusion = self._all
         rule = f"mean over {len(self._kind.classes)} classes"
         scores = {"miou": Score(confusion.miou(), "higher", rule)}
@@ -89,7 +115,7 @@ class SegmentationScorer:
         }
 
 
-class DepthScorer:
+class DepthScorer(_Scorer):
     """Errors after per-image alignment in disparity, means over images; AbsRel comes first."""
 
     NAMES: dict[str, tuple[str, Better]] = {
@@ -103,16 +129,19 @@ class DepthScorer:
     }
 
     def __init__(self, protocol: Protocol) -> None:
+        super().__init__()
         self._protocol = protocol
         self._errors: list[DepthErrors] = []
 
     def add(self, prediction: Tensor, target: np.ndarray) -> None:
+        if not self._usable(prediction[0]):
+            return
         inside = crop_mask(target, self._protocol.crop)
         bounds = self._protocol.depth_range
         guess = prediction[0].cpu().numpy()
         self._errors.append(depth_errors(guess, target, valid=inside, bounds=bounds))
 
-    def metrics(self) -> dict[str, Score]:
+    def _scores(self) -> dict[str, Score]:
         images = self.per_image()
         better = dict(self.NAMES.values())
         return {name: Score(_mean(values), better[name]) for name, values in images.items()}
@@ -139,25 +168,28 @@ def _mean(values: np.ndarray) -> float:
     return float(some.mean()) if some.size else float("nan")
 
 
-class NormalsScorer:
+class NormalsScorer(_Scorer):
     """Angles between the first three outputs and the true normal, pooled over pixels."""
 
     NAMES = {"a30": 30.0, "a22": 22.5, "a11": 11.25, "a7": 7.5, "a5": 5.0}
 
     def __init__(self, protocol: Protocol) -> None:
+        super().__init__()
         self._protocol = protocol
         self._errors = AngularErrors()
         # Per image: pixels below each threshold, sum of angles, of their squares, pixels.
         self._sums: list[list[float]] = []
 
     def add(self, prediction: Tensor, target: np.ndarray) -> None:
+        if not self._usable(prediction[:3]):
+            return
         normals = prediction[:3].permute(1, 2, 0).cpu().numpy()  # (3, H, W) -> (H, W, 3)
         angles = self._errors.update(normals, target, crop_mask(target, self._protocol.crop))
         below = [float((angles < limit).sum()) for limit in self.NAMES.values()]
         squares = float((angles**2).sum())
         self._sums.append([*below, float(angles.sum()), squares, float(angles.size)])
 
-    def metrics(self) -> dict[str, Score]:
+    def _scores(self) -> dict[str, Score]:
         errors = self._errors
         return {
             **{n: Score(errors.below(limit), "higher") for n, limit in self.NAMES.items()},
@@ -176,29 +208,32 @@ class NormalsScorer:
         return {**named(self._protocol), "pooling": "all valid pixels of all images"}
 
 
-class AccuracyScorer:
+class AccuracyScorer(_Scorer):
     """Top-1, top-5 where there are more than five classes, and the mean of top-1 over classes.
 
     Raw outputs are (K, 1, 1), the ground truth a class index.
     """
 
     def __init__(self, classes: int) -> None:
+        super().__init__()
         self._classes = classes
         self._ks = {"top1": 1} | ({"top5": 5} if classes > 5 else {})
         self._hits: dict[str, list[bool]] = {name: [] for name in self._ks}
         self._labels: list[int] = []
 
     def add(self, prediction: Tensor, target: np.ndarray) -> None:
+        if not self._usable(prediction):
+            return
         scores = prediction.reshape(1, -1).cpu().numpy()
         label = np.asarray(target).reshape(1)
         self._labels.append(int(label[0]))
         for name, k in self._ks.items():
             self._hits[name].append(bool(topk_hits(scores, label, k)[0]))
 
-    def metrics(self) -> dict[str, Score]:
-        means = {name: 100 * float(np.mean(hits)) for name, hits in self._hits.items()}
-        scores = {name: Score(value, "higher") for name, value in means.items()}
-        hits, labels = np.array(self._hits["top1"]), np.array(self._labels)
+    def _scores(self) -> dict[str, Score]:
+        images = {name: 100 * np.array(hits, float) for name, hits in self._hits.items()}
+        scores = {name: Score(_mean(values), "higher") for name, values in images.items()}
+        hits, labels = np.array(self._hits["top1"], bool), np.array(self._labels, np.int64)
         value = mean_per_class(hits, labels, self._classes)
         rule = "top-1 per class, mean over the classes of the test set"
         return {**scores, "mean_per_class": Score(value, "higher", rule)}

@@ -28,7 +28,13 @@ class Score:
 
 
 class Scorer(Interface):
-    """Adds up one head's predictions over images; `metrics` lists the one to select by first."""
+    """Adds up one head's predictions over images; `metrics` lists the one to select by first.
+
+    not_finite: images whose prediction holds NaN or infinity. From the first one on all metrics
+    are NaN, so that such a head loses every choice, and `rows_of` refuses it.
+    """
+
+    not_finite: int
 
     def add(self, prediction: Tensor, target: np.ndarray) -> None:
         """One image: raw outputs (K, H, W) on any device and its ground truth, as its kind has it.
@@ -73,8 +79,11 @@ def rows_of(
 ) -> tuple[list[Result], dict[str, np.ndarray]]:
     """Rows of all metrics of all scorers, and per-image values by `row_key`.
 
-    Every row's protocol is `shared`, the scorer's protocol and the metric's rule.
+    Every row's protocol is `shared`, the scorer's protocol and the metric's rule. ValueError for
+    predictions that are not finite: a score over the other images would flatter the model.
     """
+    if fault := fault_of(scorers, tested, naming):
+        raise ValueError(fault)
     rows: list[Result] = []
     per_image: dict[str, np.ndarray] = {}
     for scorer in scorers:
@@ -99,6 +108,19 @@ def rows_of(
             if metric in images:
                 per_image[row_key(row, rows[0])] = images[metric]
     return rows, per_image
+
+
+def fault_of(scorers: Sequence[Scorer], tested: Tested, naming: Naming) -> str:
+    """Why a head whose predictions are not finite on some images has no rows; "" where it has."""
+    lost = max((scorer.not_finite for scorer in scorers), default=0)
+    if not lost:
+        return ""
+    head = f"{tested.probe}, seed {tested.seed}" if tested.probe else f"seed {tested.seed}"
+    return (
+        f"{naming.model}: {tested.task} ({head}) on {tested.dataset}: predictions are not finite "
+        f"on {lost} of {tested.n} images: the head or the checkpoint has diverged; set a smaller "
+        "learning rate (--lr) or precision to fp32, or take another checkpoint"
+    )
 
 
 def row_key(row: Result, first: Result) -> str:
