@@ -39,7 +39,7 @@ from cliptex.probes.augment import CropAugmentation
 from cliptex.probes.bank import fresh_members, keys_of, train_bank
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.examples import Examples, dense_examples
-from cliptex.probes.feature_store import FeatureStore, stored_source
+from cliptex.probes.feature_store import FeatureStore, StoredSource
 from cliptex.probes.member import HeadKey, Member
 from cliptex.probes.schedule import Schedule
 from cliptex.probes.sources import BatchSource, FeatureBatch, LiveSource, batch_plan, steps_of
@@ -174,10 +174,10 @@ def part_c(encoder: FrozenEncoder) -> Numbers:
     live, one_pass = trained(encoder, examples, settings, keys)
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))
-        with stored_source(store, encoder, examples, settings, fingerprint="bench") as source:
-            stored, cached = trained(encoder, examples, settings, keys, source)
-            batches = ready(source, settings)
-            error = source.protocol()["storage_error"]
+        source = StoredSource(store, encoder, examples, settings, fingerprint="bench")
+        stored, cached = trained(encoder, examples, settings, keys, source)
+        batches = ready(source, settings)
+        error = source.protocol()["storage_error"]
     fresh = fresh_members(keys, encoder, examples.task, settings)
     heads_alone(fresh, batches[:1], examples, 1)
     bound = heads_alone(fresh, batches, examples, epochs)

@@ -13,6 +13,7 @@ from cliptex.probes import (
     predict_dense,
     run_dense_probe,
 )
+from cliptex.probes.features import Space
 from cliptex.probes.protocol import EIGEN, LASINGER, Protocol
 
 DELTAS = ("depth_d1", "depth_d2", "depth_d3")
@@ -154,6 +155,12 @@ def test_dense__memory_mapped_files_change_nothing(encoder, world, kind, config,
     scratch = config(memory_budget=0, scratch=tmp_path)
     mapped = run(encoder(), world, kind, scratch)
     assert [r.value for r in mapped.results] == [r.value for r in inside.results]
+    assert not list(tmp_path.iterdir())
+
+
+def test_space__a_file_that_the_disk_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"features of voc need 8192.00 GiB.*--scratch"):
+        Space(tmp_path, 0).empty((1 << 43,), torch.uint8, "features of voc")
     assert not list(tmp_path.iterdir())
 
 

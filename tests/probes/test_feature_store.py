@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank import fresh_members, keys_of, train_bank
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.examples import dense_examples
-from cliptex.probes.feature_store import FeatureStore, pack, stored_source, unpack
+from cliptex.probes.feature_store import FeatureStore, StoredSource, pack, unpack
 from cliptex.probes.run_bank import Naming, Storage, run_bank
 from cliptex.probes.schedule import Schedule
 from cliptex.probes.sources import LiveSource
@@ -40,9 +42,9 @@ def test_error_in_the_protocol_is_that_of_the_maps(encoder, world, kinds, tmp_pa
     examples = dense_examples(world(kinds["depth"], 6, 0), CONFIG)
     store = FeatureStore(tmp_path, "int8")
     exact = LiveSource(encoder(), examples, CONFIG).encode([examples.plain(i)[0] for i in range(6)])
-    with stored_source(store, encoder(), examples, CONFIG, fingerprint="f") as source:
-        batch = next(source.stream([[(i, i) for i in range(6)]]))
-        said = source.protocol()["storage_error"]
+    source = StoredSource(store, encoder(), examples, CONFIG, fingerprint="f")
+    batch = next(source.stream([[(i, i) for i in range(6)]]))
+    said = source.protocol()["storage_error"]
     expected = float((batch.maps - exact).norm() / exact.norm())
     assert said == pytest.approx(expected, rel=1e-5) and said >= 0
 
@@ -50,13 +52,11 @@ def test_error_in_the_protocol_is_that_of_the_maps(encoder, world, kinds, tmp_pa
 def test_stored_training_is_live_training_up_to_rounding(encoder, world, kind, tmp_path):
     examples = dense_examples(world(kind, 10, 0), CONFIG)
     found = []
-    with stored_source(
-        FeatureStore(tmp_path), encoder(), examples, CONFIG, fingerprint="f"
-    ) as stored:
-        for source in (stored, LiveSource(encoder(), examples, CONFIG)):
-            members = fresh_members(keys_of(CONFIG), encoder(), examples.task, CONFIG)
-            train_bank(members, source, range(10), examples.task, CONFIG, label="")
-            found.append(members[0].module.weight.detach())
+    stored = StoredSource(FeatureStore(tmp_path), encoder(), examples, CONFIG, fingerprint="f")
+    for source in (stored, LiveSource(encoder(), examples, CONFIG)):
+        members = fresh_members(keys_of(CONFIG), encoder(), examples.task, CONFIG)
+        train_bank(members, source, range(10), examples.task, CONFIG, label="")
+        found.append(members[0].module.weight.detach())
     torch.testing.assert_close(found[0], found[1], rtol=0.02, atol=0.005)
 
 
@@ -79,8 +79,8 @@ def test_store__reads_each_picture_once_and_knows_what_it_was_made_from(
         config = CONFIG.model_copy(update=changes)
         made = dense_examples(world(kinds["segmentation"], 8, 0), config)
         store = FeatureStore(tmp_path, dtype)
-        with stored_source(store, counted, made, config, fingerprint=fingerprint):
-            return counted.pictures - 1  # one is for the forecast
+        StoredSource(store, counted, made, config, fingerprint=fingerprint)
+        return counted.pictures - 1  # one is for the forecast
 
     assert fill() == len(examples)
     files = sorted(tmp_path.rglob("*.safetensors"))
@@ -95,13 +95,29 @@ def test_store__reads_each_picture_once_and_knows_what_it_was_made_from(
 def test_store__damage_is_named(encoder, world, kinds, tmp_path):
     examples = dense_examples(world(kinds["segmentation"], 3, 0), CONFIG)
     store = FeatureStore(tmp_path)
-    with stored_source(store, encoder(), examples, CONFIG, fingerprint="f"):
-        pass
+    StoredSource(store, encoder(), examples, CONFIG, fingerprint="f")
     victim = sorted(tmp_path.rglob("*.safetensors"))[0]
     victim.write_bytes(b"short")
-    with pytest.raises(ValueError, match=victim.name):  # noqa: SIM117
-        with stored_source(store, encoder(), examples, CONFIG, fingerprint="f"):
-            pass
+    with pytest.raises(ValueError, match=victim.name):
+        StoredSource(store, encoder(), examples, CONFIG, fingerprint="f")
+
+
+def test_store__full_disk_is_no_matter_where_all_is_there(
+    encoder, world, kinds, tmp_path, monkeypatch
+):
+    examples = dense_examples(world(kinds["segmentation"], 3, 0), CONFIG)
+    store = FeatureStore(tmp_path)
+    StoredSource(store, encoder(), examples, CONFIG, fingerprint="f")
+    full = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    StoredSource(store, encoder(), examples, CONFIG, fingerprint="f")
+    with pytest.raises(ValueError, match="are to be stored, 10 are free"):
+        StoredSource(store, encoder(), examples, CONFIG, fingerprint="g")
+
+
+def test_pack__a_pooled_vector_takes_a_byte_a_value():
+    packed = pack(torch.tensor([1.0, -2.0, 0.5, 127.0])[:, None, None], "int8")
+    assert packed["map"].flatten().tolist() == [1, -2, 0, 127] and packed["scale"].numel() == 1
 
 
 def test_run__with_stored_features_says_so(encoder, world, kinds, tmp_path):

@@ -38,7 +38,8 @@ class ProbeConfig(BaseModel):
         there is one, and gives no such row where there is none.
     feature_dtype: how features are cached; float16 keeps 11 bits.
     memory_budget: bytes of cached features and labels in memory; what exceeds it goes to memory-
-        mapped files in `scratch` (default: the system's temporary folder).
+        mapped files in `scratch` (default: the system's temporary folder), of which nothing is left
+        at the end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -19,7 +19,6 @@ from cliptex.probes.features import (
     FeatureReader,
     Space,
     proven_frozen,
-    space_for,
 )
 from cliptex.probes.fit import Heads, TrainData
 from cliptex.probes.outcome import ProbeOutcome
@@ -56,9 +55,9 @@ def run_dense_probe(
     task = probe_task(train.kind, config)
     answers = truths_of(test, task.protocols, truths)
     label = f"{model}: {task.name} probe on {test.name}"
-    with proven_frozen(encoder) as sha, space_for(config) as space:
+    with proven_frozen(encoder) as sha:
         reader = FeatureReader(encoder, config, fingerprint=sha, memory=memory)
-        data = read_train(reader, train, task, space, label=f"{label}, features")
+        data = read_train(reader, train, task, label=f"{label}, features")
         validate = _validation(reader, data, train, val, task)
         head, selection = chosen_head(
             data,
@@ -141,17 +140,21 @@ def batches(dataset: DenseDataset, size: int, label: str) -> Iterable[tuple[int,
 
 
 def read_train(
-    reader: FeatureReader, dataset: DenseDataset, task: ProbeTask, space: Space, *, label: str
+    reader: FeatureReader, dataset: DenseDataset, task: ProbeTask, *, label: str
 ) -> TrainData:
     """Features and targets of a whole set, each picture read once."""
-    side, n = reader.config.resolution, len(dataset)
+    config, n = reader.config, len(dataset)
+    side = config.resolution
+    space = Space(config.scratch, config.memory_budget)
     maps: Tensor | None = None
-    targets = space.empty((n, side, side, *task.target_shape), task.dtype)
+    shape = (n, side, side, *task.target_shape)
+    targets = space.empty(shape, task.dtype, f"labels of {dataset.name}")
     for start, items in batches(dataset, reader.config.extract_batch, label):
         for i, features in enumerate(reader.read([item.image for item in items]), start=start):
             assert features.dense is not None
             if maps is None:
-                maps = space.empty((n, *features.dense.shape), reader.dtype)
+                shape = (n, *features.dense.shape)
+                maps = space.empty(shape, reader.dtype, f"features of {dataset.name}")
             maps[i] = features.dense
             target = task.prepare(items[i - start].target, side)
             targets[i] = torch.from_numpy(np.ascontiguousarray(target)).to(task.dtype)
@@ -180,11 +183,14 @@ def score_pairs(
     heads: Heads,
     panels: Sequence[Sequence[Scorer]],
 ) -> None:
-    """Add (map (C, h, w), ground truths of one size) to each head's scorers, one per truth."""
+    """Add (map (C, h, w), ground truths of one size) to each head's scorers, one per truth.
+
+    One head at a time at the truth's size: all of them would be gigabytes for large pictures.
+    """
     for dense, targets in pairs:
         assert dense is not None
-        out = upsample(heads(dense[None])[0], targets[0].shape[:2])  # (R, K, H, W)
-        for prediction, scorers in zip(out, panels, strict=True):
+        for out, scorers in zip(heads(dense[None])[0], panels, strict=True):  # (K, h, w)
+            prediction = upsample(out[None], targets[0].shape[:2])[0]  # (K, H, W)
             for scorer, target in zip(scorers, targets, strict=True):
                 scorer.add(prediction, target)
 

@@ -1,6 +1,6 @@
 """Features on disk, addressed by what they were made from, as a bank's source of batches.
 
-    FOLDER/ab/abcdef....safetensors     map (C, h, w) float16 or int8, scale (C, 1, 1), error (2,)
+    FOLDER/ab/abcdef....safetensors     map (C, h, w) float16 or int8, scale, error (2,)
 
 A file's name is the digest of the encoder's fingerprint, the layer, resolution, transform,
 precision, storage type and the picture's pixels, so one folder serves any number of encoders and
@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from cliptex.console import say, track
@@ -35,13 +34,15 @@ from cliptex.probes.sources import Draw, FeatureBatch, ahead, encode
 Storage = Literal["float16", "int8"]
 TRANSFORM = "squashed, antialiased bilinear"
 TARGETS_IN_MEMORY = 1 << 30  # bytes of targets; more goes to a memory-mapped file
+REMEDIES = "use int8 (--features-dtype), or do not store features (leave out --features)"
 
 
 @dataclass(frozen=True)
 class FeatureStore:
     """A folder of features.
 
-    dtype: float16, or int8 with one scale per channel and picture (its largest value / 127).
+    dtype: float16, or int8 with one scale per channel and picture (its largest value / 127), and
+        one per picture for pooled features.
     budget: bytes that the maps of one set may take; a forecast above it is refused.
     """
 
@@ -59,37 +60,34 @@ class FeatureStore:
         packed["error"] = torch.stack([lost, features.double().square().sum()])  # (2,) float64
         write_atomic(self.path(key), save(packed))
 
-    def read(self, key: str) -> dict[str, Tensor]:
-        """What `write` stored; ValueError names a file that is damaged."""
+    def read(self, key: str) -> Tensor:
+        """The features (C, h, w) float32; ValueError names a file that is damaged."""
+        with self._open(key) as file:
+            names = [name for name in file.keys() if name != "error"]  # noqa: SIM118 - no dict
+            return unpack({name: file.get_tensor(name) for name in names})
+
+    def error(self, key: str) -> Tensor:
+        """Squared error of storing and squared norm, (2,) float64."""
+        with self._open(key) as file:
+            return file.get_tensor("error")
+
+    @contextmanager
+    def _open(self, key: str) -> Iterator[Any]:
         try:
-            return load_file(self.path(key))
+            with safe_open(self.path(key), framework="pt") as file:
+                yield file
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{self.path(key)}: {error}; remove the file and run again") from error
 
 
-@contextmanager
-def stored_source(
-    store: FeatureStore,
-    encoder: FrozenEncoder,
-    examples: Examples,
-    config: BankConfig,
-    *,
-    fingerprint: str,
-) -> Iterator[StoredSource]:
-    """A source whose targets lie in memory, or beyond a limit in a file that vanishes at the end.
-
-    ValueError for a configuration with augmentation, and where the forecast of the size exceeds
-    the store's budget or the free disk.
-    """
-    with tempfile.TemporaryDirectory(prefix="cliptex-targets-") as folder:
-        space = Space(Path(folder), TARGETS_IN_MEMORY)
-        yield StoredSource(store, encoder, examples, config, fingerprint=fingerprint, space=space)
-
-
 def pack(features: Tensor, dtype: Storage) -> dict[str, Tensor]:
-    """(C, h, w) float32 as stored tensors; ValueError where float16 cannot hold a value."""
+    """(C, h, w) float32 as stored tensors; ValueError where float16 cannot hold a value.
+
+    A pooled vector (C, 1, 1) has one scale: one per channel would be larger than its values.
+    """
     if dtype == "int8":
-        scale = features.abs().amax((1, 2), keepdim=True).clamp(min=1e-30) / 127  # (C, 1, 1)
+        dims = (1, 2) if features[0].numel() > 1 else (0, 1, 2)
+        scale = features.abs().amax(dims, keepdim=True).clamp(min=1e-30) / 127  # (C or 1, 1, 1)
         return {"map": (features / scale).round().to(torch.int8), "scale": scale}
     cast = features.to(torch.float16)
     if not torch.isfinite(cast).all():
@@ -106,7 +104,9 @@ def unpack(packed: dict[str, Tensor]) -> Tensor:
 class StoredSource:
     """Maps of whole pictures from a store, which is filled first with what it lacks.
 
-    Targets, which take part in no address, are kept in `space`.
+    Targets, which take part in no address, lie in memory, or beyond a limit in a file without a
+    name. ValueError for a configuration with augmentation, and where the forecast of the size
+    exceeds the store's budget or what is missing exceeds the free disk.
     """
 
     def __init__(
@@ -117,7 +117,6 @@ class StoredSource:
         config: BankConfig,
         *,
         fingerprint: str,
-        space: Space,
     ) -> None:
         if config.augmentation is not None:
             raise ValueError(
@@ -128,12 +127,18 @@ class StoredSource:
         self._encoder = encoder
         self._examples = examples
         self._config = config
-        self._keys: list[str] = []
-        self._targets = torch.empty(0)
-        self._lost = torch.zeros(2, dtype=torch.float64)
         facts = [fingerprint, "last map" if examples.task.dense else "pooled", config.resolution]
         self._facts = repr([*facts, TRANSFORM, config.precision, store.dtype])
-        self._fill(space)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        image, target = examples.plain(0)
+        each = self._forecast(self._encode([image])[0])
+        space = Space(store.folder, TARGETS_IN_MEMORY)
+        shape, what = (len(examples), *target.shape), f"labels of {examples.name}"
+        self._targets = space.empty(shape, examples.task.dtype, what)
+        self._keys = self._addresses()
+        self._fill(each)
+        errors = [store.error(key) for key in self._keys]
+        self._lost = torch.stack(errors).sum(0)  # (2,)
 
     def stream(self, plan: Iterable[Sequence[Draw]]) -> Iterator[FeatureBatch]:
         device = self._encoder.device
@@ -143,7 +148,7 @@ class StoredSource:
             yield FeatureBatch(maps, self._targets[rows].to(device))
 
     def _read(self, draw: Draw) -> tuple[int, Tensor]:
-        return draw[0], unpack(self._store.read(self._keys[draw[0]]))
+        return draw[0], self._store.read(self._keys[draw[0]])
 
     def protocol(self) -> dict[str, object]:
         lost, norm = self._lost.tolist()
@@ -152,26 +157,47 @@ class StoredSource:
             "storage_error": (lost / max(norm, 1e-300)) ** 0.5,  # relative RMS over the whole set
         }
 
-    def _fill(self, space: Space) -> None:
-        config, examples = self._config, self._examples
-        image, target = examples.plain(0)
-        self._forecast(self._encode([image])[0])
-        self._targets = space.empty((len(examples), *target.shape), examples.task.dtype)
-        label = f"features of {examples.name}"
-        for start in track(range(0, len(examples), config.extract_batch), label=label):
-            stop = min(start + config.extract_batch, len(examples))
-            pairs = [examples.plain(i) for i in range(start, stop)]
-            keys = [self._key(image) for image, _ in pairs]
-            missing = [i for i, key in enumerate(keys) if not self._store.path(key).exists()]
-            if missing:
-                maps = self._encode([pairs[i][0] for i in missing])
-                for i, features in zip(missing, maps, strict=True):
-                    self._store.write(keys[i], features)
-            for i, (key, (_, target)) in enumerate(zip(keys, pairs, strict=True)):
-                self._lost += self._store.read(key)["error"]
-                label_map = torch.from_numpy(np.ascontiguousarray(target))
-                self._targets[start + i] = label_map.to(examples.task.dtype)
-            self._keys += keys
+    def _forecast(self, features: Tensor) -> int:
+        """Bytes of one picture; says those of all, ValueError where the budget is less."""
+        each = sum(t.numel() * t.element_size() for t in pack(features, self._store.dtype).values())
+        total, place = each * len(self._examples), self._store.folder
+        shape = "x".join(map(str, features.shape))
+        say(
+            f"features of {self._examples.name}: {len(self._examples)} maps of {shape} "
+            f"{self._store.dtype}, {total / 2**20:.1f} MiB in {place}"
+        )
+        if total > self._store.budget:
+            raise ValueError(
+                f"{place}: {total} bytes of features exceed the {self._store.budget} that are "
+                f"allowed; raise the budget (--features-gib), {REMEDIES}"
+            )
+        return each
+
+    def _addresses(self) -> list[str]:
+        """Every picture's key; reads the targets by the way."""
+        keys: list[str] = []
+        for i in track(range(len(self._examples)), label=f"pictures of {self._examples.name}"):
+            image, target = self._examples.plain(i)
+            keys.append(self._key(image))
+            self._targets[i] = torch.from_numpy(np.ascontiguousarray(target))
+        return keys
+
+    def _fill(self, each: int) -> None:
+        """Encode what is not there yet, each of equal pictures once."""
+        size, place = self._config.extract_batch, self._store.folder
+        lacking = {k: i for i, k in enumerate(self._keys) if not self._store.path(k).exists()}
+        missing, free = list(lacking.items()), shutil.disk_usage(place).free
+        if each * len(missing) > free:
+            raise ValueError(
+                f"{place}: {each * len(missing)} bytes of features are to be stored, {free} are "
+                f"free; make room, {REMEDIES}"
+            )
+        label = f"features of {self._examples.name}"
+        for start in track(range(0, len(missing), size), label=label):
+            chosen = missing[start : start + size]
+            maps = self._encode([self._examples.plain(i)[0] for _, i in chosen])
+            for (key, _), features in zip(chosen, maps, strict=True):
+                self._store.write(key, features)
 
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
         dense, precision = self._examples.task.dense, self._config.precision
@@ -181,21 +207,3 @@ class StoredSource:
         digest = hashlib.blake2b(self._facts.encode(), digest_size=20)
         digest.update(np.ascontiguousarray(image).tobytes())
         return digest.hexdigest()
-
-    def _forecast(self, features: Tensor) -> None:
-        """Say how much the set will take; ValueError where that is too much."""
-        each = sum(t.numel() * t.element_size() for t in pack(features, self._store.dtype).values())
-        total = each * len(self._examples)
-        place = self._store.folder
-        shape = "x".join(map(str, features.shape))
-        say(
-            f"features of {self._examples.name}: {len(self._examples)} maps of {shape} "
-            f"{self._store.dtype}, {total / 2**20:.1f} MiB in {place}"
-        )
-        place.mkdir(parents=True, exist_ok=True)
-        limit = min(self._store.budget, shutil.disk_usage(place).free)
-        if total > limit:
-            raise ValueError(
-                f"{place}: {total} bytes of features exceed the {limit} that are allowed and free; "
-                "raise the budget (--features-gib), use int8, or leave features out (--features)"
-            )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cliptex.console import say
 from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.transforms import View, view_image
 from cliptex.labels.kinds import Box
@@ -115,29 +119,51 @@ def _bytes_of(features: PictureFeatures) -> int:
 
 
 class Space:
-    """Empty arrays: in memory up to a budget, in memory-mapped files beyond it."""
+    """Empty arrays: in memory up to `budget` bytes, beyond it in files of `folder`.
 
-    def __init__(self, folder: Path, budget: int) -> None:
-        self._folder = folder
+    The files have no names once they are mapped, so that nothing is left of them whenever and
+    however the process ends.
+    """
+
+    def __init__(self, folder: Path | None, budget: int) -> None:
+        self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         self._left = budget
-        self.files = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """An uninitialised tensor of `shape`."""
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, what: str) -> Tensor:
+        """An uninitialised tensor of `shape`; `what` it is for is said where it goes to a file.
+
+        ValueError where the disk has no room for it.
+        """
         count = int(np.prod(shape))
-        size = count * torch.empty(0, dtype=dtype).element_size()
+        size = count * dtype.itemsize
         if size <= self._left:
             self._left -= size
             return torch.empty(shape, dtype=dtype)
-        self.files += 1
-        path = self._folder / f"{self.files}.bin"
-        return torch.from_file(str(path), shared=True, size=count, dtype=dtype).view(shape)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        say(f"{what}: {size / 2**30:.2f} GiB in {self._folder}, until the end")
+        descriptor, name = tempfile.mkstemp(prefix="cliptex-probe-", dir=self._folder)
+        try:
+            _reserve(descriptor, size, self._folder, what)
+            return torch.from_file(name, shared=True, size=count, dtype=dtype).view(shape)
+        finally:
+            os.close(descriptor)
+            os.unlink(name)
 
 
-@contextmanager
-def space_for(config: ProbeConfig) -> Iterator[Space]:
-    """A `Space` whose files vanish at the end."""
-    if config.scratch is not None:
-        config.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="cliptex-probe-", dir=config.scratch) as folder:
-        yield Space(Path(folder), config.memory_budget)
+def _reserve(descriptor: int, size: int, folder: Path, what: str) -> None:
+    """Take the blocks of a file now: a mapped hole that a full disk cannot fill ends the process.
+
+    ValueError where they are not there.
+    """
+    free = shutil.disk_usage(folder).free
+    try:
+        if size <= free:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+    raise ValueError(
+        f"{folder}: {what} need {size / 2**30:.2f} GiB, {free / 2**30:.2f} are free; name a folder "
+        "with more room (--scratch, or --features where these are kept), or lower --resolution"
+    )

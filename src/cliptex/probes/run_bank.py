@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from cliptex.probes.bank import ALL, Share, score_bank
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.choice import Bank, Storage
 from cliptex.probes.examples import Examples
-from cliptex.probes.feature_store import FeatureStore, stored_source
+from cliptex.probes.feature_store import FeatureStore, StoredSource
 from cliptex.probes.features import proven_frozen
 from cliptex.probes.member import Member
 from cliptex.probes.scores import (
@@ -76,10 +75,8 @@ def run_bank(
     if not share.pairs(config):
         return []
     kept = storage or Storage()
-    with (
-        proven_frozen(encoder) as sha,
-        source_for(encoder, train, config, kept.features, sha) as source,
-    ):
+    with proven_frozen(encoder) as sha:
+        source = source_for(encoder, train, config, kept.features, sha)
         bank = Bank(encoder, train, val, config, kept, source, sha, naming.model, share)
         chosen = bank.chosen()
         label = f"{naming.model}: {train.task.name} probes on {test.name}, test"
@@ -107,11 +104,11 @@ def source_for(
     config: BankConfig,
     store: FeatureStore | None,
     fingerprint: str,
-) -> AbstractContextManager[BatchSource]:
+) -> BatchSource:
     """Batches of `train` from the store, or live where there is none."""
     if store is None:
-        return nullcontext(LiveSource(encoder, train, config))
-    return stored_source(store, encoder, train, config, fingerprint=fingerprint)
+        return LiveSource(encoder, train, config)
+    return StoredSource(store, encoder, train, config, fingerprint=fingerprint)
 
 
 def _outcome(
