@@ -1,8 +1,19 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from cliptex.results import Result
+from cliptex import results
+from cliptex.results import Result, append_results, read_results
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """The lines on standard error."""
+    lines: list[str] = []
+    monkeypatch.setattr(results, "say", lines.append)
+    return lines
 
 
 def row(**protocol) -> Result:
@@ -30,3 +41,37 @@ def row(**protocol) -> Result:
 )
 def test_variant__tells_tests_apart(protocol, expected):
     assert row(**protocol).variant == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_append__undefined_values_are_said_and_not_written(tmp_path, said, value):
+    path = tmp_path / "results.jsonl"
+    sound = row()
+    append_results(
+        path, [sound, sound.model_copy(update={"metric": "miou_things", "value": value})]
+    )
+    assert read_results(path) == [sound]
+    (told,) = said
+    assert told.startswith("m, seed 0: miou_things of t on d is undefined, none of 1 test images ")
+    assert told.endswith(f"not written to {path}")
+
+
+@pytest.mark.parametrize("value", ["null", "NaN"])
+def test_read__an_undefined_row_leaves_the_others_readable(tmp_path, said, value):
+    path = tmp_path / "results.jsonl"
+    lines = [row().model_dump_json(), row().model_dump_json().replace(":1.0,", f":{value},")]
+    assert lines[0] != lines[1]
+    path.write_text("\n".join(lines) + "\n")
+    assert [found.value for found in read_results(path)] == [1]
+    (told,) = said
+    assert told.endswith(f"line 2 of {path} is left out")
+
+
+def test_read__a_row_without_its_value_or_name_is_still_an_error(tmp_path):
+    path = tmp_path / "results.jsonl"
+    for key in ("value", "model"):
+        content = json.loads(row().model_dump_json()) | {"value": None}
+        del content[key]
+        path.write_text(json.dumps(content) + "\n")
+        with pytest.raises(ValueError, match="line 1: not a result row"):
+            read_results(path)

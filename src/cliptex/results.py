@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cliptex.console import say
 
 CONTROLS = ("random-init", "pixels", "mean prediction")
 """Names of models that have learnt nothing from pictures and text: what their scores say is what
@@ -69,8 +72,13 @@ class Result(BaseModel):
 
 
 def append_results(path: Path, rows: Iterable[Result]) -> None:
-    """Append `rows` to the JSON-lines file at `path` with one write."""
-    lines = "".join(row.model_dump_json() + "\n" for row in rows).encode()
+    """Append `rows` to the JSON-lines file at `path` with one write.
+
+    A row whose value is not finite is undefined: no test image holds what its metric counts. It is
+    not written but said on standard error.
+    """
+    kept = [row for row in rows if _defined(row, f"not written to {path}")]
+    lines = "".join(row.model_dump_json() + "\n" for row in kept).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:  # unbuffered: processes that append do not mix
         if file.write(lines) < len(lines):
@@ -79,11 +87,32 @@ def append_results(path: Path, rows: Iterable[Result]) -> None:
 
 
 def read_results(path: Path) -> list[Result]:
-    """All rows of `path`; raises ValueError that names the line which does not fit."""
+    """All rows of `path`; raises ValueError that names the line which does not fit.
+
+    A line whose value is null or NaN (undefined, see `append_results`) is left out and said on
+    standard error.
+    """
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            rows.append(Result.model_validate(json.loads(line)))
+            content = json.loads(line)
+            if isinstance(content, dict) and content.get("value", 0) is None:
+                content["value"] = math.nan
+            row = Result.model_validate(content)
         except (json.JSONDecodeError, ValidationError) as error:
             raise ValueError(f"{path}, line {number}: not a result row: {error}") from error
+        if _defined(row, f"line {number} of {path} is left out"):
+            rows.append(row)
     return rows
+
+
+def _defined(row: Result, otherwise: str) -> bool:
+    """Whether the value is finite; what happens to the row `otherwise` is said."""
+    if math.isfinite(row.value):
+        return True
+    probe = f" by {row.probe}" if row.probe else ""
+    say(
+        f"{row.model}, seed {row.seed}: {row.metric} of {row.task} on {row.dataset}{probe} is "
+        f"undefined, none of {row.n} test images holds what it counts: {otherwise}"
+    )
+    return False
