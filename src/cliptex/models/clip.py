@@ -16,7 +16,15 @@ from cliptex.files import write_atomic
 from cliptex.models.corenet import CORENET_MODELS, corenet_config
 from cliptex.models.dual import Clip, random_clip
 from cliptex.models.folders import FORMAT, MODEL_FILE, MODEL_JSON, Stored, find_folder, read_folder
-from cliptex.models.spec import CORENET, OPEN_CLIP, TIMM, ClipConfig, ModelSpec, named_config
+from cliptex.models.spec import (
+    CORENET,
+    OPEN_CLIP,
+    TIMM,
+    ClipConfig,
+    ModelSpec,
+    OutputStride,
+    named_config,
+)
 from cliptex.models.towers import TimmEncoder
 from cliptex.models.weights import load_exactly, own_names, read_weights, stored_names
 
@@ -58,19 +66,25 @@ def describe_clip(spec: ModelSpec) -> ClipConfig:
     return _config(spec, None if spec.config is not None else _stored(spec.name or ""))
 
 
-def load_clip(path_or_name: str | Path) -> Clip:
+def load_clip(path_or_name: str | Path, output_stride: OutputStride | None = None) -> Clip:
     """A model in evaluation mode, from a folder or by name (docs/models.md lists the sources).
 
     Folders: of `save_clip`, of open_clip (open_clip_config.json), of Hugging Face's CLIPModel.
     Names: "playroom" (shipped), "open_clip:NAME" (random), "open_clip:NAME/TAG_OR_FILE",
     "timm:NAME" (random), "timm:NAME/TAG_OR_FILE", "corenet:NAME" (random), "corenet:FILE",
     "hf-hub:ORG/NAME", "hf-hub:ORG/NAME@REVISION".
+
+    output_stride: of a ResNet, instead of its own (see `ModelSpec`).
     """
-    text = str(path_or_name)
+    return build_clip(spec_of(str(path_or_name), output_stride)).eval()
+
+
+def spec_of(text: str, output_stride: OutputStride | None = None) -> ModelSpec:
+    """The description of what `load_clip` loads."""
+    name, weights = text, ""
     if text.startswith((OPEN_CLIP, TIMM)):
         name, _, weights = text.partition("/")
-        return build_clip(ModelSpec(name=name, weights=weights or None)).eval()
-    return build_clip(ModelSpec(name=text)).eval()
+    return ModelSpec(name=name, weights=weights or None, output_stride=output_stride)
 
 
 def save_clip(model: Clip, folder: Path, dtype: Literal["fp32", "fp16"] = "fp32") -> Path:

@@ -171,6 +171,10 @@ class FrozenEncoder:
         """The side in pixels at which pictures of `side` are seen."""
         return nearest_side(side, self.stride)
 
+    def protocol(self, side: int) -> dict[str, object]:
+        """What a row says of how pictures of `side` pixels were read, JSON-able."""
+        return {"encoder_resolution": self.side(side), "encoder_stride": self.stride}
+
     @property
     def device(self) -> torch.device:
         """Where the encoder's parameters are."""

@@ -67,7 +67,7 @@ def run_classification_probe(
         "loss": "cross-entropy",
         "train_images": len(train),
         **selection.protocol(),
-        "encoder_resolution": encoder.side(config.resolution),
+        **encoder.protocol(config.resolution),
         "encoder_sha256": sha,
     }
     tested = Tested(

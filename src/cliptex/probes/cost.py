@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cliptex.models.clip import describe_clip
+from cliptex.models.clip import describe_clip, spec_of
 from cliptex.models.dense_heads import HeadName, dense_head
 from cliptex.models.dual import Clip
 from cliptex.models.encoder import Features, FrozenEncoder
-from cliptex.models.spec import OPEN_CLIP, TIMM, ModelSpec
+from cliptex.models.spec import OutputStride
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.sources import steps_of
 from cliptex.probes.table8 import Task, paper_probes
@@ -148,12 +148,9 @@ def _head(name: HeadName, job: Job, maps: torch.Tensor, stride: int) -> tuple[fl
     return counted(head, maps)[0], sum(p.numel() for p in head.parameters())
 
 
-def described_encoder(model: str) -> FrozenEncoder:
+def described_encoder(model: str, output_stride: OutputStride | None = None) -> FrozenEncoder:
     """The image tower that a model's name means, on the meta device: shapes without weights."""
-    name, weights = model, ""
-    if model.startswith((OPEN_CLIP, TIMM)):
-        name, _, weights = model.partition("/")
-    config = describe_clip(ModelSpec(name=name, weights=weights or None))
+    config = describe_clip(spec_of(model, output_stride))
     with torch.device("meta"):
         return FrozenEncoder(Clip(config).image)
 

@@ -71,7 +71,7 @@ def run_dense_probe(
         scorers = [task.scorer(protocol) for protocol in answers.protocols]
         score_dataset(reader, answers, head, [scorers], label=f"{label}, test")
     protocol = dense_protocol(task, config, selection, data, train)
-    protocol |= {"encoder_resolution": encoder.side(config.resolution), "encoder_sha256": sha}
+    protocol |= {**encoder.protocol(config.resolution), "encoder_sha256": sha}
     tested = Tested(
         task=task.name, dataset=test.name, probe="linear", n=len(test), seed=config.seed
     )

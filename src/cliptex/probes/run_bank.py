@@ -88,7 +88,7 @@ def run_bank(
         "loss": train.task.loss_name,
         "train_images": len(train),
         "evaluation": "whole picture squashed to the resolution, outputs at the truth's size",
-        "encoder_resolution": encoder.side(config.resolution),
+        **encoder.protocol(config.resolution),
         "encoder_sha256": sha,
         **source.protocol(),
     }

@@ -97,7 +97,7 @@ def run_detection_probe(
     protocol = {
         **_protocol(config, train, fit),
         **choice.protocol(),
-        "encoder_resolution": encoder.side(config.size),
+        **encoder.protocol(config.size),
         "encoder_sha256": sha,
     }
     naming = {"model": model, "checkpoint": checkpoint, "leak": leak, "protocol": protocol}
