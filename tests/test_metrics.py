@@ -62,6 +62,24 @@ def test_areas__sum_to_the_global_iou():
     np.testing.assert_allclose(metrics.iou_from_counts(*totals), matrix.iou())
 
 
+def test_areas__per_image_and_class():
+    matrix = metrics.ImageConfusion(3)
+    matrix.update(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 255]))
+    matrix.update(np.array([2]), np.array([2]))
+    # intersection, prediction, truth; the ignored pixel counts nowhere
+    assert matrix.areas().tolist() == [
+        [[1, 2, 1], [1, 1, 2], [0, 0, 0]],
+        [[0, 0, 0], [0, 0, 0], [1, 1, 1]],
+    ]
+
+
+def test_mean_of_present__leaves_out_what_is_not_there():
+    values = np.array([[1.0, np.nan, 3], [np.nan] * 3])
+    np.testing.assert_array_equal(metrics.mean_of_present(values), [2, np.nan])
+    shares = metrics.percent_of(np.array([1, 0]), np.array([4, 0]))
+    np.testing.assert_array_equal(shares, [25, np.nan])
+
+
 def test_align__least_squares_parity_with_scipy():
     rng = np.random.default_rng(1)
     for _ in range(10):

@@ -12,6 +12,9 @@ import numpy as np
 from cliptex.files import write_atomic
 from cliptex.results import Result
 
+OF_CLASSES = np.dtype([("label", "<i4"), ("hit", "?")])
+"""What an image adds to a mean over classes of shares of images: its class, and right or wrong."""
+
 
 def per_image_path(folder: Path, row: Result) -> Path:
     """Where the per-image values of `row` are kept: one .npz per model, measure and seed."""
@@ -27,10 +30,10 @@ def save_per_image(
     """Write what each test image adds to `row`, in the order of the test images.
 
     Either `values`: (N,) whose mean is the row's value (NaN: an image without any); (N, 2)
-    numerators and denominators of a ratio of sums, as for metrics pooled over pixels; or (N, C, 2)
-    such pairs per class, of which the mean over classes is taken. Percentages are 100 times the
-    ratio; RMSE is its root. Or several named arrays, as for detection (see
-    `cliptex.report.resampled_ap`).
+    numerators and denominators of a ratio of sums, as for metrics pooled over pixels (percentages
+    are 100 times the ratio, RMSE is its root); (N, C, 3) pixels of intersection, prediction and
+    truth per class, for mIoU; or (N,) of `OF_CLASSES`. Or several named arrays, as for detection
+    (see `cliptex.report.resampled_ap`).
     """
     arrays = values if isinstance(values, Mapping) else {"values": values}
     buffer = io.BytesIO()

@@ -40,8 +40,8 @@ def test_segmentation__with_and_without_background_by_hand():
     assert found["miou_things"] == pytest.approx(100 * (1 / 3 + 0) / 2)
     # without background: cat cat dog are said to be cat dog dog
     assert found["miou_foreground"] == pytest.approx(100 * (1 / 2 + 1 / 2) / 2)
-    pairs = scorer.per_image()["miou_foreground"]
-    np.testing.assert_array_equal(pairs, [[[1, 2], [1, 2]]])
+    areas = scorer.per_image()["miou_foreground"]  # intersection, prediction, truth
+    np.testing.assert_array_equal(areas, [[[1, 1, 2], [1, 2, 1]]])
 
 
 def test_segmentation__classes_without_background_have_no_such_row():
@@ -143,6 +143,9 @@ def test_accuracy__top5_and_mean_per_class():
     assert found["top5"] == pytest.approx(100 * np.mean(five))
     assert found["mean_per_class"] == pytest.approx(100 * balanced_accuracy_score(labels, best))
     assert list(found) == ["top1", "top5", "mean_per_class"]
+    images = scorer.per_image()["mean_per_class"]
+    assert images["label"].tolist() == labels.tolist()
+    assert images["hit"].tolist() == (best == labels).tolist()
     few = AccuracyScorer(3)
     few.add(torch.tensor([1.0, 2.0, 3.0]), np.array(2))
     assert values(few) == {"top1": 100.0, "mean_per_class": 100.0}

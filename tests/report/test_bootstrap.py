@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from cliptex.per_image import per_image_path, save_per_image
+from cliptex.metrics import ImageConfusion, mean_per_class
+from cliptex.per_image import OF_CLASSES, per_image_path, save_per_image
+from cliptex.report import bootstrap as module
 from cliptex.report.bootstrap import (
+    bootstrap,
     compare_images,
     formula_of,
-    mean_of_ratios,
+    mean_iou,
+    of_arrays,
+    of_classes,
     paired_bootstrap,
     read_per_image,
 )
@@ -30,12 +37,93 @@ def test_bootstrap_agrees_with_the_normal_interval():
     assert interval.high == pytest.approx(noise.mean() + half, abs=0.02)
 
 
-def test_mean_of_ratios_sums_before_it_divides_and_skips_absent_classes():
-    # class 0: (1+3)/(2+6) = 50 %, class 1: 1/4 = 25 %, class 2 nowhere
-    per_image = np.array([[[1, 2], [1, 4], [0, 0]], [[3, 6], [0, 0], [0, 0]]])  # (2, 3, 2)
-    assert mean_of_ratios(per_image.sum(0, keepdims=True).astype(float), 2) == pytest.approx([37.5])
-    interval = paired_bootstrap(per_image, per_image, formula=mean_of_ratios, draws=50)
+DRAWN = np.array([[1, 1], [2, 0], [0, 2]])  # of two images: each once, the first or second twice
+
+
+def areas_of(classes: int, *pictures: tuple[list[int], list[int]]) -> ImageConfusion:
+    """Of pictures given as (prediction, truth)."""
+    confusion = ImageConfusion(classes)
+    for prediction, truth in pictures:
+        confusion.update(np.array(prediction), np.array(truth))
+    return confusion
+
+
+def test_mean_iou__sums_before_it_divides_and_skips_absent_classes():
+    # areas are intersection, prediction, truth
+    # class 0: (1+3) / (2+6 united) = 50 %, class 1: 1/4 = 25 %, class 2 nowhere
+    per_image = np.array([[[1, 2, 1], [1, 2, 3], [0, 0, 0]], [[3, 4, 5], [0, 0, 0], [0, 0, 0]]])
+    assert mean_iou(per_image.sum(0, keepdims=True).astype(float), 2) == pytest.approx([37.5])
+    interval = paired_bootstrap(per_image, per_image, formula=mean_iou, draws=50)
     assert [interval.low, interval.mean, interval.high] == [0, 0, 0]
+
+
+def test_mean_iou__a_false_positive_does_not_bring_an_absent_class_into_a_draw():
+    first = ([0, 0, 1, 1], [0, 0, 1, 1])
+    ours = areas_of(2, first, ([0, 0, 0, 1], [0, 0, 0, 0]))  # one pixel is called 1
+    baseline = areas_of(2, first, ([0, 0, 0, 0], [0, 0, 0, 0]))
+    found = [of_arrays(one.areas(), mean_iou)(DRAWN) for one in (ours, baseline)]
+    # ours, both: class 0 is 5/6, class 1 is 2/3; the second twice: class 0 is 6/8, no class 1
+    assert found[0] == pytest.approx([100 * (5 / 6 + 2 / 3) / 2, 100, 75])
+    assert found[1].tolist() == [100, 100, 100]
+
+
+@pytest.mark.parametrize("classes", [None, [1, 2, 4]])
+def test_mean_iou__every_image_once_is_the_point_value(classes):
+    rng = np.random.default_rng(0)
+    confusion = ImageConfusion(6)  # 4 is predicted but never true, 5 is neither
+    for _ in range(7):
+        confusion.update(rng.integers(0, 5, 40), rng.choice([0, 1, 2, 3, 255], 40))
+    areas = confusion.areas() if classes is None else confusion.areas()[:, classes]
+    once = of_arrays(areas, mean_iou)(np.ones((1, 7), int))
+    assert once == pytest.approx([confusion.miou(classes)])
+    assert of_arrays(areas, mean_iou)(np.zeros((1, 7), int)) == pytest.approx([np.nan], nan_ok=True)
+
+
+def records(labels, hits) -> np.ndarray:
+    found = np.zeros(len(labels), OF_CLASSES)
+    found["label"], found["hit"] = labels, hits
+    return found
+
+
+def test_of_classes__worked_by_hand():
+    # class 3: right, wrong; class 1: right
+    found = of_classes(records([3, 1, 3], [True, True, False]))
+    drawn = np.array([[1, 1, 1], [3, 0, 0], [1, 0, 2], [0, 3, 0]])
+    assert found(drawn) == pytest.approx([75, 100, 100 / 3, 100])
+
+
+def test_of_classes__is_the_metric_of_the_drawn_images():
+    rng = np.random.default_rng(1)
+    labels, hits = rng.integers(0, 9, 30), rng.random(30) < 0.6
+    drawn = rng.multinomial(30, np.full(30, 1 / 30), size=20)
+    expected = [mean_per_class(hits.repeat(row), labels.repeat(row), 9) for row in drawn]
+    assert of_classes(records(labels, hits))(drawn) == pytest.approx(expected)
+
+
+def test_bootstrap__draws_in_parts_are_the_same_draws(monkeypatch):
+    rng = np.random.default_rng(2)
+    ours, baseline = rng.normal(size=(2, 50))
+    weights = np.random.default_rng(7).multinomial(50, np.full(50, 1 / 50), size=101)
+    drawn = weights @ (ours - baseline) / 50
+    monkeypatch.setattr(module, "CHUNK_BYTES", 8 * 4 * 50 * 30)  # 30 draws at once
+    interval = paired_bootstrap(ours, baseline, draws=101, seed=7)
+    assert interval.low == pytest.approx(np.quantile(drawn, 0.025))
+    assert interval.high == pytest.approx(np.quantile(drawn, 0.975))
+
+
+@pytest.mark.parametrize("kind", ["values", "classes"])
+def test_bootstrap__memory_is_bounded(kind, monkeypatch):
+    n = 20_000
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2**23)
+    if kind == "values":
+        statistic = of_arrays(np.arange(float(n)), module.mean_of_values)
+    else:
+        statistic = of_classes(records(np.arange(n) % 100, np.arange(n) % 3 == 0))
+    tracemalloc.start()
+    bootstrap(statistic, statistic, n, draws=100, seed=0)  # 16 MB of draws alone
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * 2**23
 
 
 def test_bootstrap_refuses_arrays_that_do_not_pair(tmp_path):
@@ -97,7 +185,33 @@ def test_compare_images__values_that_are_not_those_of_the_row_show_no_interval(m
     for row in rows:
         save_per_image(tmp_path, row, np.full(4, 0.2))
     (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
-    assert found.difference is None
+    assert found.difference is None and "do not give the row's value" in found.problem
+
+
+def test_compare_images__means_over_classes(make_row, tmp_path):
+    labels, hits = np.array([0, 0, 0, 1]), {"cliptex": [1, 1, 0, 1], "clip-ft": [0, 1, 0, 0]}
+    about = {"task": "classification", "metric": "mean_per_class", "better": "higher"}
+    rows = []
+    for model, right in hits.items():
+        value = mean_per_class(np.array(right, bool), labels, 2)
+        rows.append(make_row(model, value, **about))
+        save_per_image(tmp_path, rows[-1], records(labels, right))
+    (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    assert found.n == 4 and found.difference is not None
+    assert found.difference.mean == pytest.approx((200 / 3 + 100) / 2 - (100 / 3 + 0) / 2)
+    save_per_image(tmp_path, rows[0], records(1 - labels, hits["cliptex"]))
+    with pytest.raises(ValueError, match="not scored on the same classes"):
+        compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+
+
+@pytest.mark.parametrize("old", [(0, 1), (1,)])
+def test_compare_images__areas_without_the_truth_s_show_no_interval(make_row, tmp_path, old):
+    about = {"task": "segmentation", "metric": "miou", "better": "higher"}
+    rows = [make_row(model, 100.0, **about) for model in ("cliptex", "clip-ft")]
+    for i, row in enumerate(rows):
+        save_per_image(tmp_path, row, np.ones((4, 5, 2 if i in old else 3), np.int32))
+    (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    assert found.difference is None and "run the probe again" in found.problem
 
 
 def test_compare_images__seeds_may_lie_in_several_folders(make_row, tmp_path):

@@ -201,11 +201,10 @@ def test_run__scores_by_hand(colours):
     support = {"background": [48, 1], "green": [96, 2], "blue": [48, 1]}
     assert row.protocol["class_support"] == support
     assert row.protocol["absent_classes"] == [] and row.protocol["encoder_resolution"] == 8
-    pairs = outcome.per_image["miou"]
-    assert pairs.shape == (3, 3, 2) and outcome.per_image["miou_things"].shape == (3, 2, 2)
-    assert pairs[:, 0].tolist() == [[48, 48], [0, 48], [0, 0]]
-    assert pairs[:, :, 0].sum(0).tolist() == [48, 96, 0]
-    assert pairs[:, :, 1].sum(0).tolist() == [96, 96, 48]
+    areas = outcome.per_image["miou"]  # intersection, prediction, truth
+    assert areas.shape == (3, 3, 3) and outcome.per_image["miou_things"].shape == (3, 2, 3)
+    assert areas[:, 0].tolist() == [[48, 48, 48], [0, 48, 0], [0, 0, 0]]
+    assert areas.sum(0).tolist() == [[48, 96, 48], [96, 96, 96], [0, 0, 48]]
 
 
 def test_run__resolution_need_not_fit_the_stride(colours):

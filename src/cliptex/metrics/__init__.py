@@ -14,6 +14,7 @@ from cliptex.metrics.depth import (
     depth_errors,
     depth_mask,
 )
+from cliptex.metrics.means import mean_of_present, percent_of
 from cliptex.metrics.normals import ANGLES, AngularErrors, angular_error
 from cliptex.metrics.per_image import ImageConfusion
 from cliptex.metrics.ranking import (
@@ -41,7 +42,9 @@ __all__ = [
     "depth_errors",
     "depth_mask",
     "iou_from_counts",
+    "mean_of_present",
     "mean_per_class",
+    "percent_of",
     "recall_at",
     "retrieval_ranks",
     "topk",

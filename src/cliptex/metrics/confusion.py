@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptex.metrics.means import mean_of_present
+
 
 class ConfusionMatrix:
     """Global confusion matrix over all pixels of all images, at the ground truth's size.
@@ -51,8 +53,7 @@ class ConfusionMatrix:
     def miou(self, classes: Sequence[int] | None = None) -> float:
         """Mean IoU in percent over `classes` (default all) that are present; NaN if none is."""
         iou = self.iou() if classes is None else self.iou()[list(classes)]
-        present = iou[~np.isnan(iou)]
-        return float(present.mean()) if present.size else float("nan")
+        return float(mean_of_present(iou))
 
     def pixel_accuracy(self) -> float:
         """Percentage of valid pixels that are right."""

@@ -15,24 +15,25 @@ class ImageConfusion(ConfusionMatrix):
 
     def __init__(self, num_classes: int, ignore: int = 255) -> None:
         super().__init__(num_classes, ignore)
-        self._areas: list[NDArray[np.int64]] = []  # (C, 3) each: intersection, predicted, truth
+        self._areas: list[NDArray[np.int32]] = []  # (C, 3) each, as `areas`
 
     def update(self, prediction: NDArray, truth: NDArray) -> NDArray[np.int64]:
         """Add one image; see `ConfusionMatrix.update`."""
         counts = super().update(prediction, truth)
-        self._areas.append(np.stack(counts_of(counts), axis=-1))
+        self._areas.append(np.stack(counts_of(counts), axis=-1).astype(np.int32))
         return counts
 
-    def pairs(self) -> NDArray[np.int32]:
-        """Intersection and union per image and class (N, C, 2); 0 for absent classes."""
-        intersection, predicted, truth = np.moveaxis(np.stack(self._areas), -1, 0)  # (N, C) each
-        union = (predicted + truth - intersection) * (truth.sum(0) > 0)
-        return np.stack([intersection, union], axis=-1).astype(np.int32)
+    def areas(self) -> NDArray[np.int32]:
+        """Pixels of intersection, prediction and truth per image and class, (N, C, 3).
+
+        Their sums over any images are what `iou_from_counts` takes.
+        """
+        return np.stack(self._areas)
 
     def by_class(self, names: Sequence[str]) -> dict[str, object]:
         """IoU in percent (None: absent), true pixels and images per class, JSON-able."""
         truth = self.counts.sum(1)
-        images = (np.stack(self._areas)[..., 2] > 0).sum(0)
+        images = (self.areas()[..., 2] > 0).sum(0)
         iou = zip(names, self.iou().tolist(), strict=True)
         support = zip(names, truth.tolist(), images.tolist(), strict=True)
         return {

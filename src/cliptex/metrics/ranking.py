@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptex.metrics.means import mean_of_present, percent_of
+
 UNRANKED = np.iinfo(np.int64).max
 """Rank of a query whose similarities say nothing: beyond the recall of every gallery."""
 
@@ -36,8 +38,7 @@ def mean_per_class(hits: NDArray[np.bool_], labels: NDArray, classes: int) -> fl
     """
     count = np.bincount(labels, minlength=classes)  # (C,)
     right = np.bincount(labels, weights=hits, minlength=classes)
-    present = count > 0
-    return 100 * float((right[present] / count[present]).mean()) if present.any() else float("nan")
+    return float(mean_of_present(percent_of(right, count)))
 
 
 def best_ranks(similarity: NDArray, query_ids: NDArray, gallery_ids: NDArray) -> NDArray[np.int64]:

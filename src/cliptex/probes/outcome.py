@@ -19,9 +19,7 @@ class ProbeOutcome:
     """Rows, per-image values and the trained head of one probe.
 
     `per_image` maps a metric (see `scores.row_key`) to (N, ...) values in the order of the test
-    images: (N, C, 2) intersection and union in pixels for mIoU (columns of classes absent from the
-    ground truth are 0), (N, 2) numerator and denominator for what is pooled over pixels, (N,)
-    otherwise, in the metric's own unit (NaN where an image has no valid pixel).
+    images, in the forms of `cliptex.per_image.save_per_image`.
     """
 
     results: list[Result]

@@ -15,9 +15,11 @@ from cliptex.metrics import (
     DepthErrors,
     ImageConfusion,
     depth_errors,
+    mean_of_present,
     mean_per_class,
     topk_hits,
 )
+from cliptex.per_image import OF_CLASSES
 from cliptex.probes.protocol import Protocol
 from cliptex.probes.scores import Better, Score, crop_mask
 
@@ -96,12 +98,12 @@ class SegmentationScorer(_Scorer):
         return scores
 
     def per_image(self) -> dict[str, np.ndarray]:
-        pairs = self._all.pairs()
-        found = {"miou": pairs}
+        areas = self._all.areas()
+        found = {"miou": areas}
         if self._things:
-            found["miou_things"] = pairs[:, self._things]
+            found["miou_things"] = areas[:, self._things]
         if self._rest:
-            found["miou_foreground"] = self._foreground.pairs()
+            found["miou_foreground"] = self._foreground.areas()
         return found
 
     def protocol(self) -> dict[str, object]:
@@ -144,7 +146,10 @@ class DepthScorer(_Scorer):
     def _scores(self) -> dict[str, Score]:
         images = self.per_image()
         better = dict(self.NAMES.values())
-        return {name: Score(_mean(values), better[name]) for name, values in images.items()}
+        return {
+            name: Score(float(mean_of_present(values)), better[name])
+            for name, values in images.items()
+        }
 
     def per_image(self) -> dict[str, np.ndarray]:
         return {
@@ -160,12 +165,6 @@ class DepthScorer(_Scorer):
             "alignment": "scale and shift per image, least squares in disparity",
             "images_without_valid_pixels": sum(e.absrel != e.absrel for e in self._errors),
         }
-
-
-def _mean(values: np.ndarray) -> float:
-    """Mean of what is not NaN."""
-    some = values[~np.isnan(values)]
-    return float(some.mean()) if some.size else float("nan")
 
 
 class NormalsScorer(_Scorer):
@@ -231,15 +230,18 @@ class AccuracyScorer(_Scorer):
             self._hits[name].append(bool(topk_hits(scores, label, k)[0]))
 
     def _scores(self) -> dict[str, Score]:
-        images = {name: 100 * np.array(hits, float) for name, hits in self._hits.items()}
-        scores = {name: Score(_mean(values), "higher") for name, values in images.items()}
-        hits, labels = np.array(self._hits["top1"], bool), np.array(self._labels, np.int64)
-        value = mean_per_class(hits, labels, self._classes)
+        images = self.per_image()
+        of_classes = images.pop("mean_per_class")
+        scores = {n: Score(float(mean_of_present(v)), "higher") for n, v in images.items()}
+        value = mean_per_class(of_classes["hit"], of_classes["label"], self._classes)
         rule = "top-1 per class, mean over the classes of the test set"
         return {**scores, "mean_per_class": Score(value, "higher", rule)}
 
     def per_image(self) -> dict[str, np.ndarray]:
-        return {name: 100 * np.array(hits, float) for name, hits in self._hits.items()}
+        of_classes = np.zeros(len(self._labels), OF_CLASSES)
+        of_classes["label"], of_classes["hit"] = self._labels, self._hits["top1"]
+        hits = {name: 100 * np.array(hits, float) for name, hits in self._hits.items()}
+        return {**hits, "mean_per_class": of_classes}
 
     def protocol(self) -> dict[str, object]:
         return {"classes": self._classes}

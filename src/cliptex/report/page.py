@@ -26,7 +26,6 @@ from cliptex.results import CONTROLS, Result, read_results
 
 PER_IMAGE = "per_image"
 PER_CLASS = (CLASS_IOU, CLASS_SUPPORT)
-NOT_REPRODUCED = "none: the values kept per image do not give the row's value"
 
 
 def write_report(
@@ -100,8 +99,7 @@ def _image_differences(found: Sequence[ImageComparison]) -> list[tuple[str, str,
     """(measure, interval, images, seed) of every comparison."""
     labels = _labels([c.measure for c in found])
     texts = (
-        NOT_REPRODUCED if c.difference is None else interval_text(c.measure, c.difference)
-        for c in found
+        c.problem if c.difference is None else interval_text(c.measure, c.difference) for c in found
     )
     return [(labels[c.measure], text, c.n, c.seed) for c, text in zip(found, texts, strict=True)]
 

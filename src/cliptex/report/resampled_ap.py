@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from cliptex.metrics import mean_of_present
+
 RECALLS = np.linspace(0, 1, 101)
 
 
@@ -35,9 +37,7 @@ def resampled_ap(found: Mapping[str, np.ndarray], weights: np.ndarray) -> np.nda
             ],
             axis=0,
         )
-    present = np.isfinite(scores)
-    total, count = np.where(present, scores, 0).sum(axis=1), present.sum(axis=1)
-    return 100 * np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return 100 * mean_of_present(scores)
 
 
 def _precision(hits: np.ndarray, counted: np.ndarray, objects: np.ndarray) -> np.ndarray:

@@ -65,7 +65,10 @@ class ZeroShotConfig(BaseModel):
 
 @dataclass(frozen=True)
 class ZeroShotOutcome:
-    """Rows, and per metric the hits (N,) of 0 or 100 in the order of the queries."""
+    """Rows, and per metric the hits (N,) of 0 or 100 in the order of the queries.
+
+    Of segmentation: the areas (N, C, 3) of `cliptex.metrics.ImageConfusion`.
+    """
 
     results: list[Result]
     per_image: dict[str, np.ndarray]

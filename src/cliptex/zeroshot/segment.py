@@ -44,7 +44,7 @@ def run_zeroshot_segmentation(
 
     Each cell gets the class whose averaged prompt embedding has the largest cosine, upsampled
     (bilinear, before the argmax) to the ground truth's size. A background is prompted by its
-    name like any class. Per-image values are intersections and unions (N, C, 2), as of the
+    name like any class. Per-image values are areas (N, C, 3), as of the
     probes. ValueError for a set without classes, for `crop="center"`, for towers that give single
     cells no embedding, and for embeddings that are not finite.
     """
@@ -60,13 +60,13 @@ def run_zeroshot_segmentation(
     confusion = _compare(clip, test, kind, weights, config, label)
     protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
     protocol |= {"cells": way_of(clip.image)} | _scoring(kind, confusion)
-    values, pairs = {"miou": confusion.miou()}, {"miou": confusion.pairs()}
+    values, areas = {"miou": confusion.miou()}, {"miou": confusion.areas()}
     if kind.classes[0] == BACKGROUND and len(kind.classes) > 1:
         values["miou_things"] = confusion.miou(range(1, len(kind.classes)))
-        pairs["miou_things"] = pairs["miou"][:, 1:]
+        areas["miou_things"] = areas["miou"][:, 1:]
     names = {"model": model, "checkpoint": checkpoint, "leak": leak}
     rows = rows_of(values, test, config, protocol, task=TASK, dataset=test.name, **names)
-    return ZeroShotOutcome(rows, pairs)
+    return ZeroShotOutcome(rows, areas)
 
 
 def segment(
