@@ -5,6 +5,8 @@ import pytest
 
 from cliptex.datasets import NormalsFolder, NyuDepth
 
+from .conftest import picture, save_image
+
 
 def test_nyu__axes_are_turned_and_indices_start_at_zero(nyu):
     train, test = NyuDepth(nyu, "train"), NyuDepth(nyu, "test")
@@ -45,6 +47,12 @@ def test_normals__decoded_to_unit_length_and_black_is_invalid(normals):
     np.testing.assert_allclose(target[1, 0], [0, -1, 0], atol=0.01)
     np.testing.assert_array_equal(target[1, 1], 0)
     np.testing.assert_allclose(np.linalg.norm(target, axis=-1), [[1, 1], [1, 0]], atol=1e-6)
+
+
+def test_normals__sizes_differ(normals):
+    save_image(normals / "normals/test/img/000000.png", picture(0, (4, 2)))
+    with pytest.raises(ValueError, match="norm/000000.png has 2x2 .*img/000000.png has 4x2"):
+        NormalsFolder(normals, "test")[0]
 
 
 def test_normals__faults(normals, tmp_path):

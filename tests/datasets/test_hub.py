@@ -94,16 +94,24 @@ def test_captioned__lists_texts_and_a_split_column(tmp_path):
 def test_masks__voc_palettes_and_ade_from_one(tmp_path):
     save_palette(tmp_path / "mask.png", VOC_MASK)
     mask = {"bytes": (tmp_path / "mask.png").read_bytes(), "path": None}
-    rows("mask", [mask], Image()).save_to_disk(tmp_path / "voc")
+    small = {"image": [cell(picture(0, (2, 3)))], "mask": [mask]}
+    features = Features({"image": Image(), "mask": Image()})
+    Dataset.from_dict(small, features=features).save_to_disk(tmp_path / "voc")
     voc = HubVoc(tmp_path / "voc", "test")
     np.testing.assert_array_equal(voc[0].target, VOC_MASK)
     assert len(voc.kind.classes) == 21
-    ids = np.array([[0, 1, 150]], np.uint8)
+    ids = np.full((6, 8), 150, np.uint8)
+    ids[0, :2] = (0, 1)
     rows("annotation", [cell(ids)], Image()).save_to_disk(tmp_path / "ade")
     ade = HubAde20k(tmp_path / "ade", "test")
-    assert ade[0].target.tolist() == [[255, 0, 149]] and len(ade.kind.classes) == 150
+    assert ade[0].target[0, :3].tolist() == [255, 0, 149] and len(ade.kind.classes) == 150
+    with pytest.raises(ValueError, match="ade, row 0, column 'annotation': class id 150.*21 ids"):
+        HubVoc(tmp_path / "ade", "test")[0]
+    rows("mask", [mask], Image()).save_to_disk(tmp_path / "odd")
+    with pytest.raises(ValueError, match="column 'mask' has 2x3 pixels .* row 0 has 6x8"):
+        HubVoc(tmp_path / "odd", "test")[0]
     rows("mask", [cell(picture(0))], Image()).save_to_disk(tmp_path / "colours")
-    with pytest.raises(ValueError, match="colours, row 0: a mask of mode 'RGB'"):
+    with pytest.raises(ValueError, match="colours, row 0, column 'mask': a mask of mode 'RGB'"):
         HubVoc(tmp_path / "colours", "test")[0]
 
 

@@ -61,6 +61,46 @@ def test_voc__mask_saved_as_colours_is_refused(voc):
         VocSegmentation(voc, "val")[0]
 
 
+def test_voc__class_ids_beyond_the_list_are_named(voc):
+    path = voc / "VOC2012" / "SegmentationClassAug" / "2008_000003.png"
+    said = r"2008_000003.png: class id 21, but its data set has 21 ids, 0 to 20, or 255 for none"
+    for dtype in (np.uint8, np.uint16):
+        Image.fromarray(np.full((2, 3), 21, dtype)).save(path)
+        with pytest.raises(ValueError, match=f"{said}.*labels.txt"):
+            VocSegmentation(voc, "val")[0]
+    with pytest.raises(ValueError, match=said):
+        VocSegmentation(voc, "val", background="ignore")[0]
+    (voc / "VOC2012" / "labels.txt").write_text("\n".join(f"thing {i}" for i in range(21)))
+    assert VocSegmentation(voc, "val")[0].target.tolist() == [[21] * 3] * 2
+
+
+def test_voc__a_mask_of_another_size_is_named(voc):
+    folder = voc / "VOC2012"
+    Image.new("RGB", (4, 3)).save(folder / "JPEGImages/2008_000003.jpg")
+    said = r"Aug/2008_000003.png has 2x3 pixels .*JPEGImages/2008_000003.jpg has 3x4"
+    with pytest.raises(ValueError, match=said):
+        VocSegmentation(voc, "val")[0]
+
+
+def test_voc__damaged_mask_is_named(voc):
+    path = voc / "VOC2012" / "SegmentationClassAug" / "2008_000003.png"
+    for data in (path.read_bytes()[:-30], b"nothing"):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="2008_000003.png does not decode"):
+            VocSegmentation(voc, "val")[0]
+
+
+def test_ade__ids_and_sizes_of_other_masks_are_refused(ade):
+    mask = ade / "annotations/validation/ADE_val_00000000.png"
+    for value in (151, 255, 256):  # 256 would be "other" in 8 bits
+        Image.fromarray(np.full((2, 3), value, np.uint16)).save(mask)
+        with pytest.raises(ValueError, match=f"00000000.png: class id {value},.*0 to 150: "):
+            Ade20k(ade, "validation")[0]
+    Image.fromarray(np.zeros((3, 2), np.uint8)).save(mask)
+    with pytest.raises(ValueError, match="00000000.png has 3x2 .*00000000.jpg has 2x3"):
+        Ade20k(ade, "validation")[0]
+
+
 def test_voc__broken_picture_is_named(voc):
     (voc / "VOC2012" / "JPEGImages" / "2008_000003.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match="2008_000003.jpg"):

@@ -8,6 +8,8 @@ import numpy as np
 
 from cliptex.datasets.protocol import (
     DenseItem,
+    check_ids,
+    paired,
     read_ids,
     read_image,
     read_lines,
@@ -18,6 +20,7 @@ from cliptex.labels.kinds import ClassMap
 
 IGNORE = 255
 NUM_CLASSES = 150
+REMEDY = "take the masks of ADEChallengeData2016, or list every class in classes.txt, one a line"
 LAYOUT = """  ADEChallengeData2016/images/SPLIT/KEY.jpg
   ADEChallengeData2016/annotations/SPLIT/KEY.png   (0 = other, 1.. = classes)
   ADEChallengeData2016/objectInfo150.txt or classes.txt   (optional: class names)"""
@@ -53,9 +56,11 @@ class Ade20k:
 
     def __getitem__(self, index: int) -> DenseItem:
         mask = self._masks[index]
-        image = read_image(with_suffix_of(self._images, mask.stem))
-        ids = read_ids(mask).astype(np.uint8)
-        return DenseItem(image=image, target=ids - np.uint8(1))  # wraps: 0 -> 255, k -> k - 1
+        image = with_suffix_of(self._images, mask.stem)
+        ids = read_ids(mask)
+        check_ids(ids, len(self.kind.classes) + 1, mask, REMEDY)  # the first is "other"
+        target = ids.astype(np.uint8) - np.uint8(1)  # wraps: 0 -> 255, k -> k - 1
+        return paired(read_image(image), target, image, mask)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

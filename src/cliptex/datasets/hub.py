@@ -11,7 +11,7 @@ import numpy as np
 
 from cliptex.datasets.ade20k import NUM_CLASSES
 from cliptex.datasets.imagenet import imagenet_names
-from cliptex.datasets.protocol import DenseItem, decode_ids
+from cliptex.datasets.protocol import DenseItem, check_ids, decode_ids, paired
 from cliptex.datasets.voc import IGNORE, VOC_CLASSES
 from cliptex.labels.kinds import ClassMap
 from cliptex.shards.images import decode_image
@@ -23,6 +23,7 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "picture")
 LABEL_COLUMNS = ("label", "labels", "cls", "fine_label", "scene_category")
 MASK_COLUMNS = ("mask", "annotation", "segmentation", "label", "semantic_mask")
 CAPTION_COLUMNS = ("captions", "caption", "sentences", "text", "raw")
+REMEDY = "other classes need the layout voc or ade20k on disk, with a list of their names"
 IMAGENET_FIRST = "tench, Tinca tinca"  # how imagenet-1k on the hub calls its first class
 
 
@@ -31,7 +32,9 @@ class _Rows:
 
     def __init__(self, source: str | Path, split: str) -> None:
         self.source = str(source)
-        self.data = _load(self.source, split)
+        self.data, alone = _load(self.source, split)
+        # a lone set that does not say what it is gives the same rows for any split
+        self.pictures = [f"row {row}" for row in range(len(self.data))] if alone else []
         self.image = self.column(IMAGE_COLUMNS, "picture", kind="Image")
         self._raw(self.image)
 
@@ -78,6 +81,7 @@ class HubLabelled:
     def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
         self.name = name or _name(source)
         self._rows = _Rows(source, split)
+        self.pictures = self._rows.pictures
         column = self._rows.column(LABEL_COLUMNS, "label")
         self._labels = np.asarray(self._rows.data[column], np.int64)
         if self._labels.min(initial=0) < 0:
@@ -123,6 +127,7 @@ class HubMasks:
     def __init__(self, source: str | Path, split: str, *, scheme: str, name: str | None = None):
         self.name = name or _name(source)
         self._rows = _Rows(source, split)
+        self.pictures = self._rows.pictures
         self._mask = self._rows.column(MASK_COLUMNS, "mask", kind="Image")
         self._rows._raw(self._mask)
         self._from_one = scheme == "ade20k"
@@ -133,10 +138,16 @@ class HubMasks:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> DenseItem:
-        data = self._rows.bytes_of(index, self._mask)
-        ids = decode_ids(data, f"{self._rows.source}, row {index}").astype(np.uint8)
-        target = ids - np.uint8(1) if self._from_one else ids  # wraps: 0 -> 255
-        return DenseItem(image=self._rows.picture(index), target=target)
+        row = f"{self._rows.source}, row {index}"
+        mask = f"{row}, column {self._mask!r}"
+        ids = decode_ids(self._rows.bytes_of(index, self._mask), mask)
+        if self._from_one:
+            check_ids(ids, NUM_CLASSES + 1, mask, REMEDY)
+        else:
+            check_ids(ids, len(VOC_CLASSES), mask, REMEDY, ignore=IGNORE)
+        target = ids.astype(np.uint8)
+        target = target - np.uint8(1) if self._from_one else target  # wraps: 0 -> 255
+        return paired(self._rows.picture(index), target, row, mask)
 
 
 HubVoc, HubAde20k = partial(HubMasks, scheme="voc"), partial(HubMasks, scheme="ade20k")
@@ -146,8 +157,10 @@ def _name(source: str | Path) -> str:
     return Path(str(source).partition("@")[0]).name
 
 
-def _load(source: str, split: str) -> Any:
+def _load(source: str, split: str) -> tuple[Any, bool]:
     """The rows of `split`, also where they are marked by a column `split` of another split.
+
+    And whether they are all rows of a set that does not say which split it is.
 
     (nlphuji/flickr30k keeps all its 31,014 pictures in "test", and says in a column to which of
     Karpathy's splits each belongs.)
@@ -167,10 +180,10 @@ def _load(source: str, split: str) -> Any:
         rows = [row for row, mark in enumerate(marks) if mark == split]
         if not rows:
             raise ValueError(f"{source}: no rows of split {split!r}, only {sorted(set(marks))}")
-        return data.select(rows)
+        return data.select(rows), False
     if found not in (None, split):
         raise ValueError(f"{source}: no split {split!r}, only {found!r}")
-    return data
+    return data, found is None
 
 
 def _local(source: str, split: str) -> tuple[Any, str | None]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cliptex.datasets.protocol import (
     DenseItem,
+    paired,
     read_image,
     require,
     with_suffix_of,
@@ -49,8 +50,8 @@ class NormalsFolder:
 
     def __getitem__(self, index: int) -> DenseItem:
         path = self._normals[index]
-        image = read_image(with_suffix_of(self._images, path.stem))
-        return DenseItem(image=image, target=decode_normals(read_image(path)))
+        image = with_suffix_of(self._images, path.stem)
+        return paired(read_image(image), decode_normals(read_image(path)), image, path)
 
 
 class DsineNormals:
@@ -78,7 +79,7 @@ class DsineNormals:
     def __getitem__(self, index: int) -> DenseItem:
         path = self._normals[index]
         image = with_suffix_of(path.parent, path.stem.removesuffix("_normal") + "_img")
-        return DenseItem(image=read_image(image), target=decode_normals(read_image(path)))
+        return paired(read_image(image), decode_normals(read_image(path)), image, path)
 
 
 def decode_normals(rgb: np.ndarray) -> np.ndarray:

@@ -60,6 +60,11 @@ class NyuDepth:
         """Numbers in the MATLAB file, from 0, in six digits: the names of Bae et al.'s pictures."""
         return [f"{index:06d}" for index in self.indices.tolist()]
 
+    @property
+    def pictures(self) -> list[str]:
+        """What tells the pictures apart over all splits: their keys."""
+        return self.keys
+
     def __len__(self) -> int:
         return len(self.indices)
 

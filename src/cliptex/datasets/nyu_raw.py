@@ -7,7 +7,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cliptex.datasets.protocol import DenseItem, read_ids, read_image, read_lines, require
+from cliptex.datasets.protocol import (
+    DenseItem,
+    paired,
+    read_ids,
+    read_image,
+    read_lines,
+    require,
+)
 from cliptex.labels.kinds import ScalarField
 
 LAYOUT = """  ROOT/nyudepthv2_{train,test}_files_with_gt.txt   ("RGB DEPTH FOCAL" a line)
@@ -31,7 +38,7 @@ class NyuRaw:
         self.name = name
         self.kind = ScalarField(unit="m")
         root = Path(root)
-        list_file = root / f"nyudepthv2_{split}_files_with_gt.txt"
+        list_file = root / list_name(split)
         if list_file.exists():
             folder = require(root / IMAGES[split], LAYOUT)
             self.files = [_pair(line, list_file, folder) for line in read_lines(list_file)]
@@ -42,6 +49,11 @@ class NyuRaw:
         self.files = [(path, path) for path in sorted(require(folder, LAYOUT).rglob("*.h5"))]
         if not self.files:
             raise FileNotFoundError(f"{folder} holds no .h5; expected:\n{LAYOUT}")
+
+    @property
+    def pictures(self) -> list[str]:
+        """What tells the pictures apart over all splits: their files."""
+        return [str(image) for image, _ in self.files]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -54,7 +66,12 @@ class NyuRaw:
             pixels, metres = read_image(image), read_ids(depth).astype(np.float32) / MILLIMETRES
         with np.errstate(invalid="ignore"):
             metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(np.nan))
-        return DenseItem(image=pixels, target=metres)
+        return paired(pixels, metres, image, depth)
+
+
+def list_name(split: str) -> str:
+    """The file in which BTS lists a split."""
+    return f"nyudepthv2_{split}_files_with_gt.txt"
 
 
 def _pair(line: str, path: Path, folder: Path) -> tuple[Path, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,11 @@ class DenseItem:
 
 
 class DenseDataset(Protocol):
-    """Pictures with a dense ground truth of one kind, read one at a time."""
+    """Pictures with a dense ground truth of one kind, read one at a time.
+
+    A reader whose splits may hold the same pictures (lists, or two names of one folder) also has
+    `pictures`, a list of strings that are equal for the same picture in any split.
+    """
 
     @property
     def name(self) -> str: ...
@@ -128,15 +133,62 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def decode_ids(data: bytes, source: str) -> np.ndarray:
-    """Class ids (H, W) uint8 or uint16 of a PNG's bytes; `source` is named where it has none."""
-    with Image.open(io.BytesIO(data)) as picture:
-        if picture.mode not in ("P", "L", "I", "I;16"):
-            raise ValueError(
-                f"{source}: a mask of mode {picture.mode!r}; expected a palette or grey PNG "
-                "whose pixel values are class ids (do not convert masks to RGB)"
-            )
-        ids = np.array(picture)
+    """Class ids (H, W) uint8 or uint16 of a PNG's bytes; ValueError names `source`."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            mode, ids = picture.mode, np.array(picture)
+    except (OSError, SyntaxError) as error:  # Pillow's SyntaxError: a damaged PNG
+        raise ValueError(
+            f"{source} does not decode (was its download cut off?): {error}"
+        ) from error
+    if mode not in ("P", "L", "I", "I;16"):
+        raise ValueError(
+            f"{source}: a mask of mode {mode!r}; expected a palette or grey PNG "
+            "whose pixel values are class ids (do not convert masks to RGB)"
+        )
     return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)
+
+
+def check_ids(
+    ids: np.ndarray, count: int, source: object, remedy: str, *, ignore: int | None = None
+) -> None:
+    """ValueError names `source` and the largest id that is neither below `count` nor `ignore`."""
+    unknown = ids >= count
+    if ignore is not None:
+        unknown &= ids != ignore
+    if unknown.any():
+        ignored = "" if ignore is None else f", or {ignore} for none"
+        raise ValueError(
+            f"{source}: class id {int(ids[unknown].max())}, but its data set has {count} ids, 0 to "
+            f"{count - 1}{ignored}: {remedy}"
+        )
+
+
+def paired(
+    image: np.ndarray, target: np.ndarray, image_source: object, target_source: object
+) -> DenseItem:
+    """The two as one item; ValueError names both sources where heights or widths differ."""
+    (height, width), (rows, columns) = image.shape[:2], target.shape[:2]
+    if (height, width) != (rows, columns):
+        raise ValueError(
+            f"{target_source} has {rows}x{columns} pixels (height x width), but its picture "
+            f"{image_source} has {height}x{width}: take both from one release, neither resized"
+        )
+    return DenseItem(image=image, target=target)
+
+
+def read_json(path: Path, layout: str, keys: Sequence[str]) -> dict[str, Any]:
+    """A JSON object that has `keys`; ValueError names `path` and the remedy, or the `layout`."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no whole JSON ({error}): was its download cut off? Get it again"
+        ) from error
+    absent = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if absent:
+        raise ValueError(f"{path} has no key {', '.join(map(repr, absent))}; expected:\n{layout}")
+    return content
 
 
 def read_lines(path: Path) -> list[str]:
@@ -150,6 +202,28 @@ def require(path: Path, layout: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected this layout:\n{layout}")
     return path
+
+
+def present(folder: Path, files: Sequence[str]) -> set[str]:
+    """Which names, relative to `folder` as `files` are, lie in the same folders as `files`."""
+    parents = {Path(file).parent for file in files}
+    return {
+        str(parent / entry.name)
+        for parent in parents
+        if (folder / parent).is_dir()
+        for entry in (folder / parent).iterdir()
+    }
+
+
+def refuse_missing(folder: Path, files: Sequence[str], source: Path, remedy: str) -> None:
+    """FileNotFoundError names pictures that `source` lists and `folder` lacks."""
+    there = present(folder, files)
+    missing = [file for file in files if file not in there]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: {len(missing)} of {len(files)} images listed in {source} are missing, "
+            f"beginning with {missing[:3]}; {remedy}"
+        )
 
 
 def with_suffix_of(folder: Path, stem: str) -> Path:

@@ -30,9 +30,13 @@ class Sbd:
         lists = [require(self._folder / f"{part}.txt", LAYOUT) for part in ("train", "val")]
         return [key for path in lists for key in read_lines(path)]
 
+    def path(self, key: str) -> Path:
+        """The file of one mask."""
+        return self._folder / "cls" / f"{key}.mat"
+
     def mask(self, key: str) -> np.ndarray:
         """Class ids (H, W) uint8; ValueError where the file is not SBD's."""
-        path = require(self._folder / "cls" / f"{key}.mat", LAYOUT)
+        path = require(self.path(key), LAYOUT)
         content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
         if "GTcls" not in content:
             raise ValueError(f"{path} has no 'GTcls'; expected:\n{LAYOUT}")

@@ -10,6 +10,8 @@ import numpy as np
 
 from cliptex.datasets.protocol import (
     DenseItem,
+    check_ids,
+    paired,
     read_ids,
     read_image,
     read_lines,
@@ -49,6 +51,7 @@ LAYOUT = """  VOCdevkit/VOC2012/JPEGImages/KEY.jpg
   VOCdevkit/VOC2012/labels.txt   (optional: class names, one a line)"""
 IGNORE = 255
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")  # the official masks come first
+REMEDY = "list every class in labels.txt, one a line, or take masks of these classes"
 Source = tuple[Path, Path | None]  # a picture and its mask; None where SBD has it
 
 
@@ -93,19 +96,27 @@ class VocSegmentation:
         """Stems of the pictures' files."""
         return [image.stem for image, _ in self.files]
 
+    @property
+    def pictures(self) -> list[str]:
+        """What tells the pictures apart over all splits: their files."""
+        return [str(image) for image, _ in self.files]
+
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> DenseItem:
         image, mask = self.files[index]
         if mask is not None:
-            target = read_ids(mask)
+            ids = read_ids(mask)
         else:
             assert self._sbd is not None
-            target = self._sbd.mask(image.stem)
+            mask, ids = self._sbd.path(image.stem), self._sbd.mask(image.stem)
+        count = len(self.kind.classes) + self._without_background
+        check_ids(ids, count, mask, REMEDY, ignore=IGNORE)
+        target = ids.astype(np.uint8)
         if self._without_background:
             target = np.where(target == IGNORE, IGNORE, target - np.uint8(1))  # 0 wraps to 255
-        return DenseItem(image=read_image(image), target=target)
+        return paired(read_image(image), target, image, mask)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ def probe_task(kind: Kind, rules: Rules) -> ProbeTask:
             dtype=torch.uint8 if kind.ignore == 255 else torch.int32,
             target_shape=(),
             label=kind,
-            convert=np.asarray,
+            convert=kind.check,
             loss=lambda out, y: cross_entropy(out, y, kind.ignore),
             loss_name="cross-entropy",
             scorer=lambda protocol: SegmentationScorer(kind, protocol, rules.things),
