@@ -39,8 +39,17 @@ def test_captions__faults(coco):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="no captions, but other annotations"):
         CocoCaptions(coco, "val")
+    path.write_text(json.dumps(content)[:-5])
+    with pytest.raises(ValueError, match="captions_val2017.json is no whole JSON .*Get it again"):
+        CocoCaptions(coco, "val")
     path.write_text("[]")
-    with pytest.raises(ValueError, match="no key 'annotations'"):
+    with pytest.raises(ValueError, match="no key 'images', 'annotations'"):
+        CocoCaptions(coco, "val")
+
+
+def test_captions__a_listed_picture_that_is_missing_is_named(coco):
+    (coco / "val2017/9.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 .*captions_val2017.json.*9\.jpg"):
         CocoCaptions(coco, "val")
 
 

@@ -114,6 +114,84 @@ def test_coco__pictures_of_the_annotations(coco):
     assert report(coco, "coco").missing == ["annotations/instances_{train,val}2017.json"]
 
 
+def test_coco__cut_off_annotations_are_named(coco):
+    path = coco / "annotations/instances_val2017.json"
+    path.write_text(path.read_text()[:-20])
+    (missing,) = report(coco, "coco").missing
+    assert str(path) in missing and "cut off" in missing and "\n" not in missing
+
+
+def test_coco_captions__pictures_with_captions(coco, capsys):
+    path = coco / "annotations/captions_val2017.json"
+    content = {
+        "images": [{"id": k, "file_name": f"{k}.jpg"} for k in (1, 2, 3)],
+        "annotations": [{"image_id": k, "caption": "a"} for k in (1, 1, 2)],
+    }
+    path.write_text(json.dumps(content))
+    assert recognise(coco) == ["coco", "coco-captions"]
+    found = report(coco, "coco-captions")
+    assert found.ok and "val2017: 2 of 5,000, not the whole set" in str(found)
+    assert "no annotations/captions_train2017.json" in str(found)
+    (coco / "val2017/2.jpg").unlink()
+    assert "1 files are missing, beginning with" in str(report(coco, "coco-captions"))
+    path.write_text("{")
+    assert main(["datasets", "check", str(coco), "--kind", "coco-captions"]) == 2
+    assert "captions_val2017.json is no whole JSON" in capsys.readouterr().out
+
+
+def test_karpathy__cut_off_file_is_named(karpathy):
+    karpathy.write_text(karpathy.read_text()[:-20])
+    for path in (karpathy, karpathy.parent):
+        assert recognise(path) == ["karpathy"]
+        assert f"{karpathy} is no whole JSON" in report(path, "karpathy").missing[0]
+
+
+def test_dsine__pictures_of_normals(tmp_path):
+    folder = tmp_path / "dsine_eval/nyuv2/test"
+    for name in ("000001_img", "000001_normal", "000002_img", "000002_normal"):
+        save_image(folder / f"{name}.png", picture(0))
+    assert recognise(tmp_path) == recognise(folder.parent) == ["dsine-normals"]
+    found = report(tmp_path / "dsine_eval", "dsine-normals")
+    assert found.ok and "test: 2 of 654, not the whole set" in str(found)
+    (folder / "000002_img.png").unlink()
+    found = report(tmp_path / "dsine_eval", "dsine-normals")
+    assert not found.ok and found.splits[0].absent == 1 and "000002" in str(found)
+    assert "github.com/baegwangbin/DSINE" in str(found)
+
+
+def test_geonet__frames_and_the_parts_of_test(tmp_path):
+    (tmp_path / "train/kitchen").mkdir(parents=True)
+    (tmp_path / "train/kitchen/1.mat").touch()
+    assert recognise(tmp_path) == ["geonet-normals"]
+    found = report(tmp_path, "geonet-normals")
+    assert found.ok and "train: 1 of 30,907" in str(found) and "no test" in str(found)
+    (tmp_path / "gt").mkdir()
+    for name in ("norm_gt_l", "masks"):
+        (tmp_path / f"gt/{name}.mat").touch()
+    found = report(tmp_path, "geonet-normals")
+    assert found.missing == ["gt/splits.mat (of test)", "nyu_depth_v2_labeled.mat (of test)"]
+    scipy.io.savemat(tmp_path / "gt/splits.mat", {"testNdxs": np.array([[2], [5]])})
+    (tmp_path / "nyu_depth_v2_labeled.mat").touch()
+    assert report(tmp_path, "geonet-normals").splits[1].count == 2
+
+
+def test_nyu_raw__lists_of_bts_and_files_of_fastdepth(tmp_path):
+    bts, fast = tmp_path / "bts", tmp_path / "fast"
+    save_image(bts / "sync/a/rgb_1.jpg", picture(0))
+    line = "/a/rgb_1.jpg /a/sync_depth_1.png 518.9\n"
+    (bts / "nyudepthv2_train_files_with_gt.txt").write_text(line)
+    (bts / "nyudepthv2_test_files_with_gt.txt").write_text(line)
+    assert recognise(bts) == ["nyu-raw"]
+    found = report(bts, "nyu-raw")
+    assert found.splits[0].absent == 1 and found.splits[0].example.endswith("sync_depth_1.png")
+    assert found.splits[0].official == 24_231 and "official_splits/test" in found.missing[0]
+    (fast / "val/official").mkdir(parents=True)
+    (fast / "val/official/1.h5").touch()
+    found = report(fast, "nyu-raw")
+    assert found.ok and "val: 1 of 654, not the whole set" in str(found)
+    assert found.notes[0].startswith("train: ")
+
+
 def test_imagenet__folders_and_flat(tmp_path):
     save_image(tmp_path / "train/n01440764/a.png", picture(0))
     (tmp_path / "train/n01443537").mkdir()
@@ -161,7 +239,10 @@ def test_check__exit_codes(voc, capsys):
 def test_check__real(shared_data):
     expected = {
         "VOCdevkit": {"voc": {"train_aug": 220, "val": 80}},
-        "coco-mini": {"coco": {"train2017": 129, "val2017": 129}},
+        "coco-mini": {
+            "coco": {"train2017": 129, "val2017": 129},
+            "coco-captions": {"train2017": 50, "val2017": 50},
+        },
         "nyu-mini": {
             "nyu-depth": {"train": 16, "test": 12},
             "nyu-normals": {"train": 16, "test": 12},

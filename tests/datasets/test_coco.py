@@ -118,11 +118,11 @@ def test_dangling_annotations__are_named(coco: Path, change: dict, message: str)
 
 def test_other_files__are_refused(coco: Path) -> None:
     write(coco, {"images": []})
-    with pytest.raises(ValueError, match=r"no \['annotations', 'categories'\]"):
+    with pytest.raises(ValueError, match="no key 'annotations', 'categories'"):
         CocoInstances(coco, "val")
     path = coco / "annotations" / "instances_val2017.json"
     path.write_text(json.dumps(CONTENT)[:-9])
-    with pytest.raises(ValueError, match="cut off"):
+    with pytest.raises(ValueError, match="instances_val2017.json is no whole JSON .*cut off"):
         CocoInstances(coco, "val")
     with pytest.raises(FileNotFoundError, match="no annotations of split 'test'"):
         CocoInstances(coco, "test")

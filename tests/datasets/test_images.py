@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cliptex.datasets import ImageFolder, Karpathy
+from cliptex.datasets.check import check_dataset
 
 
 def test_folder__classes_are_sorted(folders):
@@ -33,6 +34,33 @@ def test_karpathy__restval_is_train_and_uncaptioned_pictures_are_left_out(karpat
     assert train.files == ["0.jpg", "1.jpg"] and len(test) == 1 and train.name == "tiny"
     assert train.captions[1] == ["picture 1, caption 0", "picture 1, caption 1"]
     assert test.image(0).dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["images", "flickr30k-images", "."])
+def test_karpathy__finds_its_pictures_as_the_check_does(karpathy, name):
+    folder = karpathy.parent / "images"
+    for path in sorted(folder.iterdir()):
+        target = karpathy.parent / name / path.name
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+    assert Karpathy(karpathy, None, "test").image(0).shape == (6, 8, 3)
+    (report,) = check_dataset(karpathy, "karpathy")
+    assert {split.name: split.absent for split in report.splits} == {
+        "train": 0,
+        "val": 0,
+        "test": 1,
+    }
+
+
+def test_karpathy__missing_pictures_are_named(karpathy):
+    folder = karpathy.parent / "images"
+    folder.rename(karpathy.parent / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 .*dataset_tiny.json.*3\.jpg.*--images"):
+        Karpathy(karpathy, None, "test")
+    assert "--images" in str(check_dataset(karpathy, "karpathy")[0])
+    assert len(Karpathy(karpathy, karpathy.parent / "elsewhere", "test")) == 1
+    with pytest.raises(ValueError, match="is a folder: name the JSON in it"):
+        Karpathy(karpathy.parent, None, "test")
 
 
 def test_karpathy__faults(karpathy):

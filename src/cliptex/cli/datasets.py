@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # pairs printed where no file is asked for
 Checked = Literal[
-    "voc", "ade20k", "coco", "nyu-depth", "nyu-normals", "imagenet", "places365", "karpathy"
+    "voc",
+    "ade20k",
+    "coco",
+    "coco-captions",
+    "nyu-depth",
+    "nyu-raw",
+    "nyu-normals",
+    "dsine-normals",
+    "geonet-normals",
+    "imagenet",
+    "places365",
+    "karpathy",
 ]
 Compared = Literal[
     "voc",
@@ -78,7 +89,7 @@ def overlap(
         root: where the benchmark lies.
         out: results file (JSON lines) to append the row to: percent of test pictures.
         split: of the benchmark, what models are tested on.
-        images: folder of the images of a Karpathy JSON.
+        images: folder of the images of a Karpathy JSON; by default as for `cliptex zeroshot`.
         threshold: of 128 bits, in how many near-duplicates may differ.
         mirrored: look for mirror images, too.
         name: of the training data in the report; by default the folder's.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from cliptex.datasets.protocol import read_image, require
+from cliptex.datasets.protocol import read_image, read_json, refuse_missing, require
 
 LAYOUT = """  ROOT/annotations/captions_SPLIT2017.json   (or 2014, or captions_SPLIT.json)
   ROOT/SPLIT2017/000000000139.jpg"""
+PARTS = ("images", "annotations")
 YEARS = ("2017", "2014", "")
 
 
@@ -24,9 +24,7 @@ class CocoCaptions:
     def __init__(self, root: str | Path, split: str, *, name: str = "coco-captions") -> None:
         self.name = name
         path, self._folder = _places(Path(root), split)
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or "annotations" not in content:
-            raise ValueError(f"{path} has no key 'annotations'; expected:\n{LAYOUT}")
+        content = read_json(path, LAYOUT, PARTS)
         captions: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
         for annotation in content["annotations"]:
             if "caption" not in annotation:
@@ -35,6 +33,7 @@ class CocoCaptions:
         kept = [image for image in content["images"] if captions[image["id"]]]
         self.files = [str(image["file_name"]) for image in kept]
         self.captions = [captions[image["id"]] for image in kept]
+        refuse_missing(self._folder, self.files, path, "complete the download")
 
     def __len__(self) -> int:
         return len(self.files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cliptex.datasets import check_classes, check_dense, check_pairs
+from cliptex.datasets import check_classes, check_dense, check_frames, check_pairs
 from cliptex.datasets.check_report import CheckReport, Layout
 
 LAYOUTS: dict[str, Layout] = {
@@ -12,7 +12,11 @@ LAYOUTS: dict[str, Layout] = {
     "ade20k": check_dense.ADE20K,
     "nyu-depth": check_dense.NYU_DEPTH,
     "nyu-normals": check_dense.NYU_NORMALS,
+    "nyu-raw": check_frames.NYU_RAW,
+    "dsine-normals": check_frames.DSINE_NORMALS,
+    "geonet-normals": check_frames.GEONET_NORMALS,
     "coco": check_pairs.COCO,
+    "coco-captions": check_pairs.COCO_CAPTIONS,
     "karpathy": check_pairs.KARPATHY,
     "imagenet": check_classes.IMAGENET,
     "places365": check_classes.PLACES365,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cliptex.datasets import coco, karpathy
+from cliptex.datasets import captions, coco, karpathy
 from cliptex.datasets.check_report import CheckReport, Layout, first_with, names_in, split_of
-from cliptex.datasets.karpathy import SAME_AS_TRAIN
+from cliptex.datasets.karpathy import SAME_AS_TRAIN, file_of, images_folder, read_karpathy
+from cliptex.datasets.protocol import present, read_json
 
 COCO_SOURCE = (
     "train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org/#download"
 )
 COCO_COUNTS = {"train2017": 118_287, "val2017": 5_000}
+COCO_CAPTION_COUNTS = {**COCO_COUNTS, "train2014": 82_783, "val2014": 40_504}
 CAPTION_SOURCE = (
     "caption_datasets.zip from cs.stanford.edu/people/karpathy/deepimagesent; pictures from "
     "cocodataset.org, or by the form of shannon.cs.illinois.edu/DenotationGraph for Flickr30k"
@@ -31,55 +34,95 @@ def _check_coco(folder: Path) -> CheckReport:
     report = CheckReport(kind="coco", path=folder, source=COCO_SOURCE)
     for name, official in COCO_COUNTS.items():
         path = folder / "annotations" / f"instances_{name}.json"
-        if not path.exists():
-            report.notes.append(f"no annotations/instances_{name}.json")
+        content = _annotations(path, coco.LAYOUT, coco.PARTS, report)
+        if content is None:
             continue
-        content = json.loads(path.read_bytes())
         listed = [str(image["file_name"]) for image in content["images"]]
         there = names_in(folder / name)
         report.splits.append(split_of(name, listed, there, official, folder / name))
         categories = len(content["categories"])
         if categories != 80:
             report.notes.append(f"{name}: {categories} categories, COCO has 80")
-        if not (folder / "annotations" / f"captions_{name}.json").exists():
-            report.notes.append(f"no annotations/captions_{name}.json (for retrieval only)")
-    if not report.splits:
+    if not report.splits and not report.missing:
         report.missing.append("annotations/instances_{train,val}2017.json")
     return report
 
 
+def _check_captions(folder: Path) -> CheckReport:
+    report = CheckReport(kind="coco-captions", path=folder, source=COCO_SOURCE)
+    for name, official in COCO_CAPTION_COUNTS.items():
+        path = folder / "annotations" / f"captions_{name}.json"
+        if not path.exists() and name.endswith("2014"):
+            continue  # who has 2017 has no use for it
+        content = _annotations(path, captions.LAYOUT, captions.PARTS, report)
+        if content is None:
+            continue
+        captioned = {annotation["image_id"] for annotation in content["annotations"]}
+        listed = [str(i["file_name"]) for i in content["images"] if i["id"] in captioned]
+        there = names_in(folder / name)
+        report.splits.append(split_of(name, listed, there, official, folder / name))
+    return report
+
+
+def _annotations(
+    path: Path, layout: str, parts: Sequence[str], report: CheckReport
+) -> dict[str, Any] | None:
+    """What a file of COCO holds; None, said in the report, where it is absent or damaged."""
+    if not path.exists():
+        report.notes.append(f"no annotations/{path.name}")
+        return None
+    try:
+        return read_json(path, layout, parts)
+    except ValueError as error:
+        report.missing.append(str(error).splitlines()[0])
+        return None
+
+
 def _check_karpathy(path: Path) -> CheckReport:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    report = CheckReport(kind="karpathy", path=path, source=CAPTION_SOURCE)
+    try:
+        content = read_karpathy(path)
+    except ValueError as error:
+        report.missing.append(str(error).splitlines()[0])
+        return report
     official = CAPTION_COUNTS.get(str(content.get("dataset", "")), {})
     listed: defaultdict[str, list[str]] = defaultdict(list)
-    captions: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for entry in content["images"]:
         split = "train" if entry["split"] == SAME_AS_TRAIN else entry["split"]
-        listed[split].append(str(Path(entry.get("filepath", "")) / entry["filename"]))
-        captions[len(entry.get("sentences", []))] += 1
-    folder = path.parent / "images" if (path.parent / "images").is_dir() else path.parent
-    parents = {Path(file).parent for files in listed.values() for file in files}
-    there = {str(parent / name) for parent in parents for name in names_in(folder / parent)}
-    report = CheckReport(kind="karpathy", path=path, source=CAPTION_SOURCE)
+        listed[split].append(file_of(entry))
+        counts[len(entry.get("sentences", []))] += 1
+    everything = [file for files in listed.values() for file in files]
+    folder = images_folder(path, everything)
+    there = present(folder, everything)
     for name, files in listed.items():
         report.splits.append(split_of(name, files, there, official.get(name), folder))
-    odd = {count: pictures for count, pictures in sorted(captions.items()) if count != 5}
+    if any(split.absent for split in report.splits):
+        report.notes.append(f"looked for pictures in {folder}; --images of zeroshot names another")
+    odd = {count: pictures for count, pictures in sorted(counts.items()) if count != 5}
     for count, pictures in odd.items():
         report.notes.append(f"{pictures:,} pictures with {count} captions")
     return report
 
 
 def _find_karpathy(path: Path) -> Path | None:
-    """The JSON itself: `path`, or the first *.json in it with pictures and splits."""
-    files = [path] if path.is_file() else sorted(path.glob("*.json"))
-    return next((file for file in files if _has_splits(file)), None)
+    """The JSON itself: `path`, or the first *.json in it with pictures and splits.
+
+    A damaged one counts where it is `path`, or is called as Karpathy calls his.
+    """
+    if path.is_file():
+        return path if path.suffix == ".json" and _has_splits(path) is not False else None
+    found = {file: _has_splits(file) for file in sorted(path.glob("*.json"))}
+    damaged = (f for f, has in found.items() if has is None and f.name.startswith("dataset"))
+    return next((file for file, has in found.items() if has), next(damaged, None))
 
 
-def _has_splits(file: Path) -> bool:
+def _has_splits(file: Path) -> bool | None:
+    """Whether a JSON is Karpathy's; None where it is damaged."""
     try:
         content: Any = json.loads(file.read_bytes())
     except ValueError:
-        return False
+        return None
     images = content.get("images") if isinstance(content, dict) else None
     return bool(images) and isinstance(images[0], dict) and {"split", "sentences"} <= set(images[0])
 
@@ -89,6 +132,12 @@ COCO = Layout(
     source=COCO_SOURCE,
     find=lambda p: first_with(p, ("coco",), ("annotations/*.json", "train2017", "val2017")),
     check=_check_coco,
+)
+COCO_CAPTIONS = Layout(
+    text=captions.LAYOUT,
+    source=COCO_SOURCE,
+    find=lambda p: first_with(p, ("coco",), ("annotations/captions_*.json",)),
+    check=_check_captions,
 )
 KARPATHY = Layout(
     text=karpathy.LAYOUT, source=CAPTION_SOURCE, find=_find_karpathy, check=_check_karpathy

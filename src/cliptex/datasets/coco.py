@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.protocol import DetectionItem, read_image, require
+from cliptex.datasets.protocol import DetectionItem, read_image, read_json, refuse_missing, require
 
 LAYOUT = """  coco/annotations/instances_SPLIT2017.json   (or instances_SPLIT.json)
   coco/SPLIT2017/000000000001.jpg   (or SPLIT/)"""
@@ -47,14 +46,18 @@ class CocoInstances:
         self.name = name
         root = Path(root)
         path, self._folder = _places(root, split)
-        content = _read(path)
+        content = read_json(path, LAYOUT, PARTS)
         categories = sorted(content["categories"], key=lambda c: c["id"])
         self.classes = tuple(str(c["name"]) for c in categories)
         self.category_ids = tuple(int(c["id"]) for c in categories)
         self._categories = categories
         self._images = _chosen(content["images"], ids, path)
         self.image_ids = tuple(int(image["id"]) for image in self._images)
-        _refuse_missing(self._folder, self._images, path)
+        files = [str(image["file_name"]) for image in self._images]
+        refuse_missing(
+            self._folder, files, path, "complete the download, or pass `ids` of a subset"
+        )
+        self.pictures = [str(self._folder / file) for file in files]
         known = {int(image["id"]) for image in content["images"]}
         self._objects = _objects(content["annotations"], known, set(self.category_ids), path)
         self._labels = {number: k for k, number in enumerate(self.category_ids, start=1)}
@@ -131,17 +134,6 @@ def _places(root: Path, split: str) -> tuple[Path, Path]:
     raise FileNotFoundError(f"{root}: no annotations of split {split!r}; expected:\n{LAYOUT}")
 
 
-def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
-    try:
-        content = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON (was its download cut off?): {error}") from error
-    absent = [part for part in PARTS if not isinstance(content, dict) or part not in content]
-    if absent:
-        raise ValueError(f"{path}: no {absent}; expected COCO's instances, with {list(PARTS)}")
-    return content
-
-
 def _chosen(
     images: list[dict[str, Any]], ids: Sequence[int] | None, path: Path
 ) -> list[dict[str, Any]]:
@@ -152,16 +144,6 @@ def _chosen(
     if unknown:
         raise ValueError(f"{path} has no image of id {unknown[:5]} ({len(unknown)} unknown)")
     return [by_id[number] for number in ids]
-
-
-def _refuse_missing(folder: Path, images: list[dict[str, Any]], path: Path) -> None:
-    there = {entry.name for entry in folder.iterdir()}
-    missing = [image["file_name"] for image in images if image["file_name"] not in there]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder}: {len(missing)} of {len(images)} images listed in {path} are missing, "
-            f"beginning with {missing[:3]}; complete the download, or pass `ids` of a subset"
-        )
 
 
 def _objects(

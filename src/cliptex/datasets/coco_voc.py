@@ -37,6 +37,7 @@ class CocoAsVoc:
         self.name = name
         self.kind = ClassMap(VOC_CLASSES, IGNORE)
         self._coco = CocoInstances(root, split)
+        self.pictures = self._coco.pictures
         number_of = dict(zip(self._coco.classes, self._coco.category_ids, strict=True))
         words = {COCO_WORDS.get(c, c): k for k, c in enumerate(VOC_CLASSES) if k}
         self._ids = {number_of[word]: k for word, k in words.items() if word in number_of}
@@ -65,6 +66,8 @@ class JoinedDense:
             raise ValueError(f"sets of different kinds cannot be joined: {sorted(kinds)}")
         self.name = name or "+".join(part.name for part in parts)
         self.kind = parts[0].kind
+        self.pictures = [picture for part in parts for picture in getattr(part, "pictures", ())]
+        self.names = [part.name for part in parts]
         self._parts = list(parts)
         self._ends = list(accumulate(len(part) for part in parts))
 

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.protocol import read_image, require
+from cliptex.datasets.protocol import read_image, read_json, refuse_missing, require
 
 LAYOUT = """  DATASET.json   ({"images": [{"filename", "split", "sentences": [{"raw"}]}]})
-  images/FILENAME   (COCO: images/FILEPATH/FILENAME)"""
+  images/FILENAME   (COCO: images/FILEPATH/FILENAME; or as the archives unpack, such as
+                     flickr30k-images/FILENAME, or right beside the JSON)"""
 SAME_AS_TRAIN = "restval"  # Karpathy's COCO split: validation pictures that everyone trains on
+FOLDERS = ("images", "Images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset")
+LOOKED_FOR = 100  # of the listed pictures, to find the folder that they are in
 
 
 class Karpathy:
     """Pictures and captions of one split (train, val, test; `restval` belongs to train).
 
-    `captions[i]` are the raw sentences of picture i; pictures without a sentence are left out.
+    `images` is the folder of the pictures; None looks where `images_folder` says. `captions[i]`
+    are the raw sentences of picture i; pictures without a sentence are left out.
+    FileNotFoundError names the JSON and a picture that it lists and the folder lacks.
     """
 
     def __init__(
-        self, file: str | Path, images: str | Path, split: str, *, name: str | None = None
+        self, file: str | Path, images: str | Path | None, split: str, *, name: str | None = None
     ) -> None:
         path = require(Path(file), LAYOUT)
-        self._images = require(Path(images), LAYOUT)
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if "images" not in content:
-            raise ValueError(f"{path} has no key 'images'; expected:\n{LAYOUT}")
+        content = read_karpathy(path)
         splits = {split, SAME_AS_TRAIN} if split == "train" else {split}
         self.name = name or content.get("dataset", path.stem)
         self.files: list[str] = []
@@ -35,11 +38,15 @@ class Karpathy:
         for entry in content["images"]:
             sentences = [sentence["raw"] for sentence in entry.get("sentences", [])]
             if entry["split"] in splits and sentences:
-                self.files.append(str(Path(entry.get("filepath", "")) / entry["filename"]))
+                self.files.append(file_of(entry))
                 self.captions.append(sentences)
         if not self.files:
             known = sorted({entry["split"] for entry in content["images"]})
             raise ValueError(f"{path} has no pictures of split {split!r}, only {known}")
+        found = images_folder(path, self.files) if images is None else Path(images)
+        self._images = require(found, LAYOUT)
+        remedy = "name the folder they are in with --images, or complete the download"
+        refuse_missing(self._images, self.files, path, remedy)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -47,3 +54,26 @@ class Karpathy:
     def image(self, index: int) -> np.ndarray:
         """Picture `index`, (H, W, 3) uint8 RGB."""
         return read_image(self._images / self.files[index])
+
+
+def read_karpathy(path: Path) -> dict[str, Any]:
+    """The JSON at `path`; ValueError names one that is a folder, damaged or another."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the JSON in it, such as dataset_flickr30k.json")
+    return read_json(path, LAYOUT, ("images",))
+
+
+def file_of(entry: dict[str, Any]) -> str:
+    """The picture of an entry, relative to the folder of the pictures."""
+    return str(Path(entry.get("filepath", "")) / entry["filename"])
+
+
+def images_folder(path: Path, files: Sequence[str]) -> Path:
+    """Where the pictures of the JSON at `path` lie, unless the user says so.
+
+    The first usual folder beside it that has one of the first `files`, else the JSON's own.
+    """
+    usual = (path.parent / name for name in FOLDERS)
+    tried = files[:LOOKED_FOR]
+    has = (folder for folder in usual if any((folder / file).exists() for file in tried))
+    return next(has, path.parent)
