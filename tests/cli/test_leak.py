@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cliptex.cli import main
+from cliptex.cli.probing import Layout, learnt_from
+from cliptex.cli.zeroshot import Captions, Classes, Masks
+from cliptex.datasets.catalogue import BY_NAME, benchmark_of
 from cliptex.labels.kinds import ScalarField
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.store import labels_from_arrays
 from cliptex.models.cliptex import DenseConfig
-from cliptex.models.provenance import FILE, read_provenance
+from cliptex.models.provenance import FILE, of_experts, read_provenance, write_provenance
 from cliptex.models.spec import ClipConfig, ModelSpec
 from cliptex.results import read_results
 from cliptex.shards.dataset import ImageTextShards
@@ -114,6 +119,64 @@ def test_no_mark_without_a_reason(config: TrainConfig, voc: Path, tmp_path: Path
     (clean / FILE).write_text("{}[")
     with pytest.raises(ValueError, match="not a record of what experts learnt from"):
         read_provenance(clean)
+
+
+LAYOUTS = sorted({*get_args(Layout), *get_args(Classes), *get_args(Captions), *get_args(Masks)})
+OWN = {  # what an expert learnt from, of every layout that holds one benchmark
+    "voc": {"voc", "voc20", "hub-voc"},
+    "ade20k": {"ade20k", "hub-ade20k"},
+    "coco": {"coco", "coco-voc", "coco-captions"},
+    "nyu-depth": {"nyu-depth", "nyu-raw"},
+    "nyu-normals": {"nyu-normals", "dsine-normals", "geonet-normals"},
+    "imagenet": {"imagenet-flat"},
+    "places365": {"places365"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_told_by_its_benchmark_or_by_the_name_of_its_set(
+    layout: str, tmp_path: Path
+) -> None:
+    owner = {layout: benchmark for benchmark, layouts in OWN.items() for layout in layouts}
+    called = SimpleNamespace(name="pascal-voc-2012" if layout == "hub-voc" else "a-set")
+    assert (layout in owner) != (layout in BY_NAME)
+    for benchmark in OWN:
+        write_provenance(tmp_path, of_experts({"one": [benchmark]}))
+        assert learnt_from(str(tmp_path), layout, called) == (owner.get(layout) == benchmark)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "benchmark"),
+    [
+        ("hub-classes", "imagenet-1k", "imagenet"),
+        ("hub-classes", "wds_imagenet1k", "imagenet"),
+        ("hub-classes", "ILSVRC2012", "imagenet"),
+        ("folder", "imagenette-mini", "imagenet"),
+        ("hub-classes", "imagenet-a", None),
+        ("hub-classes", "imagenet_sketch", None),
+        ("hub-classes", "imagenet-v2", None),
+        ("hub-classes", "Places365-custom", "places365"),
+        ("hub-captions", "flickr30k", "flickr30k"),
+        ("hub-captions", "coco_captions", "coco"),
+        ("hub-captions", "mscoco_2014_5k_test_image_text_retrieval", "coco"),
+        ("karpathy", "dataset_coco", "coco"),
+        ("karpathy", "flickr8k", "flickr8k"),
+        ("folder", "coconuts", None),
+    ],
+)
+def test_copies_are_told_by_their_names(layout: str, name: str, benchmark: str | None) -> None:
+    assert benchmark_of(layout, name) == (benchmark or name)
+
+
+@pytest.mark.parametrize(
+    ("stated", "layout"),
+    [("imagenet-1k", "imagenet-flat"), ("nyu-raw", "nyu-depth"), ("coco-captions", "coco")],
+)
+def test_what_is_stated_may_be_another_name_of_the_benchmark(
+    stated: str, layout: str, tmp_path: Path
+) -> None:
+    write_provenance(tmp_path, of_experts({"one": [stated]}))
+    assert learnt_from(str(tmp_path), layout, SimpleNamespace(name="any"))
 
 
 @pytest.mark.parametrize(("benchmark", "leak"), [("coco", True), ("rooms", False)])

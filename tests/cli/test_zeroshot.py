@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from cliptex.cli import datasets, main, zeroshot
@@ -62,6 +61,20 @@ def test_folder__options_are_recorded(tmp_path, capsys):
     assert "openai79" in capsys.readouterr().err
 
 
+def test_karpathy__images_are_found_beside_the_json_or_asked_for(tmp_path, capsys):
+    save(tmp_path / "images/1.jpg", 1)
+    entry = {"filename": "1.jpg", "split": "test", "sentences": [{"raw": "a"}]}
+    path = tmp_path / "dataset_tiny.json"
+    path.write_text(json.dumps({"images": [entry]}))
+    arguments = ["--dataset", "karpathy", "--root", path, "--resolution", 32]
+    assert run(tmp_path, *arguments)
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    words = ["zeroshot", "--model", "playroom", "--out", tmp_path / "r", *arguments]
+    assert main([str(word) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and "1.jpg" in error and "--images" in error
+
+
 def test_voc__segmentation_from_text(tmp_path):
     root = tmp_path / "VOCdevkit/VOC2012"
     for key in ("a", "b"):
@@ -100,14 +113,3 @@ def test_captions__classes_are_refused(tmp_path, capsys):
     words = ["--model", "playroom", "--out", tmp_path / "x", "--classes", tmp_path / "y"]
     assert main(["zeroshot", *map(str, [*arguments, *words])]) == 2
     assert "--classes" in capsys.readouterr().err
-
-
-def test_other_views_of_a_benchmark_are_the_same_pictures():
-    assert catalogue.benchmark_of("voc20") == "voc"
-    assert catalogue.benchmark_of("coco-captions") == catalogue.benchmark_of("coco") == "coco"
-    assert catalogue.benchmark_of("my-set") == "my-set"
-
-
-@pytest.mark.parametrize("kind", sorted(catalogue.SAME_PICTURES))
-def test_same_pictures_are_kinds(kind):
-    assert kind in {**catalogue.DENSE, **catalogue.CAPTIONED}

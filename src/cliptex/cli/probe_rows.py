@@ -47,7 +47,7 @@ def probed(options: ProbeOptions, test: Any) -> Iterator[Probed]:
     naming = Naming(
         model=options.name or options.model,
         checkpoint=checkpoint_of(options.model, clip),
-        leak=options.leak or learnt_from(options.model, test),
+        leak=options.leak or learnt_from(options.model, options.dataset or "", test),
     )
     yield Probed(encoder=FrozenEncoder(clip.image), naming=naming, seeds=options.seeds)
     if not options.controls:

@@ -186,10 +186,15 @@ class ProbeOptions:
         return {**DENSE, **LABELLED}[self.dataset](self.root, split, **options)
 
     def splits(self) -> tuple[Any, Any, Any]:
-        """The data sets of train, val (or None) and test; ValueError without a data set."""
+        """The data sets of train, val (or None) and test; ValueError where they share pictures."""
+        from cliptex.cli.splits import refuse_equal, refuse_shared
+
         assert self.task
+        refuse_equal(self.train_split, self.val_split, self.test_split)
         val = None if self.val_split is None else self.read(self.val_split)
-        return self.read(self.train_split), val, self.read(self.test_split)
+        train, test = self.read(self.train_split), self.read(self.test_split)
+        refuse_shared({"--train-split": train, "--val-split": val}, test)
+        return train, val, test
 
     def truths(self) -> dict[str, Any]:
         """By protocol, the test split with the ground truth it means, unless it means the raw."""
@@ -263,9 +268,10 @@ def feature_store(options: ProbeOptions) -> FeatureStore | None:
     return FeatureStore(options.features, options.features_dtype, budget)
 
 
-def learnt_from(model: str, dataset: Any) -> bool:
+def learnt_from(model: str, layout: str, dataset: Any) -> bool:
     """Whether an expert behind `model` learnt from the images of `dataset`, as far as recorded."""
     from cliptex.datasets.catalogue import benchmark_of
     from cliptex.models.provenance import read_provenance
 
-    return benchmark_of(dataset.name) in read_provenance(model).learnt_from
+    learnt = {benchmark_of(name, name) for name in read_provenance(model).learnt_from}
+    return benchmark_of(layout, dataset.name) in learnt

@@ -30,7 +30,8 @@ class ZeroShotOptions:
         root: where the data set lies; the JSON of karpathy; a folder or hub id of hub-*.
         out: results file (JSON lines) to append to.
         name: how the model is called in the results; by default as `model`.
-        images: folder of the images of a Karpathy JSON; by default the folder it lies in.
+        images: folder of the images of a Karpathy JSON; by default `images` or another usual folder
+            beside it, or its own.
         split: split that is scored.
         resolution: side in pixels of the square that the model sees; the nearest multiple of its
             stride where that does not divide it.
@@ -80,7 +81,7 @@ def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
     names: dict[str, Any] = {
         "model": options.name or options.model,
         "checkpoint": checkpoint_of(options.model, clip),
-        "leak": options.leak or learnt_from(options.model, data),
+        "leak": options.leak or learnt_from(options.model, options.dataset, data),
     }
     if options.dataset in ("karpathy", "coco-captions", "hub-captions"):
         if options.classes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -51,28 +52,55 @@ CAPTIONED: dict[str, Callable[[Path, str], CaptionedImages]] = {
     "hub-captions": HubCaptioned,
 }
 
-# Other views of a benchmark's pictures: an expert that learnt from these learnt from it.
-SAME_PICTURES = {
+# The benchmark whose pictures a layout holds: an expert that learnt from it learnt from these.
+BENCHMARKS = {
+    "voc": "voc",
     "voc20": "voc",
+    "hub-voc": "voc",
+    "ade20k": "ade20k",
+    "hub-ade20k": "ade20k",
+    "coco": "coco",
     "coco-voc": "coco",
     "coco-captions": "coco",
+    "nyu-depth": "nyu-depth",
     "nyu-raw": "nyu-depth",
+    "nyu-normals": "nyu-normals",
     "dsine-normals": "nyu-normals",
     "geonet-normals": "nyu-normals",
+    "imagenet-flat": "imagenet",
+    "places365": "places365",
+}
+
+# Layouts that any set may come in are told by the set's name: of its folder, JSON or repository.
+BY_NAME = {"folder", "karpathy", "hub-classes", "hub-captions"}
+KNOWN_AS = {  # ImageNet-V2, -A, -O, -R and -Sketch have other pictures
+    "imagenet": r"ilsvrc|imagenette|imagewoof|imagenet(?!-?(v2|a|o|r|sketch)\b)",
+    "places365": r"places-?365",
+    "flickr30k": r"flickr-?30k",
+    "flickr8k": r"flickr-?8k",
+    "coco": r"\b(ms-?)?coco(\b|-?20\d\d)",
+    "voc": r"pascal-?voc|\bvoc-?20\d\d",
+    "ade20k": r"ade-?20k|scene-?parse-?150",
 }
 
 
-def benchmark_of(name: str) -> str:
-    """The benchmark whose pictures the set called `name` shows."""
-    return SAME_PICTURES.get(name, name)
+def benchmark_of(layout: str, name: str) -> str:
+    """The benchmark whose pictures a set of `layout` called `name` shows; `name` if unknown."""
+    if layout in BENCHMARKS:
+        return BENCHMARKS[layout]
+    words = name.lower().replace("_", "-")
+    return next((known for known, sign in KNOWN_AS.items() if re.search(sign, words)), name)
 
 
 def open_dataset(
     kind: str, root: Path, split: str, images: Path | None = None
 ) -> DenseDataset | LabelledImages | CaptionedImages | DetectionDataset:
-    """The set of `kind` at `root`; `images` is the folder of a Karpathy JSON's pictures."""
+    """The set of `kind` at `root`; `images` is the folder of a Karpathy JSON's pictures.
+
+    None looks for it beside the JSON.
+    """
     if kind == "karpathy":
-        return Karpathy(root, root.parent if images is None else images, split)
+        return Karpathy(root, images, split)
     if kind == "coco":
         return CocoInstances(root, split)
     return {**DENSE, **LABELLED, **CAPTIONED}[kind](root, split)

@@ -1,0 +1,35 @@
+"""Refusals of splits that would choose or train on the pictures that are scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HELD_OUT = "leave out --val-split: the rate is then chosen on a held-out part of train"
+
+
+def refuse_equal(train: str, val: str | None, test: str) -> None:
+    """ValueError where two of the splits have one name."""
+    if train == test:
+        raise ValueError(
+            f"--train-split and --test-split are both {test!r}: name another --test-split, since "
+            "what was learnt from cannot be scored"
+        )
+    if val in (train, test):
+        other = "--test-split" if val == test else "--train-split"
+        raise ValueError(f"--val-split and {other} are both {val!r}: {HELD_OUT}")
+
+
+def refuse_shared(sets: dict[str, Any], test: Any) -> None:
+    """ValueError where a set, named by its option, holds pictures of `test`.
+
+    Only readers with `pictures` (see `datasets.protocol`) can tell; no picture is read.
+    """
+    held = set(getattr(test, "pictures", ()))
+    for option, one in sets.items():
+        shared = [picture for picture in getattr(one, "pictures", ()) if picture in held]
+        if shared:
+            remedy = HELD_OUT if option == "--val-split" else "name a split without them"
+            raise ValueError(
+                f"{option} holds {len(shared)} of the {len(test)} pictures of --test-split, such "
+                f"as {shared[0]}: {remedy}"
+            )

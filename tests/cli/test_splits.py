@@ -1,0 +1,84 @@
+"""Splits that would choose or train on the pictures that are scored are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliptex.cli import main
+from cliptex.cli.probing import ProbeOptions
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as Picture
+
+
+def options(root: Path, dataset: str = "voc", **splits: str) -> ProbeOptions:
+    return ProbeOptions(model="playroom", dataset=dataset, root=root, **splits)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        ({"val_split": "test"}, "--val-split and --test-split are both 'test': leave out"),
+        ({"val_split": "train"}, "--val-split and --train-split are both 'train': leave out"),
+        ({"test_split": "train"}, "--train-split and --test-split are both 'train': name another"),
+    ],
+)
+def test_equal_names__are_refused(voc: Path, splits: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        options(voc, **splits).splits()
+
+
+@pytest.mark.parametrize("more", [(), ("--recipe", "paper"), ("--recipe", "paper", "--dry-run")])
+def test_equal_names__from_the_command_line(voc, tmp_path, capsys, more) -> None:
+    out = tmp_path / "r.jsonl"
+    words = ["probe", "--model", "playroom", "--dataset", "voc", "--root", str(voc), *more]
+    words += ["--val-split", "test", "--out", str(out)]
+    assert main(words) == 2 and not out.exists()
+    error = capsys.readouterr().err
+    assert "held-out part of train" in error and len(error.strip().splitlines()) == 1
+
+
+def test_lists__with_pictures_of_test_are_refused(voc: Path) -> None:
+    lists = voc / "ImageSets/Segmentation"
+    (lists / "trainval.txt").write_text("0\n1\n2\n3\n4\n")
+    (lists / "train_aug.txt").write_text("0\n1\n2\n3\n")
+    said = r"--train-split holds 1 of the 2 pictures of --test-split, such as .*JPEGImages/4\.jpg"
+    with pytest.raises(ValueError, match=said):
+        options(voc, train_split="trainval").splits()
+    with pytest.raises(ValueError, match="--val-split holds 1 of the 2 .*leave out --val-split"):
+        options(voc, val_split="trainval").splits()
+    train, val, _ = options(voc, train_split="train_aug", val_split="train").splits()
+    assert len(train) == len(val) == 4
+
+
+def test_fastdepth__test_is_another_name_of_val(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "room").mkdir(parents=True)
+        (tmp_path / split / "room/1.h5").touch()
+    assert len(options(tmp_path, "nyu-raw").splits()[2]) == 1
+    with pytest.raises(ValueError, match="--val-split holds 1 of the 1 pictures .*val/room/1.h5"):
+        options(tmp_path, "nyu-raw", val_split="val").splits()
+
+
+def test_hub__a_lone_set_is_no_two_splits(tmp_path: Path) -> None:
+    features = Features({"image": Picture(), "label": ClassLabel(names=["a", "b"])})
+    picture = Image.fromarray(np.zeros((4, 4, 3), np.uint8))
+    rows = {"image": [picture] * 2, "label": [0, 1]}
+    Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "lone")
+    with pytest.raises(ValueError, match="--train-split holds 2 of the 2 pictures"):
+        options(tmp_path / "lone", "hub-classes").splits()
+
+
+@pytest.mark.parametrize("recipe", ["fast", "paper"])
+def test_class_ids_beyond_the_list__are_one_line(voc, tmp_path, capsys, recipe) -> None:
+    Image.fromarray(np.full((64, 96), 7, np.uint8)).save(voc / "SegmentationClass/2.png")
+    words = ["probe", "--model", "playroom", "--dataset", "voc", "--root", str(voc)]
+    words += ["--out", str(tmp_path / "r.jsonl"), "--resolution", "64", "--recipe", recipe]
+    words += ["--warmup-steps", "1"] if recipe == "paper" else []
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "SegmentationClass/2.png: class id 7" in error and "3 ids" in error
+    assert "labels.txt" in error and len(error.strip().splitlines()) == 1
