@@ -16,6 +16,7 @@ from cliptex.probes import (
 )
 from cliptex.probes.features import Space
 from cliptex.probes.protocol import EIGEN, LASINGER, Protocol
+from cliptex.results import append_results, read_results
 
 DELTAS = ("depth_d1", "depth_d2", "depth_d3")
 
@@ -290,3 +291,15 @@ def test_config__unknown_keys_and_nonsense_are_refused():
         ProbeConfig.model_validate({"resolutoin": 128})
     with pytest.raises(ValueError):
         ProbeConfig(learning_rates=())
+
+
+def test_dense__scenes_without_things_leave_a_file_that_can_be_read(
+    encoder, world, kinds, config, tmp_path, monkeypatch
+):
+    empty = world(kinds["segmentation"], 3, 1, name="empty")
+    monkeypatch.setattr(empty, "target", lambda ids: np.zeros_like(ids, np.uint8))
+    sets = (world(kinds["segmentation"], 8, 0), None, empty)
+    outcome = run_dense_probe(encoder(), *sets, config(), model="m")
+    assert np.isnan(outcome.value("miou_things"))
+    append_results(tmp_path / "results.jsonl", outcome.results)
+    assert [row.metric for row in read_results(tmp_path / "results.jsonl")] == ["miou"]
