@@ -84,6 +84,8 @@ class ProbeOptions:
         train_split: what the probe learns from.
         val_split: what a learning rate is chosen on; by default a part of train.
         test_split: what is scored, once.
+        extra_coco: of voc: folder of COCO, whose train pictures the probe also learns from, as VOC's
+            21 classes.
         state: folder in which the paper and small recipes save what they did, to go on from after
             a kill.
         features: folder in which these recipes keep features of dense and classification probes
@@ -122,6 +124,7 @@ class ProbeOptions:
     train_split: str = "train"
     val_split: str | None = None
     test_split: str = "test"
+    extra_coco: Path | None = None
     state: Path | None = None
     features: Path | None = None
     features_dtype: Literal["float16", "int8"] = "float16"
@@ -187,13 +190,15 @@ class ProbeOptions:
 
     def splits(self) -> tuple[Any, Any, Any]:
         """The data sets of train, val (or None) and test; ValueError where they share pictures."""
-        from cliptex.cli.splits import refuse_equal, refuse_shared
+        from cliptex.cli.splits import refuse_equal, refuse_shared, with_coco
 
         assert self.task
         refuse_equal(self.train_split, self.val_split, self.test_split)
         val = None if self.val_split is None else self.read(self.val_split)
         train, test = self.read(self.train_split), self.read(self.test_split)
         refuse_shared({"--train-split": train, "--val-split": val}, test)
+        if self.extra_coco is not None:
+            train = with_coco(train, self.extra_coco)
         return train, val, test
 
     def truths(self) -> dict[str, Any]:
