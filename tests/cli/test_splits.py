@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ from PIL import Image
 
 from cliptex.cli import main
 from cliptex.cli.probing import ProbeOptions
+from cliptex.results import read_results
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as Picture
 
 
-def options(root: Path, dataset: str = "voc", **splits: str) -> ProbeOptions:
-    return ProbeOptions(model="playroom", dataset=dataset, root=root, **splits)  # pyright: ignore
+def options(root: Path, dataset: Any = "voc", **more: Any) -> ProbeOptions:
+    return ProbeOptions(model="playroom", dataset=dataset, root=root, **more)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,46 @@ def test_class_ids_beyond_the_list__are_one_line(voc, tmp_path, capsys, recipe) 
     error = capsys.readouterr().err
     assert "SegmentationClass/2.png: class id 7" in error and "3 ids" in error
     assert "labels.txt" in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """Two pictures of an aeroplane, as COCO keeps them."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    (root / "train2017").mkdir()
+    images, annotations = [], []
+    for number in (1, 2):
+        name = f"{number}.png"
+        Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(root / "train2017" / name)
+        images.append({"id": number, "file_name": name, "height": 64, "width": 64})
+        corners = [0, 0, 64, 0, 64, 32, 0, 32]
+        annotations.append({"id": number, "image_id": number, "category_id": 5, "iscrowd": 0})
+        annotations[-1] |= {"bbox": [0, 0, 64, 32], "segmentation": [corners]}
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 5, "name": "airplane"}]
+    (root / "annotations/instances_train2017.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize("recipe", ["fast", "paper"])
+def test_extra_coco__is_learnt_from_and_rows_say_so(voc, coco, tmp_path, capsys, recipe) -> None:
+    (voc / "labels.txt").unlink()
+    out = tmp_path / "r.jsonl"
+    words = ["probe", "--model", "playroom", "--dataset", "voc", "--root", str(voc)]
+    words += ["--extra-coco", str(coco), "--out", str(out), "--resolution", "64", "--epochs", "2"]
+    words += ["--recipe", recipe, "--lr", "0.01"]
+    words += ["--warmup-steps", "1", "--probe", "linear"] if recipe == "paper" else []
+    assert main(words) == 0, capsys.readouterr().err
+    row = read_results(out)[0]
+    assert row.dataset == "voc" and row.n == 2
+    assert row.protocol["train_images"] == 6
+    assert row.protocol["train_sets"] == ["voc", "coco-voc"]
+
+
+def test_extra_coco__of_other_sets_and_classes_is_refused(voc, coco) -> None:
+    more = {"extra_coco": coco}
+    with pytest.raises(ValueError, match=r"--root has 3 classes of its own \(labels.txt\)"):
+        options(voc, **more).splits()
+    with pytest.raises(ValueError, match="--extra-coco: it adds to --dataset voc; leave it out"):
+        options(voc, "voc20", **more).splits()

@@ -1,7 +1,8 @@
-"""Refusals of splits that would choose or train on the pictures that are scored."""
+"""What is trained on and scored: splits that share pictures are refused, and COCO joins VOC."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 HELD_OUT = "leave out --val-split: the rate is then chosen on a held-out part of train"
@@ -33,3 +34,18 @@ def refuse_shared(sets: dict[str, Any], test: Any) -> None:
                 f"{option} holds {len(shared)} of the {len(test)} pictures of --test-split, such "
                 f"as {shared[0]}: {remedy}"
             )
+
+
+def with_coco(voc: Any, root: Path) -> Any:
+    """VOC's training set, then COCO's of train; ValueError for other sets and classes."""
+    from cliptex.datasets.coco_voc import CocoAsVoc, JoinedDense
+
+    if voc.name != "voc":
+        raise ValueError("--extra-coco: it adds to --dataset voc; leave it out")
+    coco = CocoAsVoc(root, "train")
+    if voc.kind != coco.kind:
+        raise ValueError(
+            f"--extra-coco: --root has {len(voc.kind.classes)} classes of its own (labels.txt), "
+            f"COCO can be given VOC's {len(coco.kind.classes)} alone; leave it out"
+        )
+    return JoinedDense([voc, coco])

@@ -58,7 +58,10 @@ class CocoAsVoc:
 
 
 class JoinedDense:
-    """Several sets of one kind, one after another; ValueError where their kinds differ."""
+    """Several sets of one kind, one after another; ValueError where their kinds differ.
+
+    `joined` are the names of the sets.
+    """
 
     def __init__(self, parts: Sequence[DenseDataset], *, name: str | None = None) -> None:
         kinds = {str(part.kind) for part in parts}
@@ -67,7 +70,7 @@ class JoinedDense:
         self.name = name or "+".join(part.name for part in parts)
         self.kind = parts[0].kind
         self.pictures = [picture for part in parts for picture in getattr(part, "pictures", ())]
-        self.names = [part.name for part in parts]
+        self.joined = [part.name for part in parts]
         self._parts = list(parts)
         self._ends = list(accumulate(len(part) for part in parts))
 

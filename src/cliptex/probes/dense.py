@@ -22,7 +22,7 @@ from cliptex.probes.features import (
 )
 from cliptex.probes.fit import Heads, TrainData
 from cliptex.probes.outcome import ProbeOutcome
-from cliptex.probes.protocol import Truths, truths_of
+from cliptex.probes.protocol import Truths, train_facts, truths_of
 from cliptex.probes.scores import Naming, Scorer, Tested, rows_of
 from cliptex.probes.select import Selection, Validate, chosen_head
 from cliptex.probes.tasks import ProbeTask, probe_task
@@ -118,7 +118,6 @@ def dense_protocol(
     train: DenseDataset,
 ) -> dict[str, object]:
     """What a dense row's value depends on, but for the scoring rules."""
-    depths = getattr(train, "depths", None)  # of sets that hold several
     return {
         **config.protocol(),
         "head": "point-wise convolution with bias on the last map",
@@ -126,7 +125,7 @@ def dense_protocol(
         "loss": task.loss_name,
         "train_pixels": f"{config.pixels}x{config.pixels} drawn per picture and step",
         "train_images": len(data.maps),
-        **({} if depths is None else {"train_depths": depths}),
+        **train_facts(train),
         "interpolation": "bilinear, align_corners=False, to the ground truth's size",
         **selection.protocol(),
     }

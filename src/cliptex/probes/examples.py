@@ -17,7 +17,7 @@ from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.classification import class_loss
 from cliptex.probes.features import WHOLE
 from cliptex.probes.fit import Loss
-from cliptex.probes.protocol import truths_of
+from cliptex.probes.protocol import train_facts, truths_of
 from cliptex.probes.scorers import AccuracyScorer
 from cliptex.probes.scores import Scorer
 from cliptex.probes.tasks import probe_task
@@ -118,7 +118,6 @@ def dense_examples(
         scorers=tuple(partial(dense.scorer, protocol) for protocol in answers.protocols),
         identity=dataset.kind,
     )
-    depths = getattr(dataset, "depths", None)  # of sets that hold several
     return Examples(
         name=dataset.name,
         count=len(dataset),
@@ -126,7 +125,7 @@ def dense_examples(
         train=train,
         plain=plain,
         test=test,
-        facts={} if depths is None else {"train_depths": depths},
+        facts=train_facts(dataset),
     )
 
 

@@ -77,6 +77,13 @@ def truths_of(
     return Truths(dataset, sets, tuple(_as_read(protocol, one) for protocol, one in pairs))
 
 
+def train_facts(train: DenseDataset) -> dict[str, object]:
+    """What rows say of the set that heads learn from: which depths, and which sets were joined."""
+    facts = {"train_depths": getattr(train, "depths", None)}  # of sets that hold several
+    facts["train_sets"] = getattr(train, "joined", None)
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
 def _as_read(protocol: Protocol, dataset: DenseDataset) -> Protocol:
     read: Depths | None = getattr(dataset, "depths", None)  # of sets that hold several
     if read is None or protocol.depths in (None, read):
