@@ -68,6 +68,9 @@ def test_karpathy__faults(karpathy):
         Karpathy(karpathy, karpathy.parent / "images", "dev")
     with pytest.raises(FileNotFoundError, match="images/FILENAME"):
         Karpathy(karpathy, karpathy.parent / "pictures", "test")
+    karpathy.write_text('{"images": [{"id": 1, "file_name": "0.jpg"}]}')  # COCO's own
+    with pytest.raises(ValueError, match="dataset_tiny.json: an image has no 'filename'"):
+        Karpathy(karpathy, None, "test")
     karpathy.write_text("{}")
     with pytest.raises(ValueError, match="no key 'images'"):
         Karpathy(karpathy, karpathy.parent / "images", "test")

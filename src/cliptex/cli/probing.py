@@ -84,7 +84,7 @@ class ProbeOptions:
         train_split: what the probe learns from.
         val_split: what a learning rate is chosen on; by default a part of train.
         test_split: what is scored, once.
-        extra_coco: of voc: folder of COCO, whose train pictures the probe also learns from, as VOC's
+        extra_coco: folder of COCO, whose train pictures a probe on voc learns from, too, as VOC's
             21 classes.
         state: folder in which the paper and small recipes save what they did, to go on from after
             a kill.

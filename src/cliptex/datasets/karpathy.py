@@ -60,7 +60,10 @@ def read_karpathy(path: Path) -> dict[str, Any]:
     """The JSON at `path`; ValueError names one that is a folder, damaged or another."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the JSON in it, such as dataset_flickr30k.json")
-    return read_json(path, LAYOUT, ("images",))
+    content = read_json(path, LAYOUT, ("images",))
+    if any(not {"filename", "split"} <= entry.keys() for entry in content["images"]):
+        raise ValueError(f"{path}: an image has no 'filename' or no 'split'; expected:\n{LAYOUT}")
+    return content
 
 
 def file_of(entry: dict[str, Any]) -> str:
