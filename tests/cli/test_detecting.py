@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cliptex.cli.app import main
+from cliptex.probes.controls import MEAN, PIXELS, RANDOM
 from cliptex.probes.detection import train as training
 from cliptex.probes.small import small_probes
 from cliptex.report.bootstrap import read_per_image
@@ -78,6 +79,17 @@ def test_coco__both_heads_give_rows_and_go_on(
     assert code == 0, err
     again = read_results(out)[len(rows) :]
     assert [r.value for r in again] == [r.value for r in rows.values()]
+
+
+def test_coco__controls_stand_beside_the_model(coco: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "r.jsonl"
+    arguments = typed(coco, "--out", str(out), "--probe", "ssd", *SHORT, "--precision", "bf16")
+    code, _, err = run(capsys, *arguments, "--controls", "--name", "mine")
+    assert code == 0, err
+    rows = [row for row in read_results(out) if row.metric == "ap_box"]
+    assert [row.model for row in rows] == ["mine", RANDOM, PIXELS, MEAN]
+    assert {(row.probe, row.variant) for row in rows} == {("ssd", "small recipe, 64 px")}
+    assert rows[0].protocol["precision"] == "bf16" and rows[3].value > 0
 
 
 def test_coco__processes_share_probes_and_seeds(

@@ -53,6 +53,20 @@ def test_paper__heads_and_seeds_give_a_row_each(voc, tmp_path, capsys):
     )
 
 
+def test_output_stride__dilates_the_encoder_and_is_in_the_rows(voc, tmp_path, capsys):
+    out = tmp_path / "r.jsonl"
+    arguments = [*common(voc, out)[2:], *SMALL, "--lr", "0.1"]
+    for stride in ("32", "16"):
+        model = ("--model", "timm:resnet18", "--output-stride", stride)
+        code, _, err = run(capsys, *model, *arguments)
+        assert code == 0, err
+    rows = [row["protocol"] for row in rows_of(out) if row["metric"] == "miou"]
+    assert [row["encoder_stride"] for row in rows] == [32, 16]
+    assert [row["map"][1:] for row in rows] == [[2, 2], [4, 4]]
+    code, _, err = run(capsys, "--model", "playroom", "--output-stride", "16", *arguments)
+    assert code == 2 and "output_stride is for ResNets" in err
+
+
 def test_fast__is_the_default(voc, tmp_path, capsys):
     out = tmp_path / "r.jsonl"
     code, _, err = run(capsys, *common(voc, out), "--lr", "0.1", "--resolution", "64")
@@ -194,6 +208,24 @@ def test_faults__late_ones_name_the_remedy(voc, tmp_path, capsys):
     assert code == 2 and "--recipe paper" in err
     code, _, err = run(capsys, *arguments, "--recipe", "paper", *SMALL)
     assert code == 2 and "--warmup-steps" in err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option"),
+    [
+        ("fast", ("--state", "s")),
+        ("fast", ("--features", "f")),
+        ("fast", ("--warmup-steps", "1")),
+        ("fast", ("--no-augmentation",)),
+        ("paper", ("--scratch", "s")),
+        ("fast", ("--protocol", "eigen")),
+        ("paper", ("--protocol", "eigen")),
+    ],
+)
+def test_faults__no_option_is_passed_over_in_silence(voc, tmp_path, capsys, recipe, option):
+    out = tmp_path / "r.jsonl"
+    code, _, err = run(capsys, *common(voc, out), "--recipe", recipe, *SMALL, *option)
+    assert code == 2 and f"{option[0]}: " in err and "leave it out" in err and not out.exists()
 
 
 @pytest.mark.parametrize("recipe", ["fast", "paper"])

@@ -55,6 +55,9 @@ def test_folder__options_are_recorded(tmp_path, capsys):
     )[-1]
     assert own.protocol["templates"] == ["a {}"]
     assert own.protocol["class_names"] != first.protocol["class_names"]
+    bare = run(tmp_path, *arguments[:6], "--precision", "bf16")[-1]
+    assert bare.protocol["resolution"] == 64  # what the model was trained at
+    assert bare.protocol["precision"] == "bf16"
     out = ["--out", str(tmp_path / "results.jsonl"), "--model", "playroom"]
     words = [*map(str, arguments), "--templates", "openai79"]
     assert main(["zeroshot", *out, *words]) == 2

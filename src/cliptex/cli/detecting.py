@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cliptex.cli.probe_rows import Measured, Probed, probed, show_pictures
+from cliptex.cli.probe_rows import Measured, Probed, mean_rows, probed, show_pictures
 from cliptex.cli.probing import Head, ProbeOptions
 from cliptex.cli.weights import process_of
 
@@ -26,7 +26,10 @@ def detection_probes(options: ProbeOptions) -> list[DetectionProbe]:
     unknown = [head for head in options.probe if head not in HEADS]
     if unknown:
         raise ValueError(f"--probe {unknown[0]}: detection has {' and '.join(HEADS)}")
-    _refuse_unused(options)
+    options.refuse(("protocol",), "it is for depth")
+    options.refuse(
+        ("features", "augmentation", "scratch"), "detection probes learn from augmented pictures"
+    )
     made = {
         ("paper", "mask-rcnn"): recipes.paper_mask_rcnn,
         ("paper", "ssd"): recipes.paper_ssd,
@@ -42,6 +45,7 @@ def detection_rows(options: ProbeOptions) -> Measured:
     Under torchrun every process trains its share of the pairs of probe and seed.
     """
     from cliptex.probes.bank import Share
+    from cliptex.probes.detection.baseline import run_detection_baseline
 
     probes = detection_probes(options)
     sets = options.splits()
@@ -53,6 +57,7 @@ def detection_rows(options: ProbeOptions) -> Measured:
             seeds = tuple(seed for other, seed in pairs if other is probe)
             if seeds:
                 _detect(options, one, probe.model_copy(update={"seeds": seeds}), sets, found)
+    found.rows.extend(mean_rows(options, found.rows, run_detection_baseline))
     return found
 
 
@@ -102,18 +107,6 @@ def detection_costs(options: ProbeOptions, encoder: FrozenEncoder) -> list[Cost]
     return [detection_cost(probe, encoder, data) for probe in detection_probes(options)]
 
 
-def _refuse_unused(options: ProbeOptions) -> None:
-    unused = {
-        "--features": options.features is not None,
-        "--no-augmentation": not options.augmentation,
-    }
-    given = [name for name, there in unused.items() if there]
-    if given:
-        raise ValueError(
-            f"{given[0]}: detection probes learn from augmented pictures; leave it out"
-        )
-
-
 def _changed(probe: DetectionProbe, options: ProbeOptions) -> DetectionProbe:
     values: dict[str, Any] = {"epochs": options.epochs, "batch_size": options.batch_size}
     changes = {name: value for name, value in values.items() if value is not None}
@@ -122,5 +115,5 @@ def _changed(probe: DetectionProbe, options: ProbeOptions) -> DetectionProbe:
     if options.warmup_steps is not None:
         steps = {"warmup_steps": options.warmup_steps}
         changes["schedule"] = probe.schedule.model_copy(update=steps)
-    changes |= {"rates": options.lr, "seeds": options.seeds}
+    changes |= {"rates": options.lr, "seeds": options.seeds, "precision": options.precision}
     return type(probe).model_validate({**dict(probe), **changes})

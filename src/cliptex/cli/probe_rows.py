@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cliptex.probes.run_bank import HeadOutcome
     from cliptex.probes.scores import Naming
     from cliptex.results import Result
+
+    Baseline = Callable[[Any, Any], list[Result]]  # of the training and the test set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ def probed(options: ProbeOptions, test: Any) -> Iterator[Probed]:
     from cliptex.probes.scores import Naming
 
     device = pick_device(options.device)
-    clip = load_clip(options.model).to(device)
+    clip = load_clip(options.model, options.output_stride).to(device)
     naming = Naming(
         model=options.name or options.model,
         checkpoint=checkpoint_of(options.model, clip),
@@ -90,7 +92,11 @@ def fast_rows(options: ProbeOptions) -> Measured:
         raise ValueError("--probe: the fast recipe trains linear heads only; add --recipe paper")
     if process_of()[1] > 1:
         raise ValueError("torchrun: the fast recipe is one process; add --recipe paper")
-    _check_pictures(options)
+    options.refuse(
+        ("state", "features", "warmup_steps", "augmentation"),
+        "the fast recipe keeps features in memory and in --scratch, without augmentation",
+    )
+    _check(options)
     train, val, test = options.splits()
     run: Any = run_classification_probe
     if options.task != "classification":
@@ -99,14 +105,15 @@ def fast_rows(options: ProbeOptions) -> Measured:
     for one in probed(options, test):
         memory = FeatureMemory(2 << 30) if len(one.seeds) > 1 else None
         for seed in one.seeds:
-            config = ProbeConfig(seed=seed, **options.asked())
+            config = ProbeConfig(seed=seed, scratch=options.scratch, **options.asked())
             names = {name: getattr(one.naming, name) for name in ("model", "checkpoint", "leak")}
             outcome = run(one.encoder, train, val, test, config, memory=memory, **names)
             found.add(outcome)
             if options.pictures and not one.control and seed == options.seeds[0]:
                 drawn = draw_linear(one.encoder, outcome, test, options.pictures)
                 show_pictures(options, [drawn], one.naming.model)
-    found.rows.extend(_mean_rows(options, ProbeConfig(**options.asked()), found.rows))
+    baseline = _baseline(options, ProbeConfig(**options.asked()))
+    found.rows.extend(mean_rows(options, found.rows, baseline))
     return found
 
 
@@ -115,7 +122,8 @@ def paper_rows(options: ProbeOptions) -> Measured:
     from cliptex.probes.pictures import draw_bank
     from cliptex.probes.run_bank import Share, Storage, run_bank
 
-    _check_pictures(options)
+    options.refuse(("scratch",), f"the {options.recipe} recipe writes to --state and --features")
+    _check(options)
     train, val, test, config = example_sets(options)
     pictured = options.splits()[2]
     found = Measured()
@@ -141,18 +149,15 @@ def paper_rows(options: ProbeOptions) -> Measured:
             first = [o for o in outcomes if o.member.key.seed == options.seeds[0]]
             drawn = draw_bank(one.encoder, first, pictured, bank, options.pictures)
             show_pictures(options, drawn, one.naming.model)
-    found.rows.extend(_mean_rows(options, config, found.rows))
+    found.rows.extend(mean_rows(options, found.rows, _baseline(options, config)))
     return found
 
 
-def _mean_rows(
-    options: ProbeOptions, config: ProbeConfig | BankConfig, rows: list[Result]
-) -> list[Result]:
-    """With --controls, the mean answer's rows in the columns of `rows`.
+def mean_rows(options: ProbeOptions, rows: list[Result], baseline: Baseline) -> list[Result]:
+    """With --controls, the rows of the mean answer, `baseline`, in the columns of `rows`.
 
     Of the model's own with the first seed: under torchrun one process has each of them.
     """
-    from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
     from cliptex.probes.controls import in_place_of
 
     if not options.controls:
@@ -162,14 +167,24 @@ def _mean_rows(
     if not columns:
         return []
     train, _, test = options.splits()
+    return in_place_of(baseline(train, test), columns)
+
+
+def _baseline(options: ProbeOptions, config: ProbeConfig | BankConfig) -> Baseline:
+    """The mean answer of a dense task, or of classification."""
+    from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
+
     if options.task == "classification":
-        return in_place_of(run_majority_baseline(train, test), columns)
-    return in_place_of(run_dense_baseline(train, test, config, options.truths()), columns)
+        return run_majority_baseline
+    return partial(run_dense_baseline, config=config, truths=options.truths())
 
 
-def _check_pictures(options: ProbeOptions) -> None:
-    if options.pictures and options.task == "classification":
-        raise ValueError("--pictures: classes have nothing to draw; leave it out")
+def _check(options: ProbeOptions) -> None:
+    """Refuse what the task has no use for."""
+    if options.task != "depth":
+        options.refuse(("protocol",), "it is for depth")
+    if options.task == "classification":
+        options.refuse(("pictures",), "classes have nothing to draw")
 
 
 def show_pictures(options: ProbeOptions, drawn: list[Drawn], model: str) -> None:

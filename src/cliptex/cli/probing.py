@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,6 +61,8 @@ class ProbeOptions:
     Args:
         model: folder of a saved CLIP, `playroom`, `open_clip:NAME/TAG`, `timm:NAME/TAG`,
             `hf-hub:ORG/NAME`, `corenet:FILE`. Without TAG the weights are random, and rows say so.
+        output_stride: of a ResNet: 16 or 8 dilates its last one or two stages, for a finer map; by
+            default the model's own, 32 where nothing else was saved.
         dataset: layout of the data set (see docs/datasets.md).
         root: where the data set lies.
         out: results file (JSON lines) to append to; what single images add goes to per_image beside
@@ -80,6 +83,7 @@ class ProbeOptions:
         warmup_steps: instead of the recipe's; not of the fast one.
         resolution: side in pixels that pictures are resized to; by default 512 (paper recipe for
             classification: 224; small: 128).
+        precision: of the encoder's pass; heads learn in float32.
         augmentation: of the paper recipe; without it, training sees whole pictures.
         train_split: what the probe learns from.
         val_split: what a learning rate is chosen on; by default a part of train.
@@ -92,6 +96,9 @@ class ProbeOptions:
             (paper: needs --no-augmentation).
         features_dtype: how they are kept.
         features_gib: refuse to keep more than this.
+        scratch: folder for features and labels of the fast recipe beyond 4 GiB, while it runs; by
+            default the system's temporary one. Their size is said and refused where it does not
+            fit.
         leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
             folder says so (provenance.json).
         controls: also probe what has learnt nothing: the same architecture with random weights,
@@ -107,6 +114,7 @@ class ProbeOptions:
     """
 
     model: str
+    output_stride: Literal[8, 16, 32] | None = None
     dataset: Layout | None = None
     root: Path | None = None
     out: Path | None = None
@@ -120,6 +128,7 @@ class ProbeOptions:
     batch_size: int | None = None
     warmup_steps: int | None = None
     resolution: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     augmentation: bool = True
     train_split: str = "train"
     val_split: str | None = None
@@ -129,6 +138,7 @@ class ProbeOptions:
     features: Path | None = None
     features_dtype: Literal["float16", "int8"] = "float16"
     features_gib: float = 20.0
+    scratch: Path | None = None
     leak: bool = False
     controls: bool = False
     pictures: int = 0
@@ -144,6 +154,13 @@ class ProbeOptions:
             raise ValueError("a probe needs --dataset and --root (or --recipe paper --dry-run)")
         return TASK_OF[self.dataset]
 
+    def refuse(self, names: Iterable[str], why: str) -> None:
+        """ValueError for the first of these options that was given: none is ignored in silence."""
+        for field in fields(self):
+            if field.name in names and getattr(self, field.name) != field.default:
+                no = "no-" if field.default is True else ""
+                raise ValueError(f"--{no}{field.name.replace('_', '-')}: {why}; leave it out")
+
     def asked(self) -> dict[str, Any]:
         """Values of the configuration that were given, and how depth is scored."""
         from cliptex.probes.protocol import DEPTH_PROTOCOLS
@@ -151,6 +168,7 @@ class ProbeOptions:
         values = {"epochs": self.epochs, "batch_size": self.batch_size}
         values["resolution"] = self.resolution
         given: dict[str, Any] = {name: v for name, v in values.items() if v is not None}
+        given["precision"] = self.precision
         if self.lr:
             given["learning_rates"] = self.lr
         if self.dataset is not None and self.task == "depth":
@@ -214,7 +232,7 @@ def cost_text(options: ProbeOptions) -> str:
     from cliptex.probes.cost import Device, cost_of, cost_table, described_encoder
 
     device = Device(peak_tflops=options.peak_tflops, utilisation=options.utilisation)
-    encoder = described_encoder(options.model)
+    encoder = described_encoder(options.model, options.output_stride)
     if options.dataset == "coco" or (options.probe and set(options.probe) <= DETECTORS):
         from cliptex.cli.detecting import detection_costs
 

@@ -33,8 +33,9 @@ class ZeroShotOptions:
         images: folder of the images of a Karpathy JSON; by default `images` or another usual folder
             beside it, or its own.
         split: split that is scored.
-        resolution: side in pixels of the square that the model sees; the nearest multiple of its
-            stride where that does not divide it.
+        resolution: side in pixels of the square that the model sees, by default what it was trained
+            at; the nearest multiple of its stride where that does not divide it.
+        precision: of the towers.
         crop: squash the whole picture, or take the central square of its short side (as CLIP and
             the authors' library do; not for segmentation).
         templates: openai80 (CLIP's 80 for ImageNet), simple (their best seven), or a file with one
@@ -53,7 +54,8 @@ class ZeroShotOptions:
     name: str | None = None
     images: Path | None = None
     split: str = "test"
-    resolution: int = 224
+    resolution: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     crop: Literal["squash", "center"] = "squash"
     templates: str = "openai80"
     classes: Path | None = None
@@ -70,14 +72,16 @@ def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
     from cliptex.zeroshot.encode import ZeroShotConfig
     from cliptex.zeroshot.prompts import read_names, read_templates
 
-    config = ZeroShotConfig(
-        resolution=options.resolution,
-        crop=options.crop,
-        templates=read_templates(options.templates),
-    )
+    templates = read_templates(options.templates)
     check_text(options.model)
     data: Any = open_dataset(options.dataset, options.root, options.split, options.images)
     clip = load_clip(options.model).to(pick_device(options.device))
+    config = ZeroShotConfig(
+        resolution=options.resolution or clip.image.image_size,
+        crop=options.crop,
+        templates=templates,
+        precision=options.precision,
+    )
     names: dict[str, Any] = {
         "model": options.name or options.model,
         "checkpoint": checkpoint_of(options.model, clip),

@@ -119,7 +119,7 @@ def fault_of(scorers: Sequence[Scorer], tested: Tested, naming: Naming) -> str:
     return (
         f"{naming.model}: {tested.task} ({head}) on {tested.dataset}: predictions are not finite "
         f"on {lost} of {tested.n} images: the head or the checkpoint has diverged; set a smaller "
-        "learning rate (--lr) or precision to fp32, or take another checkpoint"
+        "learning rate (--lr), or take another checkpoint"
     )
 
 

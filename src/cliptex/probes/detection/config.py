@@ -37,6 +37,7 @@ class DetectionProbe(BaseModel):
     weight_decay, decay_biases: AdamW's, and whether it applies to biases and norms.
     holdout: share of the training pictures that several rates are chosen on, where there is no
         validation set. With one rate all are learnt from.
+    precision: of the encoder; heads and losses are float32.
     save_every, workers: steps between saved states; processes that read pictures.
     """
 
@@ -56,6 +57,7 @@ class DetectionProbe(BaseModel):
     decay_biases: bool
     holdout: float = Field(default=0.1, gt=0, lt=1)
     data_seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
     save_every: int = Field(default=500, gt=0)
     workers: int = Field(default=0, ge=0)
     evaluation_batch: int = Field(default=4, gt=0)

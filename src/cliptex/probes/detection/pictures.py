@@ -34,7 +34,7 @@ def draw_detections(
     indices = picture_indices(len(dataset), count)
     items = [dataset.item(index, masks=config.masks) for index in indices]
     seed = min(outcome.heads)
-    reader = MapReader(encoder)
+    reader = MapReader(encoder, config.precision)
     label = f"{config.name} on {dataset.name}, pictures"
     (found,) = detect_all(reader, [outcome.heads[seed]], dataset, indices, config, label=label)
     truths, predictions = [], []

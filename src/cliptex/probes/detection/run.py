@@ -86,7 +86,7 @@ def run_detection_probe(
             raise ValueError(f"{train.name} and {other.name} differ in their classes")
     fit, held = split_rows(train, val, config)
     with proven_frozen(encoder) as sha:
-        reader = MapReader(encoder)
+        reader = MapReader(encoder, config.precision)
         candidates = _trained(reader, train, fit, config, sha, folder)
         choice = choose_rate(reader, candidates, val or train, held, config)
         chosen = [c for c in candidates if c.key.lr == choice.rate]

@@ -47,13 +47,15 @@ class Candidate:
 class MapReader:
     """The maps of a frozen encoder for pictures of any size (`models.encoder.fit_to_stride`)."""
 
-    def __init__(self, encoder: FrozenEncoder) -> None:
+    def __init__(self, encoder: FrozenEncoder, precision: str = "fp32") -> None:
         self._encoder = encoder
+        self._bf16 = precision == "bf16"
         self.device = encoder.device
 
     def read(self, images: Tensor) -> dict[int, Tensor]:
         """(B, 3, H, W) uint8 -> {stride: (B, C, h, w)} float32, without gradient."""
-        maps = self._encoder(images.to(self.device).float() / 255).maps
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            maps = self._encoder(images.to(self.device).float() / 255).maps
         return {stride: x.detach().float() for stride, x in maps.items()}
 
     def channels(self) -> dict[int, int]:
