@@ -82,6 +82,12 @@ def test_dry_run__tells_the_cost_and_trains_nothing(voc, tmp_path, capsys):
     assert "4 x 50 + 2" in text and "GPU-hours" in text and not out.exists()
 
 
+def test_dry_run__of_the_whole_paper_adds_nothing_to_voc(capsys):
+    arguments = ["--model", "playroom", "--recipe", "paper", "--dry-run", "--extra-coco", "coco"]
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and "--extra-coco: it adds to --dataset voc; leave it out" in err
+
+
 def test_dry_run__all_twelve_columns_of_the_paper_by_default(capsys):
     code, text, err = run(capsys, "--model", "playroom", "--recipe", "paper", "--dry-run")
     assert code == 0, err

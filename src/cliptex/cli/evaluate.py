@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
+from cliptex.cli.costing import cost_text
 from cliptex.cli.detecting import detection_rows
 from cliptex.cli.probe_rows import fast_rows, paper_rows
-from cliptex.cli.probing import ProbeOptions, cost_text
+from cliptex.cli.probing import ProbeOptions
 from cliptex.cli.zeroshot import ZeroShotOptions, zeroshot_outcome
 
 PER_IMAGE = "per_image"  # where the report looks for it, beside the rows

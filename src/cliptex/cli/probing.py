@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from cliptex.probes.bank_config import BankConfig
-    from cliptex.probes.cost import Job
     from cliptex.probes.examples import Examples
     from cliptex.probes.feature_store import FeatureStore
 
@@ -225,44 +224,6 @@ class ProbeOptions:
             return {}
         wanted = {p.name: p.depths for p in self.asked()["protocols"]}
         return {n: self.read(self.test_split, depths=d) for n, d in wanted.items() if d == "depths"}
-
-
-def cost_text(options: ProbeOptions) -> str:
-    """What --dry-run prints; the model is described, not loaded."""
-    from cliptex.probes.cost import Device, cost_of, cost_table, described_encoder
-
-    device = Device(peak_tflops=options.peak_tflops, utilisation=options.utilisation)
-    encoder = described_encoder(options.model, options.output_stride)
-    if options.dataset == "coco" or (options.probe and set(options.probe) <= DETECTORS):
-        from cliptex.cli.detecting import detection_costs
-
-        return f"{options.model}\n{cost_table(detection_costs(options, encoder), device)}"
-    costs = [cost_of(job, encoder) for job in _jobs(options)]
-    if options.dataset is None and not options.probe:
-        from cliptex.probes.cost_detection import paper_detection_costs
-
-        costs[2:2] = paper_detection_costs(encoder)  # where Table 8 has them
-    return f"{options.model}\n{cost_table(costs, device)}"
-
-
-def _jobs(options: ProbeOptions) -> list[Job]:
-    from dataclasses import replace
-
-    from cliptex.probes.cost import Job, paper_jobs
-
-    if options.dataset is None:
-        return [replace(job, config=options.bank(job.task)) for job in paper_jobs()]
-    train, _, test, config = example_sets(options)
-    assert options.task != "detection"  # see `cliptex.cli.detecting`
-    job = Job(
-        task=options.task,
-        dataset=train.name,
-        train_images=len(train),
-        test_images=len(test),
-        outputs=train.task.channels,
-        config=config,
-    )
-    return [job]
 
 
 def example_sets(
