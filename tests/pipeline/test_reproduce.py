@@ -75,7 +75,7 @@ def test_reproduce__controls_stand_in_the_columns_of_every_head(
     assert found >= {(*row, head) for row in DENSE for head in HEADS}
     assert ("classification", "top1", "playroom-classes", "linear") in found
     detected = {probe for task, _, _, probe in found if task == "detection"}
-    assert detected == (set() if control == "mean prediction" else {"mask_rcnn", "ssd"})
+    assert detected == {"mask_rcnn", "ssd"}
 
 
 def test_reproduce__models_are_told_apart(rows: list[Result]) -> None:

@@ -36,6 +36,7 @@ from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
 from cliptex.probes.controls import MEAN, PIXELS, RANDOM, control_encoders, in_place_of
 from cliptex.probes.dense import probe_task
+from cliptex.probes.detection.baseline import run_detection_baseline
 from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, small_ssd
 from cliptex.probes.detection.pictures import draw_detections
 from cliptex.probes.detection.run import DetectionOutcome, run_detection_probe
@@ -136,7 +137,7 @@ def _control_stages(out: Path, config: ReproduceConfig, seed: int, like: str) ->
 
 
 def mean_rows(suite: Suite, config: ReproduceConfig) -> list[Result]:
-    """The mean answer to every dense task, and the commonest class."""
+    """The mean answer to every dense task, the commonest class, and the mean box of each class."""
     rows = []
     for splits in suite.dense:
         bank = config.probes[probe_task(splits.train.kind, suite.probe).name]
@@ -144,6 +145,8 @@ def mean_rows(suite: Suite, config: ReproduceConfig) -> list[Result]:
         rows += run_dense_baseline(splits.train, splits.test, bank)
     if suite.classes is not None:
         rows += run_majority_baseline(suite.classes.train, suite.classes.test)
+    if suite.objects is not None:
+        rows += run_detection_baseline(suite.objects.train, suite.objects.test)
     return rows
 
 
