@@ -60,7 +60,7 @@ class Ade20k:
         ids = read_ids(mask)
         check_ids(ids, len(self.kind.classes) + 1, mask, REMEDY)  # the first is "other"
         target = ids.astype(np.uint8) - np.uint8(1)  # wraps: 0 -> 255, k -> k - 1
-        return paired(read_image(image), target, image, mask)
+        return paired(read_image(image, upright=False), target, image, mask)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

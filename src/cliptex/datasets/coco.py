@@ -69,7 +69,7 @@ class CocoInstances:
         """The picture at `index` with its objects; ValueError where its size is not as listed."""
         about = self._images[index]
         path = self._folder / about["file_name"]
-        image = read_image(path)
+        image = read_image(path, upright=False)
         height, width = about["height"], about["width"]
         if image.shape[:2] != (height, width):
             raise ValueError(

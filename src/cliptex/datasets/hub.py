@@ -60,9 +60,9 @@ class _Rows:
             raise ValueError(f"{self.source}, row {index}: column {column!r} is empty")
         return cell["bytes"] or Path(cell["path"]).read_bytes()
 
-    def picture(self, index: int) -> np.ndarray:
+    def picture(self, index: int, *, upright: bool = True) -> np.ndarray:
         try:
-            return decode_image(self.bytes_of(index, self.image))
+            return decode_image(self.bytes_of(index, self.image), upright=upright)
         except ValueError as error:
             raise ValueError(f"{self.source}, row {index}: {error}") from error
 
@@ -147,7 +147,7 @@ class HubMasks:
             check_ids(ids, len(VOC_CLASSES), mask, REMEDY, ignore=IGNORE)
         target = ids.astype(np.uint8)
         target = target - np.uint8(1) if self._from_one else target  # wraps: 0 -> 255
-        return paired(self._rows.picture(index), target, row, mask)
+        return paired(self._rows.picture(index, upright=False), target, row, mask)
 
 
 HubVoc, HubAde20k = partial(HubMasks, scheme="voc"), partial(HubMasks, scheme="ade20k")

@@ -51,7 +51,7 @@ class NormalsFolder:
     def __getitem__(self, index: int) -> DenseItem:
         path = self._normals[index]
         image = with_suffix_of(self._images, path.stem)
-        return paired(read_image(image), decode_normals(read_image(path)), image, path)
+        return _pair(image, path)
 
 
 class DsineNormals:
@@ -79,7 +79,12 @@ class DsineNormals:
     def __getitem__(self, index: int) -> DenseItem:
         path = self._normals[index]
         image = with_suffix_of(path.parent, path.stem.removesuffix("_normal") + "_img")
-        return paired(read_image(image), decode_normals(read_image(path)), image, path)
+        return _pair(image, path)
+
+
+def _pair(image: Path, path: Path) -> DenseItem:
+    pixels, normals = (read_image(file, upright=False) for file in (image, path))
+    return paired(pixels, decode_normals(normals), image, path)
 
 
 def decode_normals(rgb: np.ndarray) -> np.ndarray:

@@ -63,7 +63,8 @@ class NyuRaw:
         if image == depth:
             pixels, metres = _h5(image)
         else:
-            pixels, metres = read_image(image), read_ids(depth).astype(np.float32) / MILLIMETRES
+            pixels = read_image(image, upright=False)
+            metres = read_ids(depth).astype(np.float32) / MILLIMETRES
         with np.errstate(invalid="ignore"):
             metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(np.nan))
         return paired(pixels, metres, image, depth)

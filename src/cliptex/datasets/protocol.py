@@ -119,10 +119,14 @@ class CaptionedImages(Protocol):
     def image(self, index: int) -> np.ndarray: ...
 
 
-def read_image(path: Path) -> np.ndarray:
-    """The picture at `path`, (H, W, 3) uint8 RGB; ValueError names a file that does not decode."""
+def read_image(path: Path, *, upright: bool = True) -> np.ndarray:
+    """The picture at `path`, (H, W, 3) uint8 RGB; ValueError names a file that does not decode.
+
+    upright: turned as EXIF says. Where masks or boxes belong to it, it must be False: they count
+    pixels as they are stored.
+    """
     try:
-        return decode_image(path.read_bytes())
+        return decode_image(path.read_bytes(), upright=upright)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -116,7 +116,7 @@ class VocSegmentation:
         target = ids.astype(np.uint8)
         if self._without_background:
             target = np.where(target == IGNORE, IGNORE, target - np.uint8(1))  # 0 wraps to 255
-        return paired(read_image(image), target, image, mask)
+        return paired(read_image(image, upright=False), target, image, mask)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -68,7 +68,11 @@ def image_extension(data: bytes) -> str | None:
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    min_side: int | None = None,
+    upright: bool = True,
 ) -> np.ndarray:
     """Decode one image file to (H, W, 3) uint8 RGB, upright.
 
@@ -81,6 +85,7 @@ def decode_image(
         max_pixels: more are refused from the header, before any is decoded.
         min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (several times faster)
             as long as its short side stays at least this many pixels.
+        upright: False leaves the pixels as they are stored, where masks or boxes belong to them.
 
     Raises:
         ImageError: the image is unusable; its `reason` says why.
@@ -100,7 +105,8 @@ def decode_image(
                 image.draft(None, (max(min_side, 1), max(min_side, 1)))
             image.load()
             pixels = _to_rgb(image)
-            turn = _TURNS.get(_orientation(exif or image.info.get("exif", b"")))
+            exif = exif or image.info.get("exif", b"")
+            turn = _TURNS.get(_orientation(exif)) if upright else None
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything on bad bytes
