@@ -130,7 +130,7 @@ def test_coco__dry_run_counts(coco: Path, capsys) -> None:
         (["--no-augmentation"], "detection probes learn from augmented pictures"),
         (["--batch-size", "1"], "SSD's batch normalisation needs two pictures"),
         (["--resolution", "100"], "multiple of 32"),
-        (["--test-split", "test"], "no annotations of split 'test'"),
+        (["--test-split", "test"], "no split 'test', only"),
     ],
 )
 def test_coco__mistakes_are_one_line(

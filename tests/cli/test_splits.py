@@ -100,7 +100,7 @@ def coco(tmp_path: Path) -> Path:
         images.append({"id": number, "file_name": name, "height": 64, "width": 64})
         corners = [0, 0, 64, 0, 64, 32, 0, 32]
         annotations.append({"id": number, "image_id": number, "category_id": 5, "iscrowd": 0})
-        annotations[-1] |= {"bbox": [0, 0, 64, 32], "segmentation": [corners]}
+        annotations[-1] |= {"bbox": [0, 0, 64, 32], "area": 2048, "segmentation": [corners]}
     content = {"images": images, "annotations": annotations}
     content["categories"] = [{"id": 5, "name": "airplane"}]
     (root / "annotations/instances_train2017.json").write_text(json.dumps(content))

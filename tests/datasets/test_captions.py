@@ -32,12 +32,19 @@ def test_captions__belong_to_their_pictures(coco):
 
 
 def test_captions__faults(coco):
-    with pytest.raises(FileNotFoundError, match="no captions of split 'train'"):
+    with pytest.raises(ValueError, match=r"no split 'train', only \['val'\]: name one"):
         CocoCaptions(coco, "train")
     path = coco / "annotations/captions_val2017.json"
-    content = {"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": []}]}
+    image = {"id": 1, "file_name": "9.jpg"}
+    content = {"images": [image], "annotations": [{"image_id": 1, "bbox": []}]}
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="no captions, but other annotations"):
+    with pytest.raises(ValueError, match=r"val2017.json: annotations\[0\] has no 'caption'"):
+        CocoCaptions(coco, "val")
+    path.write_text(json.dumps({**content, "annotations": [{"image_id": 2, "caption": "a"}]}))
+    with pytest.raises(ValueError, match="val2017.json: a caption has image_id 2, which"):
+        CocoCaptions(coco, "val")
+    path.write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(ValueError, match="val2017.json holds no picture with a caption"):
         CocoCaptions(coco, "val")
     path.write_text(json.dumps(content)[:-5])
     with pytest.raises(ValueError, match="captions_val2017.json is no whole JSON .*Get it again"):

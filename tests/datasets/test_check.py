@@ -64,11 +64,13 @@ def test_nyu__indices_beyond_the_file_and_no_splits(nyu):
     scipy.io.savemat(nyu / "splits.mat", splits)
     assert "picture 6 of 5" in str(report(nyu, "nyu-depth"))
     assert not report(nyu, "nyu-depth").ok
+    (nyu / "splits.mat").write_bytes(b"")
+    assert "splits.mat is no whole MATLAB file" in report(nyu, "nyu-depth").missing[0]
     (nyu / "splits.mat").unlink()
     assert "splits.mat" in report(nyu, "nyu-depth").missing[0]
     (nyu / "nyu_depth_v2_labeled.mat").write_bytes(b"half")
     found = report(nyu, "nyu-depth")
-    assert not found.ok and "nyu_depth_v2_labeled.mat is no whole file" in str(found)
+    assert not found.ok and "nyu_depth_v2_labeled.mat is no whole MATLAB file" in str(found)
 
 
 def test_normals__pairs(normals):
@@ -95,7 +97,7 @@ def test_karpathy__counts_and_missing_pictures(karpathy):
 def coco(tmp_path):
     (tmp_path / "annotations").mkdir()
     content = {
-        "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
+        "images": [{"id": k, "file_name": f"{k}.jpg", "height": 6, "width": 8} for k in (1, 2)],
         "annotations": [],
         "categories": [{"id": 1, "name": "person"}],
     }
@@ -119,6 +121,35 @@ def test_coco__cut_off_annotations_are_named(coco):
     path.write_text(path.read_text()[:-20])
     (missing,) = report(coco, "coco").missing
     assert str(path) in missing and "cut off" in missing and "\n" not in missing
+
+
+def test_coco__annotations_without_a_key_or_a_mask_are_said(coco):
+    path = coco / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    thing = {"id": 5, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4}
+    path.write_text(json.dumps({**content, "annotations": [thing]}))
+    found = report(coco, "coco")
+    assert found.ok and "val2017: 1 objects without a mask: boxes (SSD) alone" in found.notes
+    del thing["area"]
+    path.write_text(json.dumps({**content, "annotations": [thing]}))
+    (missing,) = report(coco, "coco").missing
+    assert "annotations[0] has no 'area'" in missing
+
+
+def test_voc__a_list_that_is_empty_or_no_text(voc):
+    path = voc / "VOC2012/ImageSets/Segmentation/val.txt"
+    for content, said in ((b"", "val.txt holds no picture"), (b"\xff", "val.txt is no UTF-8")):
+        path.write_bytes(content)
+        found = report(voc, "voc")
+        assert not found.ok and any(said in part for part in found.missing)
+
+
+def test_karpathy__sentences_without_raw_are_said(karpathy):
+    content = json.loads(karpathy.read_text())
+    content["images"][1]["sentences"] = [{"tokens": ["a"]}]
+    karpathy.write_text(json.dumps(content))
+    (missing,) = report(karpathy, "karpathy").missing
+    assert "images[1].sentences[0] has no 'raw'" in missing
 
 
 def test_coco_captions__pictures_with_captions(coco, capsys):

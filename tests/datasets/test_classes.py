@@ -85,7 +85,7 @@ def test_places__lists_and_either_size(places):
 
 
 def test_places__faults(places):
-    with pytest.raises(ValueError, match="no labelled split 'test'"):
+    with pytest.raises(ValueError, match=r"no split 'test', only \['train', 'val'\]"):
         Places365(places, "test")
     (places / "places365_val.txt").write_text("Places365_val_00000001.jpg 3\n")
     with pytest.raises(ValueError, match="class 3 of Places365_val_00000001.jpg, expected 0 to 2"):

@@ -124,8 +124,69 @@ def test_other_files__are_refused(coco: Path) -> None:
     path.write_text(json.dumps(CONTENT)[:-9])
     with pytest.raises(ValueError, match="instances_val2017.json is no whole JSON .*cut off"):
         CocoInstances(coco, "val")
-    with pytest.raises(FileNotFoundError, match="no annotations of split 'test'"):
+    with pytest.raises(ValueError, match=r"annotations has no split 'test', only \['val'\]"):
         CocoInstances(coco, "test")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="no split 'val', nor another; expected"):
+        CocoInstances(coco, "val")
+
+
+def lacking(part: str, key: str) -> dict:
+    """The content without `key` in the last entry of `part`."""
+    *entries, last = CONTENT[part]
+    return {**CONTENT, part: [*entries, {k: v for k, v in last.items() if k != key}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [("images", key) for key in ("id", "file_name", "height", "width")]
+    + [("annotations", key) for key in ("id", "image_id", "category_id", "bbox", "area")]
+    + [("categories", key) for key in ("id", "name")],
+)
+def test_keys_that_are_needed__are_named_at_once(coco: Path, part: str, key: str) -> None:
+    write(coco, lacking(part, key))
+    said = rf"instances_val2017.json: {part}\[\d\] has no '{key}': every one of {part} needs"
+    with pytest.raises(ValueError, match=said):
+        CocoInstances(coco, "val")
+
+
+def test_masks__are_needed_unless_boxes_are_enough(coco: Path) -> None:
+    for content in (
+        lacking("annotations", "segmentation"),
+        CONTENT | {"annotations": [annotation(4, 42, 3, segmentation=[])]},
+    ):
+        write(coco, content)
+        with pytest.raises(ValueError, match="1 annotations have no 'segmentation', such as 4"):
+            CocoInstances(coco, "val")
+        data = CocoInstances(coco, "val", masks=False)
+        assert len(data.item(0, masks=False).boxes)
+        with pytest.raises(ValueError, match="coco was opened without masks"):
+            data.item(0, masks=True)
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], None, [1, 2, "3", 4], [1, 2, float("nan"), 4]])
+def test_boxes__of_another_form_are_named(coco: Path, box: object) -> None:
+    write(coco, CONTENT | {"annotations": [annotation(8, 42, 3, bbox=box)]})
+    with pytest.raises(ValueError, match="annotation 8 has bbox .* expected .left, top, width"):
+        CocoInstances(coco, "val")
+
+
+def test_sizes__of_no_pixel_are_named(coco: Path) -> None:
+    write(coco, CONTENT | {"images": [{**CONTENT["images"][0], "width": 0}], "annotations": []})
+    with pytest.raises(ValueError, match="image 42: height and width must be pixels"):
+        CocoInstances(coco, "val")
+
+
+def test_crowds__need_not_be_marked(coco: Path) -> None:
+    write(coco, lacking("annotations", "iscrowd"))
+    (thing,) = CocoInstances(coco, "val").ground_truth([1])["annotations"]
+    assert thing["iscrowd"] == 0  # scoring masks looks for it
+
+
+def test_empty_split__is_an_error(coco: Path) -> None:
+    write(coco, CONTENT | {"images": [], "annotations": []})
+    with pytest.raises(ValueError, match="instances_val2017.json holds no picture"):
+        CocoInstances(coco, "val")
 
 
 @pytest.mark.data

@@ -1,7 +1,9 @@
 import pickle
 
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from cliptex.datasets import NormalsFolder, NyuDepth
 
@@ -37,6 +39,43 @@ def test_nyu__faults(nyu, tmp_path):
     (nyu / "splits.mat").unlink()
     with pytest.raises(FileNotFoundError, match="1-based"):
         NyuDepth(nyu, "train")
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ([[2], [6]], "are 2 to 6: list those that it holds"),
+        ([[0], [2]], "are 0 to 2: list those"),
+        (np.empty((0, 1)), "there are none"),
+    ],
+)
+def test_nyu__splits_of_another_file(nyu, test, said):
+    splits = {"trainNdxs": np.array([[1]]), "testNdxs": np.array(test)}
+    scipy.io.savemat(nyu / "splits.mat", splits)
+    assert len(NyuDepth(nyu, "train")) == 1
+    with pytest.raises(
+        ValueError, match=rf"splits.mat: testNdxs .* 1 to 5, .*labeled.mat, .*{said}"
+    ):
+        NyuDepth(nyu, "test")
+
+
+@pytest.mark.parametrize("name", ["nyu_depth_v2_labeled.mat", "splits.mat"])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_nyu__damaged_files_are_named(nyu, name, keep):
+    path = nyu / name
+    content = path.read_bytes()
+    for damaged in (content[: int(len(content) * keep)], b"<html>no such file</html>"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{name} is no whole MATLAB file .* Get it again"):
+            NyuDepth(nyu, "train")
+
+
+def test_nyu__a_file_without_the_depths_is_refused_at_once(nyu):
+    with h5py.File(nyu / "nyu_depth_v2_labeled.mat", "a") as file:
+        del file["rawDepths"]
+    assert len(NyuDepth(nyu, "train")) == 2
+    with pytest.raises(ValueError, match="labeled.mat has no 'rawDepths'"):
+        NyuDepth(nyu, "train", depths="rawDepths")
 
 
 def test_normals__decoded_to_unit_length_and_black_is_invalid(normals):

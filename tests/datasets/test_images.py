@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -21,11 +23,28 @@ def test_folder__readable_names(folders):
 
 
 def test_folder__faults(folders):
-    with pytest.raises(FileNotFoundError, match="ROOT/SPLIT/CLASS"):
+    (folders / ".hidden/n01").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"no split 'test', only \['train', 'val'\]: name one"):
         ImageFolder(folders, "test")
+    with pytest.raises(FileNotFoundError, match="ROOT/SPLIT/CLASS"):
+        ImageFolder(folders / "train/n01", "test")
     (folders / "test").mkdir()
     with pytest.raises(FileNotFoundError, match="no class folder"):
         ImageFolder(folders, "test")
+
+
+def test_folder__hidden_folders_are_no_classes(folders):
+    (folders / "train/.ipynb_checkpoints").mkdir()
+    assert ImageFolder(folders, "train").classes == ("n01", "n02", "n10")
+
+
+def test_folder__name_of_a_relative_root(folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    assert ImageFolder(".", "train").name == "classes"
+    monkeypatch.chdir(folders / "train")
+    assert ImageFolder("..", "train").name == "classes"
+    (folders.parent / "link").symlink_to(folders)
+    assert ImageFolder(folders.parent / "link", "train").name == "link"
 
 
 def test_karpathy__restval_is_train_and_uncaptioned_pictures_are_left_out(karpathy):
@@ -64,12 +83,18 @@ def test_karpathy__missing_pictures_are_named(karpathy):
 
 
 def test_karpathy__faults(karpathy):
-    with pytest.raises(ValueError, match="no pictures of split 'dev'"):
+    with pytest.raises(
+        ValueError, match=r"no split 'dev', only \['restval', 'test', 'train', 'val'\]"
+    ):
         Karpathy(karpathy, karpathy.parent / "images", "dev")
     with pytest.raises(FileNotFoundError, match="images/FILENAME"):
         Karpathy(karpathy, karpathy.parent / "pictures", "test")
     karpathy.write_text('{"images": [{"id": 1, "file_name": "0.jpg"}]}')  # COCO's own
-    with pytest.raises(ValueError, match="dataset_tiny.json: an image has no 'filename'"):
+    with pytest.raises(ValueError, match=r"dataset_tiny.json: images\[0\] has no 'filename'"):
+        Karpathy(karpathy, None, "test")
+    entry = {"filename": "0.jpg", "split": "test", "sentences": [{"raw": "a"}, {"tokens": ["b"]}]}
+    karpathy.write_text(json.dumps({"images": [entry]}))
+    with pytest.raises(ValueError, match=r"images\[0\].sentences\[1\] has no 'raw'"):
         Karpathy(karpathy, None, "test")
     karpathy.write_text("{}")
     with pytest.raises(ValueError, match="no key 'images'"):

@@ -112,8 +112,10 @@ def test_nyu_raw__files_of_fastdepth(tmp_path):
         (item,) = (NyuRaw(tmp_path, split)[i] for i in range(1))
         np.testing.assert_array_equal(item.image, image)
         assert np.all(item.target == 1.5)
-    with pytest.raises(FileNotFoundError, match="SCENE/00001.h5"):
+    with pytest.raises(ValueError, match=r"no split 'train', only \['val'\]"):
         NyuRaw(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match="SCENE/00001.h5"):
+        NyuRaw(tmp_path / "val", "train")
     with h5py.File(path, "w") as file:
         file.create_dataset("rgb", data=image)
     with pytest.raises(ValueError, match="00001.h5 has no 'rgb' and 'depth'"):

@@ -48,8 +48,9 @@ def test_voc__train_aug_from_two_lists(voc):
 
 
 def test_voc__missing_parts_say_the_layout(voc, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no list of split 'test'"):
+    with pytest.raises(ValueError, match=r"no split 'test', only \['train_aug', 'val'\]") as said:
         VocSegmentation(voc, "test")
+    assert "--test-split" in str(said.value) and "\n" not in str(said.value)
     with pytest.raises(FileNotFoundError, match="JPEGImages/KEY.jpg"):
         VocSegmentation(tmp_path / "nowhere", "val")
 
@@ -125,8 +126,29 @@ def test_ade__names(ade):
 
 
 def test_ade__missing_split(ade):
-    with pytest.raises(FileNotFoundError, match="annotations/SPLIT"):
+    with pytest.raises(ValueError, match=r"no split 'test', only \['training', 'validation'\]"):
         Ade20k(ade, "test")
+    with pytest.raises(FileNotFoundError, match="annotations/SPLIT"):
+        Ade20k(ade / "images", "training")
+
+
+def test_lists__without_a_line_or_of_other_bytes_are_named(voc, ade):
+    lists = voc / "VOC2012/ImageSets/Segmentation"
+    (lists / "val.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"Segmentation/val.txt holds no picture"):
+        VocSegmentation(voc, "val")
+    (lists / "val.txt").write_bytes("2008_ü".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"Segmentation/val.txt is no UTF-8 text .*save it as"):
+        VocSegmentation(voc, "val")
+    (voc / "VOC2012/labels.txt").write_text("")
+    with pytest.raises(ValueError, match="labels.txt holds no class name: list one a line"):
+        VocSegmentation(voc, "train_aug")
+    (ade / "classes.txt").write_text("")
+    with pytest.raises(ValueError, match="classes.txt holds no class name"):
+        Ade20k(ade, "training")
+    (ade / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tName\n")
+    with pytest.raises(ValueError, match="objectInfo150.txt holds no class name"):
+        Ade20k(ade, "training")
 
 
 def test_voc__real(shared_data):

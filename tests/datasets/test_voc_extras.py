@@ -110,6 +110,7 @@ def test_coco__first_object_keeps_the_pixel(tmp_path):
             "category_id": category,
             "iscrowd": crowd,
             "bbox": [0, 0, 6, 4],
+            "area": 24,
             "segmentation": {"size": [4, 6], "counts": [20, 4]} if crowd else [polygon],
         }
 

@@ -202,7 +202,7 @@ class ProbeOptions:
         if self.dataset == "nyu-depth":
             options = {"depths": "rawDepths", **options}
         if self.dataset == "coco":
-            return CocoInstances(self.root, split)
+            return CocoInstances(self.root, split, masks=self.probe != ("ssd",))
         return {**DENSE, **LABELLED}[self.dataset](self.root, split, **options)
 
     def splits(self) -> tuple[Any, Any, Any]:

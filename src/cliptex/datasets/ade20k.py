@@ -13,7 +13,10 @@ from cliptex.datasets.protocol import (
     read_ids,
     read_image,
     read_lines,
+    read_names,
+    refuse_empty,
     require,
+    unknown_split,
     with_suffix_of,
 )
 from cliptex.labels.kinds import ClassMap
@@ -36,11 +39,11 @@ class Ade20k:
 
     def __init__(self, root: str | Path, split: str, *, name: str = "ade20k") -> None:
         self.name = name
-        folder = Path(root)
-        if (folder / "ADEChallengeData2016").is_dir():
-            folder = folder / "ADEChallengeData2016"
+        folder = _inner(Path(root))
+        if split not in (known := splits_of(folder)):
+            raise unknown_split(folder, split, known, LAYOUT)
         self._images = require(folder / "images" / split, LAYOUT)
-        masks = require(folder / "annotations" / split, LAYOUT)
+        masks = folder / "annotations" / split
         self._masks = sorted(masks.glob("*.png"))
         if not self._masks:
             raise FileNotFoundError(f"{masks} holds no .png; expected:\n{LAYOUT}")
@@ -63,11 +66,22 @@ class Ade20k:
         return paired(read_image(image, upright=False), target, image, mask)
 
 
+def splits_of(root: Path) -> list[str]:
+    """The splits that have a folder of masks."""
+    return sorted(path.name for path in _inner(root).glob("annotations/[!.]*") if path.is_dir())
+
+
+def _inner(root: Path) -> Path:
+    inner = root / "ADEChallengeData2016"
+    return inner if inner.is_dir() else root
+
+
 def _classes(folder: Path) -> tuple[str, ...]:
     table, names = folder / "objectInfo150.txt", folder / "classes.txt"
     if table.exists():  # a header line, then "Idx Ratio Train Val [Stuff] Name", tabs between
         rows = [line.split("\t") for line in read_lines(table)[1:]]
+        refuse_empty(rows, table, "no class name: take the release's, or remove the file")
         return tuple(row[-1].split(",")[0].strip() for row in rows)
     if names.exists():
-        return tuple(read_lines(names))
+        return tuple(read_names(names))
     return tuple(f"class {i}" for i in range(1, NUM_CLASSES + 1))

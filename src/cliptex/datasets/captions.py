@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptex.datasets.protocol import read_image, read_json, refuse_missing, require
+from cliptex.datasets.protocol import (
+    check_entries,
+    read_image,
+    read_json,
+    refuse_empty,
+    refuse_missing,
+    require,
+    unknown_split,
+)
 
 LAYOUT = """  ROOT/annotations/captions_SPLIT2017.json   (or 2014, or captions_SPLIT.json)
   ROOT/SPLIT2017/000000000139.jpg"""
@@ -24,15 +32,10 @@ class CocoCaptions:
     def __init__(self, root: str | Path, split: str, *, name: str = "coco-captions") -> None:
         self.name = name
         path, self._folder = _places(Path(root), split)
-        content = read_json(path, LAYOUT, PARTS)
-        captions: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
-        for annotation in content["annotations"]:
-            if "caption" not in annotation:
-                raise ValueError(f"{path} holds no captions, but other annotations")
-            captions[annotation["image_id"]].append(annotation["caption"].strip())
-        kept = [image for image in content["images"] if captions[image["id"]]]
-        self.files = [str(image["file_name"]) for image in kept]
-        self.captions = [captions[image["id"]] for image in kept]
+        captioned = read_captions(path)
+        self.files = [file for file, captions in captioned if captions]
+        self.captions = [captions for _, captions in captioned if captions]
+        refuse_empty(self.files, path, "no picture with a caption")
         refuse_missing(self._folder, self.files, path, "complete the download")
 
     def __len__(self) -> int:
@@ -43,10 +46,34 @@ class CocoCaptions:
         return read_image(self._folder / self.files[index])
 
 
+def read_captions(path: Path) -> list[tuple[str, list[str]]]:
+    """File and captions of each picture that the JSON lists; ValueError where it is not COCO's."""
+    content = read_json(path, LAYOUT, PARTS)
+    check_entries(path, content["images"], "images", ("id", "file_name"))
+    check_entries(path, content["annotations"], "annotations", ("image_id", "caption"))
+    captions: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] not in captions:
+            raise ValueError(
+                f"{path}: a caption has image_id {annotation['image_id']}, which the file does not "
+                "list among its images"
+            )
+        captions[annotation["image_id"]].append(annotation["caption"].strip())
+    return [(str(image["file_name"]), captions[image["id"]]) for image in content["images"]]
+
+
+def splits_of(root: Path) -> list[str]:
+    """The splits whose captions are there, by their short names."""
+    found = [
+        path.stem.removeprefix("captions_") for path in root.glob("annotations/captions_*.json")
+    ]
+    return sorted({name.removesuffix("2017").removesuffix("2014") for name in found})
+
+
 def _places(root: Path, split: str) -> tuple[Path, Path]:
     require(root, LAYOUT)
     for year in YEARS:
         path = root / "annotations" / f"captions_{split}{year}.json"
         if path.exists():
             return path, require(root / f"{split}{year}", LAYOUT)
-    raise FileNotFoundError(f"{root}: no captions of split {split!r}; expected:\n{LAYOUT}")
+    raise unknown_split(root / "annotations", split, splits_of(root), LAYOUT)

@@ -102,5 +102,5 @@ def open_dataset(
     if kind == "karpathy":
         return Karpathy(root, images, split)
     if kind == "coco":
-        return CocoInstances(root, split)
+        return CocoInstances(root, split, masks=False)
     return {**DENSE, **LABELLED, **CAPTIONED}[kind](root, split)

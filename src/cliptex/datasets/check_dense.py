@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from cliptex.datasets import ade20k, normals, nyu, voc
 from cliptex.datasets.check_report import (
@@ -15,7 +16,7 @@ from cliptex.datasets.check_report import (
     names_in,
     split_of,
 )
-from cliptex.datasets.nyu import NyuDepth
+from cliptex.datasets.mat import open_h5
 from cliptex.datasets.sbd import find_sbd
 from cliptex.datasets.voc import VocSegmentation
 
@@ -42,9 +43,9 @@ def _check_voc(folder: Path) -> CheckReport:
     for name, official in VOC_COUNTS.items():
         try:
             files = VocSegmentation(folder, name).files
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            if voc.list_of(folder, name):  # the list is there, what it lists is not
+            if name in voc.splits_of(folder):  # the list is there, what it lists is not
                 report.missing.append(f"{name}: {reason}")
             elif name == "val":
                 report.missing.append("ImageSets/Segmentation/val.txt")
@@ -93,10 +94,16 @@ def _check_nyu(folder: Path) -> CheckReport:
     report = CheckReport(kind="nyu-depth", path=folder, source=NYU_SOURCE)
     lacking, rows = _nyu_parts(folder / "nyu_depth_v2_labeled.mat")
     report.missing += lacking
+    splits: dict[str, np.ndarray] = {}
     if not (folder / "splits.mat").exists():
         report.missing.append("splits.mat (which of the 1,449 pictures are test)")
+    else:
+        try:
+            splits = nyu.read_splits(folder / "splits.mat")
+        except ValueError as error:
+            report.missing.append(str(error).splitlines()[0])
     for name, official in () if report.missing else NYU_COUNTS.items():
-        indices = NyuDepth(folder, name).indices
+        indices = splits.get(name, np.empty(0, np.int64))
         beyond = int((indices >= rows).sum())
         example = f"picture {int(indices.max()) + 1} of {rows}" if beyond else ""
         report.splits.append(
@@ -108,12 +115,12 @@ def _check_nyu(folder: Path) -> CheckReport:
 def _nyu_parts(path: Path) -> tuple[list[str], int]:
     """What the file lacks, and how many pictures it has."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_h5(path) as file:
             absent = [key for key in ("images", "depths", "rawDepths") if key not in file]
             images = file.get("images")
             rows = len(images) if isinstance(images, h5py.Dataset) else 0
-    except OSError as error:
-        return [f"{path.name} is no whole file (was its download cut off?): {error}"], 0
+    except ValueError as error:
+        return [str(error)], 0
     return [f"{key} in {path.name}" for key in absent], rows
 
 

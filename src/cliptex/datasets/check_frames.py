@@ -82,8 +82,12 @@ def _check_geonet(folder: Path) -> CheckReport:
     elif absent:
         report.missing += [f"{name} (of test)" for name in absent]
     else:
-        test = len(geonet.GeoNetNormals(folder, "test"))
-        report.splits.append(Split(name="test", count=test, official=TEST))
+        try:
+            test = len(geonet.GeoNetNormals(folder, "test"))
+        except ValueError as error:
+            report.missing.append(str(error).splitlines()[0])
+        else:
+            report.splits.append(Split(name="test", count=test, official=TEST))
     return report
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cliptex.datasets import captions, coco, karpathy
 from cliptex.datasets.check_report import CheckReport, Layout, first_with, names_in, split_of
 from cliptex.datasets.karpathy import SAME_AS_TRAIN, file_of, images_folder, read_karpathy
-from cliptex.datasets.protocol import present, read_json
+from cliptex.datasets.protocol import present
 
+T = TypeVar("T")
 COCO_SOURCE = (
     "train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org/#download"
 )
@@ -34,7 +35,7 @@ def _check_coco(folder: Path) -> CheckReport:
     report = CheckReport(kind="coco", path=folder, source=COCO_SOURCE)
     for name, official in COCO_COUNTS.items():
         path = folder / "annotations" / f"instances_{name}.json"
-        content = _annotations(path, coco.LAYOUT, coco.PARTS, report)
+        content = _annotations(path, coco.read_instances, report)
         if content is None:
             continue
         listed = [str(image["file_name"]) for image in content["images"]]
@@ -43,6 +44,9 @@ def _check_coco(folder: Path) -> CheckReport:
         categories = len(content["categories"])
         if categories != 80:
             report.notes.append(f"{name}: {categories} categories, COCO has 80")
+        bare = len(coco.without_mask(content))
+        if bare:
+            report.notes.append(f"{name}: {bare:,} objects without a mask: boxes (SSD) alone")
     if not report.splits and not report.missing:
         report.missing.append("annotations/instances_{train,val}2017.json")
     return report
@@ -54,25 +58,22 @@ def _check_captions(folder: Path) -> CheckReport:
         path = folder / "annotations" / f"captions_{name}.json"
         if not path.exists() and name.endswith("2014"):
             continue  # who has 2017 has no use for it
-        content = _annotations(path, captions.LAYOUT, captions.PARTS, report)
+        content = _annotations(path, captions.read_captions, report)
         if content is None:
             continue
-        captioned = {annotation["image_id"] for annotation in content["annotations"]}
-        listed = [str(i["file_name"]) for i in content["images"] if i["id"] in captioned]
+        listed = [file for file, texts in content if texts]
         there = names_in(folder / name)
         report.splits.append(split_of(name, listed, there, official, folder / name))
     return report
 
 
-def _annotations(
-    path: Path, layout: str, parts: Sequence[str], report: CheckReport
-) -> dict[str, Any] | None:
+def _annotations(path: Path, read: Callable[[Path], T], report: CheckReport) -> T | None:
     """What a file of COCO holds; None, said in the report, where it is absent or damaged."""
     if not path.exists():
         report.notes.append(f"no annotations/{path.name}")
         return None
     try:
-        return read_json(path, layout, parts)
+        return read(path)
     except ValueError as error:
         report.missing.append(str(error).splitlines()[0])
         return None

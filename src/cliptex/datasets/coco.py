@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.protocol import DetectionItem, read_image, read_json, refuse_missing, require
+from cliptex.datasets.protocol import (
+    DetectionItem,
+    check_entries,
+    read_image,
+    read_json,
+    refuse_empty,
+    refuse_missing,
+    require,
+    unknown_split,
+)
 
 LAYOUT = """  coco/annotations/instances_SPLIT2017.json   (or instances_SPLIT.json)
   coco/SPLIT2017/000000000001.jpg   (or SPLIT/)"""
-PARTS = ("images", "annotations", "categories")
+PARTS: dict[str, tuple[str, ...]] = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
+    "categories": ("id", "name"),
+}
 
 
 class CocoInstances:
@@ -24,12 +38,13 @@ class CocoInstances:
         split: train or val (train2017 and val2017 are tried first), or another name.
         name: of the set in results.
         ids: only these images, by COCO's id, in this order.
+        masks: every object must have one; without, only boxes can be read.
 
     Raises:
         FileNotFoundError: shows the layout, or names images that the annotations list and the
             folder lacks.
-        ValueError: for a file that is not COCO's, an unknown id, or an annotation of an unknown
-            image or category.
+        ValueError: for a file that is not COCO's, an unknown id, an annotation of an unknown
+            image or category, or without a key that is needed.
 
     Category ids are sparse in COCO (1 to 90 for 80 classes): they become labels 1.. in rising
     order of the ids, as `classes` and `category_ids` list them.
@@ -42,16 +57,25 @@ class CocoInstances:
         *,
         name: str = "coco",
         ids: Sequence[int] | None = None,
+        masks: bool = True,
     ) -> None:
         self.name = name
         root = Path(root)
         path, self._folder = _places(root, split)
-        content = read_json(path, LAYOUT, PARTS)
+        content = read_instances(path)
+        bare = without_mask(content) if masks else []
+        if bare:
+            raise ValueError(
+                f"{path}: {len(bare)} annotations have no 'segmentation', such as {bare[0]}: masks "
+                "need polygons or a run-length code in each (SSD, --probe ssd, needs none)"
+            )
+        self._has_masks = masks
         categories = sorted(content["categories"], key=lambda c: c["id"])
         self.classes = tuple(str(c["name"]) for c in categories)
         self.category_ids = tuple(int(c["id"]) for c in categories)
         self._categories = categories
         self._images = _chosen(content["images"], ids, path)
+        refuse_empty(self._images, path)
         self.image_ids = tuple(int(image["id"]) for image in self._images)
         files = [str(image["file_name"]) for image in self._images]
         refuse_missing(
@@ -81,6 +105,8 @@ class CocoInstances:
         labels = np.array([self._labels[a["category_id"]] for a, _ in seen], np.int64)
         planes = None
         if masks:
+            if not self._has_masks:
+                raise ValueError(f"{self.name} was opened without masks")
             planes = np.zeros((len(seen), height, width), np.uint8)
             for plane, (annotation, _) in zip(planes, seen, strict=True):
                 plane[:] = decode_mask(annotation["segmentation"], height, width)
@@ -103,6 +129,36 @@ class CocoInstances:
 
     def _singles(self, index: int) -> list[dict[str, Any]]:
         return [a for a in self._objects[self.image_ids[index]] if not a.get("iscrowd", 0)]
+
+
+def read_instances(path: Path) -> dict[str, Any]:
+    """The JSON of a split; ValueError names an entry of it without a key that is needed."""
+    content = read_json(path, LAYOUT, list(PARTS))
+    for part, keys in PARTS.items():
+        check_entries(path, content[part], part, keys)
+    for image in content["images"]:
+        if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
+            raise ValueError(f"{path}: image {image['id']}: height and width must be pixels, not 0")
+    for annotation in content["annotations"]:
+        box = annotation["bbox"]
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+            raise ValueError(
+                f"{path}: annotation {annotation['id']} has bbox {box}, expected [left, top, "
+                "width, height] in pixels"
+            )
+        annotation.setdefault("iscrowd", 0)  # scoring looks for it
+    return content
+
+
+def without_mask(content: dict[str, Any]) -> list[int]:
+    """Ids of annotations whose segmentation is absent or empty."""
+    return [a["id"] for a in content["annotations"] if not a.get("segmentation")]
+
+
+def splits_of(root: Path) -> list[str]:
+    """The splits that have annotations, by their short names."""
+    paths = root.glob("annotations/instances_*.json")
+    return sorted(path.stem.removeprefix("instances_").removesuffix("2017") for path in paths)
 
 
 def mask_code(segmentation: Any, height: int, width: int) -> Any:
@@ -131,7 +187,7 @@ def _places(root: Path, split: str) -> tuple[Path, Path]:
         path = root / "annotations" / f"instances_{full}.json"
         if path.exists():
             return path, require(root / full, LAYOUT)
-    raise FileNotFoundError(f"{root}: no annotations of split {split!r}; expected:\n{LAYOUT}")
+    raise unknown_split(root / "annotations", split, splits_of(root), LAYOUT)
 
 
 def _chosen(
@@ -160,6 +216,10 @@ def _objects(
                 )
         found[int(annotation["image_id"])].append(annotation)
     return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _clipped(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cliptex.datasets.imagenet import imagenet_names, is_synset
-from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_image, read_lines, require
+from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_image, read_lines, unknown_split
 
 LAYOUT = """  ROOT/SPLIT/CLASS/*.jpg|jpeg|png|webp
   ROOT/LOC_synset_mapping.txt   (optional: "FOLDER name, synonym, ..." a line)"""
@@ -19,7 +20,8 @@ class ImageFolder:
 
     `names` maps folders to readable names (for zero-shot prompts). Without it, folders called by
     one of ImageNet's 1000 synsets get the name that CLIP is prompted with, others that of
-    `root/LOC_synset_mapping.txt` where it lists them, else their own.
+    `root/LOC_synset_mapping.txt` where it lists them, else their own. Hidden folders, such as
+    `.ipynb_checkpoints`, are no classes. `place` is the folder of the split.
     """
 
     def __init__(
@@ -30,9 +32,12 @@ class ImageFolder:
         names: Mapping[str, str] | None = None,
         name: str | None = None,
     ) -> None:
-        folder = require(Path(root) / split, LAYOUT)
-        self.name = name or Path(root).name
-        self.folders = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
+        folder = Path(root) / split
+        if not folder.is_dir():
+            raise unknown_split(root, split, splits_of(Path(root)), LAYOUT)
+        self.name = name or Path(os.path.abspath(root)).name  # of "." and "..", too
+        self.place = str(folder)
+        self.folders = tuple(sorted(p.name for p in folder.glob("[!.]*") if p.is_dir()))
         if names is None:
             names = _mapping(Path(root))
             if any(is_synset(f) for f in self.folders):
@@ -53,6 +58,11 @@ class ImageFolder:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         path, label = self.files[index]
         return read_image(path), label
+
+
+def splits_of(root: Path) -> list[str]:
+    """The folders that hold folders."""
+    return sorted({p.parent.name for p in root.glob("[!.]*/[!.]*") if p.is_dir()})
 
 
 def _mapping(root: Path) -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
-import scipy.io
 
-from cliptex.datasets.protocol import DenseItem, require
+from cliptex.datasets.mat import open_h5, read_mat, read_row
+from cliptex.datasets.nyu import read_splits
+from cliptex.datasets.protocol import DenseItem, refuse_empty, require, unknown_split
 from cliptex.labels.kinds import UnitVector
 
 LAYOUT = """  ROOT/train/**/*.mat    (img, norm, mask of one picture each, 481 x 641)
@@ -35,7 +35,7 @@ class GeoNetNormals:
         elif split == "test":
             self._source = _Labelled(root)
         else:
-            raise ValueError(f"geonet-normals has no split {split!r}, only train and test")
+            raise unknown_split(root, split, ("train", "test"), LAYOUT)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -60,7 +60,7 @@ class _Frames:
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         path = self._paths[index]
-        content = scipy.io.loadmat(path)
+        content = read_mat(path)
         absent = {"img", "norm", "mask"} - content.keys()
         if absent:
             raise ValueError(f"{path} has no {sorted(absent)}; expected:\n{LAYOUT}")
@@ -82,8 +82,9 @@ class _Labelled:
             "masks": require(gt / "masks.mat", LAYOUT),
             "images": require(root / "nyu_depth_v2_labeled.mat", LAYOUT),
         }
-        splits = scipy.io.loadmat(require(gt / "splits.mat", LAYOUT))
-        self._indices = splits["testNdxs"].ravel().astype(np.int64) - 1  # MATLAB counts from 1
+        path = require(gt / "splits.mat", LAYOUT)
+        self._indices = read_splits(path).get("test", np.empty(0, np.int64))
+        refuse_empty(self._indices, path, "no testNdxs")
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -95,7 +96,5 @@ class _Labelled:
         return np.ascontiguousarray(image), normals, self._row("masks", row).T
 
     def _row(self, key: str, row: int) -> np.ndarray:
-        with h5py.File(self._paths[key], "r") as file:  # MATLAB v7.3: axes are reversed
-            data = file[key]
-            assert isinstance(data, h5py.Dataset)
-            return np.asarray(data[row])
+        with open_h5(self._paths[key]) as file:  # MATLAB v7.3: axes are reversed
+            return read_row(file, key, row)

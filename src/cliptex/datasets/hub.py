@@ -11,7 +11,7 @@ import numpy as np
 
 from cliptex.datasets.ade20k import NUM_CLASSES
 from cliptex.datasets.imagenet import imagenet_names
-from cliptex.datasets.protocol import DenseItem, check_ids, decode_ids, paired
+from cliptex.datasets.protocol import DenseItem, check_ids, decode_ids, paired, refuse_empty
 from cliptex.datasets.voc import IGNORE, VOC_CLASSES
 from cliptex.labels.kinds import ClassMap
 from cliptex.shards.images import decode_image
@@ -33,6 +33,7 @@ class _Rows:
     def __init__(self, source: str | Path, split: str) -> None:
         self.source = str(source)
         self.data, alone = _load(self.source, split)
+        refuse_empty(self.data, f"{self.source}, split {split!r},", "no row")
         # a lone set that does not say what it is gives the same rows for any split
         self.pictures = [f"row {row}" for row in range(len(self.data))] if alone else []
         self.image = self.column(IMAGE_COLUMNS, "picture", kind="Image")

@@ -8,9 +8,15 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
-from cliptex.datasets.protocol import read_image, read_lines, require
+from cliptex.datasets.mat import read_mat
+from cliptex.datasets.protocol import (
+    read_image,
+    read_lines,
+    refuse_empty,
+    require,
+    unknown_split,
+)
 
 SYNSET = re.compile(r"n\d{8}")  # WordNet's number of a noun, as ImageNet calls its folders
 CLASSES = 1000
@@ -51,7 +57,9 @@ class FlatImageNet:
 
     def __init__(self, root: str | Path, split: str = "val", *, name: str = "imagenet") -> None:
         self.name = name
-        folder = require(Path(root) / split, LAYOUT)
+        folder = Path(root) / split
+        if not folder.is_dir():
+            raise unknown_split(root, split, _flat_splits(Path(root)), LAYOUT)
         data = require(devkit(Path(root)), LAYOUT)
         truth = require(data / TRUTH, LAYOUT)
         synsets = devkit_synsets(require(data / "meta.mat", LAYOUT))
@@ -59,6 +67,7 @@ class FlatImageNet:
         known = imagenet_names()
         self.classes = tuple(known.get(synset, synset) for synset in self.folders)
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".JPEG")
+        refuse_empty(paths, folder, "no .JPEG")
         labels = _labels(truth, synsets)
         if len(labels) != len(paths):
             raise ValueError(
@@ -75,6 +84,10 @@ class FlatImageNet:
         return read_image(path), label
 
 
+def _flat_splits(root: Path) -> list[str]:
+    return sorted({path.parent.name for path in root.glob("*/ILSVRC2012_*.JPEG")})
+
+
 def devkit(root: Path) -> Path:
     """The folder of meta.mat and the ground truth: in the devkit as unpacked, or `root/data`."""
     unpacked = root / "ILSVRC2012_devkit_t12" / "data"
@@ -83,7 +96,7 @@ def devkit(root: Path) -> Path:
 
 def devkit_synsets(meta: Path) -> list[str]:
     """The synsets of ILSVRC2012_ID 1, 2, ...; ValueError where meta.mat is another file."""
-    content = scipy.io.loadmat(meta, squeeze_me=True)
+    content = read_mat(meta, squeeze_me=True)
     if "synsets" not in content:
         raise ValueError(f"{meta} has no 'synsets': take meta.mat of ILSVRC2012_devkit_t12")
     rows = content["synsets"]

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.protocol import read_image, read_json, refuse_missing, require
+from cliptex.datasets.protocol import (
+    check_entries,
+    read_image,
+    read_json,
+    refuse_missing,
+    require,
+    unknown_split,
+)
 
 LAYOUT = """  DATASET.json   ({"images": [{"filename", "split", "sentences": [{"raw"}]}]})
   images/FILENAME   (COCO: images/FILEPATH/FILENAME; or as the archives unpack, such as
@@ -41,8 +48,10 @@ class Karpathy:
                 self.files.append(file_of(entry))
                 self.captions.append(sentences)
         if not self.files:
-            known = sorted({entry["split"] for entry in content["images"]})
-            raise ValueError(f"{path} has no pictures of split {split!r}, only {known}")
+            known = sorted(
+                {entry["split"] for entry in content["images"] if entry.get("sentences")}
+            )
+            raise unknown_split(path, split, known, LAYOUT)
         found = images_folder(path, self.files) if images is None else Path(images)
         self._images = require(found, LAYOUT)
         remedy = "name the folder they are in with --images, or complete the download"
@@ -61,8 +70,10 @@ def read_karpathy(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the JSON in it, such as dataset_flickr30k.json")
     content = read_json(path, LAYOUT, ("images",))
-    if any(not {"filename", "split"} <= entry.keys() for entry in content["images"]):
-        raise ValueError(f"{path}: an image has no 'filename' or no 'split'; expected:\n{LAYOUT}")
+    check_entries(path, content["images"], "images", ("filename", "split"))
+    for number, entry in enumerate(content["images"]):
+        part = f"images[{number}].sentences"
+        check_entries(path, entry.get("sentences", []), part, ("raw",))
     return content
 
 

@@ -11,6 +11,7 @@ from cliptex.datasets.protocol import (
     paired,
     read_image,
     require,
+    unknown_split,
     with_suffix_of,
 )
 from cliptex.labels.kinds import UnitVector
@@ -35,6 +36,9 @@ class NormalsFolder:
         folder = Path(root)
         if (folder / "normals").is_dir():
             folder = folder / "normals"
+        if not (folder / split).is_dir():
+            known = sorted(path.parent.name for path in folder.glob("[!.]*/norm"))
+            raise unknown_split(folder, split, known, LAYOUT)
         self._images = require(folder / split / "img", LAYOUT)
         self._normals = sorted(require(folder / split / "norm", LAYOUT).glob("*.png"))
         if not self._normals:
@@ -67,7 +71,10 @@ class DsineNormals:
         folder = Path(root)
         if (folder / "nyuv2").is_dir():
             folder = folder / "nyuv2"
-        self._normals = sorted(require(folder / split, DSINE_LAYOUT).rglob("*_normal.png"))
+        if not (folder / split).is_dir():
+            known = {p.relative_to(folder).parts[0] for p in folder.glob("*/**/*_normal.png")}
+            raise unknown_split(folder, split, sorted(known), DSINE_LAYOUT)
+        self._normals = sorted((folder / split).rglob("*_normal.png"))
         if not self._normals:
             raise FileNotFoundError(
                 f"{folder / split} holds no *_normal.png; expected:\n{DSINE_LAYOUT}"

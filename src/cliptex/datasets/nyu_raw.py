@@ -7,13 +7,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from cliptex.datasets.mat import open_h5
 from cliptex.datasets.protocol import (
     DenseItem,
     paired,
     read_ids,
     read_image,
     read_lines,
+    refuse_empty,
     require,
+    unknown_split,
 )
 from cliptex.labels.kinds import ScalarField
 
@@ -39,14 +42,17 @@ class NyuRaw:
         self.kind = ScalarField(unit="m")
         root = Path(root)
         list_file = root / list_name(split)
-        if list_file.exists():
+        if split in IMAGES and list_file.exists():
             folder = require(root / IMAGES[split], LAYOUT)
             self.files = [_pair(line, list_file, folder) for line in read_lines(list_file)]
+            refuse_empty(self.files, list_file)
             return
         folder = root / split
         if split == "test" and not folder.is_dir():
             folder = root / "val"
-        self.files = [(path, path) for path in sorted(require(folder, LAYOUT).rglob("*.h5"))]
+        if not folder.is_dir():
+            raise unknown_split(root, split, splits_of(root), LAYOUT)
+        self.files = [(path, path) for path in sorted(folder.rglob("*.h5"))]
         if not self.files:
             raise FileNotFoundError(f"{folder} holds no .h5; expected:\n{LAYOUT}")
 
@@ -75,6 +81,12 @@ def list_name(split: str) -> str:
     return f"nyudepthv2_{split}_files_with_gt.txt"
 
 
+def splits_of(root: Path) -> list[str]:
+    """The splits that have a list (BTS) or a folder of .h5 (FastDepth)."""
+    lists = {split for split in IMAGES if (root / list_name(split)).exists()}
+    return sorted(lists | {path.parts[-3] for path in root.glob("*/*/*.h5")})
+
+
 def _pair(line: str, path: Path, folder: Path) -> tuple[Path, Path]:
     words = line.split()
     if len(words) not in (2, 3):
@@ -83,7 +95,7 @@ def _pair(line: str, path: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def _h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with h5py.File(path, "r") as file:
+    with open_h5(path) as file:
         rgb, depth = file.get("rgb"), file.get("depth")
         if not isinstance(rgb, h5py.Dataset) or not isinstance(depth, h5py.Dataset):
             raise ValueError(f"{path} has no 'rgb' and 'depth'; expected:\n{LAYOUT}")

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptex.datasets.protocol import read_image, read_lines, require
+from cliptex.datasets.protocol import (
+    read_image,
+    read_lines,
+    refuse_empty,
+    require,
+    unknown_split,
+)
 
 LAYOUT = """  ROOT/categories_places365.txt     ("/a/airfield 0" a line)
   ROOT/places365_train_standard.txt  ("/a/airfield/00000001.jpg 0" a line)
@@ -30,13 +36,15 @@ class Places365:
 
     def __init__(self, root: str | Path, split: str, *, name: str = "places365") -> None:
         if split not in LISTS:
-            raise ValueError(f"places365 has no labelled split {split!r}, only {sorted(LISTS)}")
+            raise unknown_split("places365 with labels", split, list(LISTS), LAYOUT)
         self.name = name
         root = Path(root)
         self._folder = places_folder(root, split)
         paths = places_paths(require(root / "categories_places365.txt", LAYOUT))
         self.classes = tuple(path[3:].replace("/", " ").replace("_", " ") for path in paths)
-        self.files = _listed(require(root / LISTS[split], LAYOUT), len(paths))
+        path = require(root / LISTS[split], LAYOUT)
+        self.files = _listed(path, len(paths))
+        refuse_empty(self.files, path)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -195,10 +195,32 @@ def read_json(path: Path, layout: str, keys: Sequence[str]) -> dict[str, Any]:
     return content
 
 
+def check_entries(path: Path, entries: Any, part: str, keys: Sequence[str]) -> None:
+    """ValueError names the first object of the list `part` of a JSON that lacks one of `keys`."""
+    wanted = set(keys)
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        if not isinstance(entry, dict) or not wanted <= entry.keys():
+            absent = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+            raise ValueError(
+                f"{path}: {part}[{number}] has no {', '.join(map(repr, absent))}: every one of "
+                f"{part} needs {', '.join(keys)}"
+            )
+
+
 def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a UTF-8 file, stripped."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    """The non-empty lines of a UTF-8 file, stripped; ValueError names a file of other bytes."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}): save it as UTF-8") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a list of class names; ValueError where there are none."""
+    names = read_lines(path)
+    refuse_empty(names, path, "no class name: list one a line, or remove the file")
+    return names
 
 
 def require(path: Path, layout: str) -> Path:
@@ -206,6 +228,25 @@ def require(path: Path, layout: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected this layout:\n{layout}")
     return path
+
+
+def refuse_empty(items: Sized, source: object, what: str = "no picture") -> None:
+    """ValueError says that `source` holds none, where `items` are none."""
+    if not len(items):
+        raise ValueError(f"{source} holds {what}")
+
+
+def unknown_split(where: object, split: str, known: Sequence[str], layout: str) -> Exception:
+    """What to raise for a split that is not at `where`: a ValueError that lists the `known` ones.
+
+    Without any, a FileNotFoundError that shows the `layout`.
+    """
+    if known:
+        return ValueError(
+            f"{where} has no split {split!r}, only {sorted(known)}: name one of them "
+            "(--train-split, --test-split; zeroshot: --split)"
+        )
+    return FileNotFoundError(f"{where} has no split {split!r}, nor another; expected:\n{layout}")
 
 
 def present(folder: Path, files: Sequence[str]) -> set[str]:

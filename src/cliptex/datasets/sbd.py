@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
+from cliptex.datasets.mat import read_mat
 from cliptex.datasets.protocol import read_lines, require
 
 NAME = "benchmark_RELEASE"
@@ -37,7 +37,7 @@ class Sbd:
     def mask(self, key: str) -> np.ndarray:
         """Class ids (H, W) uint8; ValueError where the file is not SBD's."""
         path = require(self.path(key), LAYOUT)
-        content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
+        content = read_mat(path, squeeze_me=True, struct_as_record=False)
         if "GTcls" not in content:
             raise ValueError(f"{path} has no 'GTcls'; expected:\n{LAYOUT}")
         return np.ascontiguousarray(content["GTcls"].Segmentation, dtype=np.uint8)

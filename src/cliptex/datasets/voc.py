@@ -15,7 +15,10 @@ from cliptex.datasets.protocol import (
     read_ids,
     read_image,
     read_lines,
+    read_names,
+    refuse_empty,
     require,
+    unknown_split,
 )
 from cliptex.datasets.sbd import Sbd, find_sbd
 from cliptex.labels.kinds import ClassMap
@@ -50,6 +53,7 @@ LAYOUT = """  VOCdevkit/VOC2012/JPEGImages/KEY.jpg
      train_aug also from train.txt and aug.txt, or from train.txt, val.txt and benchmark_RELEASE)
   VOCdevkit/VOC2012/labels.txt   (optional: class names, one a line)"""
 IGNORE = 255
+LISTS = ("ImageSets/Segmentation", "ImageSets/SegmentationAug", "list")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")  # the official masks come first
 REMEDY = "list every class in labels.txt, one a line, or take masks of these classes"
 Source = tuple[Path, Path | None]  # a picture and its mask; None where SBD has it
@@ -81,9 +85,7 @@ class VocSegmentation:
         name: str = "voc",
     ) -> None:
         self.name = name
-        folder = Path(root)
-        if (folder / "VOC2012").is_dir():
-            folder = folder / "VOC2012"
+        folder = _inner(Path(root))
         self._sbd = find_sbd(folder)
         require(folder / "JPEGImages", LAYOUT)
         self.files = _files(folder, split, self._sbd)
@@ -121,22 +123,35 @@ class VocSegmentation:
 
 def _classes(folder: Path) -> tuple[str, ...]:
     path = folder / "labels.txt"
-    names = read_lines(path) if path.exists() else VOC_CLASSES
+    names = read_names(path) if path.exists() else VOC_CLASSES
     return tuple(names) if names[0] == "background" else ("background", *names)
 
 
 def list_of(folder: Path, split: str) -> Path | None:
     """The list of `split` in VOC2012 as VOC, DeepLab, or corenet keep it."""
-    sets = folder / "ImageSets"
-    places = (sets / "Segmentation", sets / "SegmentationAug", folder / "list")
-    return next((p for place in places if (p := place / f"{split}.txt").exists()), None)
+    paths = (folder / place / f"{split}.txt" for place in LISTS)
+    return next((path for path in paths if path.exists()), None)
+
+
+def splits_of(root: Path) -> list[str]:
+    """The splits that have a list, or are made of lists."""
+    folder = _inner(root)
+    found = {path.stem for place in LISTS for path in (folder / place).glob("[!.]*.txt")}
+    if {"train", "aug"} <= found or ({"train", "val"} <= found and find_sbd(folder)):
+        found.add("train_aug")
+    return sorted(found)
+
+
+def _inner(root: Path) -> Path:
+    return root / "VOC2012" if (root / "VOC2012").is_dir() else root
 
 
 def _files(folder: Path, split: str, sbd: Sbd | None) -> list[Source]:
     found = list_of(folder, split)
     if found is not None:
         lines = read_lines(found)
-        if lines and len(lines[0].split()) > 1:
+        refuse_empty(lines, found)
+        if len(lines[0].split()) > 1:
             return [_pair(line, found, folder) for line in lines]
         return _sources(folder, lines, sbd)
     train, val, aug = (list_of(folder, part) for part in ("train", "val", "aug"))
@@ -146,7 +161,7 @@ def _files(folder: Path, split: str, sbd: Sbd | None) -> list[Source]:
         held = set(read_lines(val))
         keys = [key for key in dict.fromkeys(read_lines(train) + sbd.keys()) if key not in held]
         return _sources(folder, keys, sbd)
-    raise FileNotFoundError(f"{folder}: no list of split {split!r}; expected:\n{LAYOUT}")
+    raise unknown_split(folder, split, splits_of(folder), LAYOUT)
 
 
 def _sources(folder: Path, keys: Sequence[str], sbd: Sbd | None) -> list[Source]:
