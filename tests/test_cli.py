@@ -11,6 +11,7 @@ import pytest
 
 from cliptex.cli import app, main, runs
 from cliptex.cli.train import configuration
+from cliptex.probes import ProbeConfig
 from cliptex.results import Result, append_results
 
 
@@ -92,6 +93,26 @@ def test_exit_codes(monkeypatch, capsys, error, code, text):
     monkeypatch.setitem(app.COMMANDS, "demo", fail)
     assert main(["demo"]) == code
     assert text in capsys.readouterr().err
+
+
+def test_interrupted__only_what_goes_on_says_so(monkeypatch, capsys):
+    def fail(state: Path | None = None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(app.COMMANDS, "probe", fail)
+    assert main(["probe"]) == main(["probe", "--state", "x"]) == 130
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"interrupted: {app.KEPT}" and second == f"interrupted: {app.GO_ON}"
+
+
+def test_a_configuration_that_does_not_fit_names_its_fields(monkeypatch, capsys):
+    def fail() -> None:
+        ProbeConfig(epochs=0, learning_rates=(-1.0,))
+
+    monkeypatch.setitem(app.COMMANDS, "demo", fail)
+    assert main(["demo"]) == 2
+    errors = capsys.readouterr().err
+    assert errors == "error: epochs 0: Input should be greater than 0\n"
 
 
 def test_notes_of_a_stage_reach_the_line(monkeypatch, capsys):

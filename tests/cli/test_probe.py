@@ -8,6 +8,7 @@ import pytest
 import scipy.io
 
 from cliptex.cli.app import main
+from cliptex.probes import baselines
 from cliptex.probes.member import Member
 from cliptex.probes.sources import FeatureBatch
 from cliptex.report import write_report
@@ -49,8 +50,57 @@ def test_paper__heads_and_seeds_give_a_row_each(voc, tmp_path, capsys):
     assert {row["model"] for row in rows} == {"mine"}
     assert rows[0]["protocol"]["schedule"]["lr"] == 3e-5
     assert (
-        "segmentation pspnet miou on voc, seed 1" in text and (state / "all.safetensors").exists()
+        "segmentation pspnet miou on voc, seed 1" in text
+        and (state / "mine/voc/paper/all.safetensors").exists()
     )
+
+
+def test_out__is_tried_before_anything_is_trained(voc, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Member, "learn", None)
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file/r.jsonl"):
+        code, _, err = run(capsys, *common(voc, out), "--recipe", "small")
+        assert code == 2 and str(out.parent) in err and err.count("\n") == 1
+
+
+def test_rows__are_kept_when_a_later_control_fails(voc, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "r.jsonl"
+
+    def fail(*_, **__):
+        raise ValueError("no controls today")
+
+    monkeypatch.setattr(baselines, "run_dense_baseline", fail)
+    code, _, err = run(capsys, *common(voc, out), *SMALL, "--controls")
+    assert code == 2 and "no controls today" in err
+    assert {row["model"] for row in rows_of(out)} == {"playroom", "random-init", "pixels"}
+
+
+def test_rows__say_their_splits(voc, tmp_path, capsys):
+    out = tmp_path / "r.jsonl"
+    code, _, err = run(capsys, *common(voc, out), *SMALL, "--controls")
+    assert code == 0, err
+    for row in rows_of(out):
+        assert row["protocol"]["train_split"] == "train"
+        assert (row["protocol"]["val_split"], row["protocol"]["test_split"]) == (None, "test")
+
+
+def test_state__one_folder_serves_models_and_data_sets(voc, tmp_path, capsys):
+    arguments = [*common(voc, tmp_path / "r.jsonl"), "--recipe", "paper", "--probe", "linear"]
+    arguments += [*SMALL, "--warmup-steps", "1", "--state", str(tmp_path / "state")]
+    for more in ((), ("--name", "a/b"), ("--dataset", "voc20")):
+        code, _, err = run(capsys, *arguments, *more)
+        assert code == 0, err
+    code, _, err = run(capsys, *arguments, "--batch-size", "3")
+    assert code == 2 and "name another folder (--state)" in err
+
+
+def test_epochs__asked_for_are_the_epochs_done(voc, tmp_path, capsys):
+    out = tmp_path / "r.jsonl"
+    for more in ((), ("--epochs", "1")):
+        code, _, err = run(capsys, *common(voc, out), "--resolution", "64", *more)
+        assert code == 0, err
+    steps = [(r["protocol"]["epochs"], r["protocol"]["min_steps"]) for r in rows_of(out)]
+    assert set(steps) == {(12, 200), (1, 0)}
 
 
 def test_output_stride__dilates_the_encoder_and_is_in_the_rows(voc, tmp_path, capsys):
@@ -214,6 +264,28 @@ def test_faults__late_ones_name_the_remedy(voc, tmp_path, capsys):
     assert code == 2 and "--recipe paper" in err
     code, _, err = run(capsys, *arguments, "--recipe", "paper", *SMALL)
     assert code == 2 and "--warmup-steps" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--epochs", "0"), "epochs 0: Input should be greater than 0"),
+        (("--lr", "0"), "learning_rates: (0.0,) must be positive"),
+        (("--seeds",), "--seeds: name one at least"),
+        (("--pictures", "-1"), "--pictures -1"),
+        (("--dry-run",), "--dry-run: it counts the other recipes"),
+    ],
+)
+def test_faults__name_the_option(voc, tmp_path, capsys, options, text):
+    code, _, err = run(capsys, *common(voc, tmp_path / "r.jsonl"), *options)
+    assert code == 2 and text in err and err.count("\n") == 1
+
+
+def test_faults__classification_has_the_linear_head_alone(tmp_path, capsys):
+    arguments = ["--model", "playroom", "--dataset", "folder", "--root", str(tmp_path)]
+    arguments += ["--out", str(tmp_path / "r.jsonl"), "--recipe", "small", "--probe", "pspnet"]
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and "--probe pspnet: classification has linear alone" in err
 
 
 @pytest.mark.parametrize(

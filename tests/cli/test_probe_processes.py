@@ -59,13 +59,13 @@ def test_kill__goes_on_to_the_rows_of_an_undisturbed_run(voc, tmp_path):
     killed = [*arguments("killed"), "--state", str(state)]
     with started([sys.executable, "-m", "cliptex", *killed]) as process:
         deadline = time.monotonic() + SECONDS
-        while not list(state.glob("*.safetensors")):
+        while not list(state.rglob("*.safetensors")):
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait(SECONDS) == -signal.SIGKILL
     assert not (tmp_path / "killed.jsonl").exists()
-    with safe_open(state / "all.safetensors", framework="pt") as file:
+    with safe_open(state / "playroom/voc/paper/all.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["bank"])["step"] == 200
     assert main(killed) == 0 and main(arguments("undisturbed")) == 0
     undisturbed = values_of(tmp_path / "undisturbed.jsonl")
@@ -83,3 +83,33 @@ def test_torchrun__two_processes_share_the_heads_and_give_the_rows_of_one(voc, t
     many, one = (values_of(tmp_path / f"{name}.jsonl") for name in ("many", "one"))
     # the model, random weights and pixels by four heads, and the mean answer for two probes
     assert many == one and len(one) == (3 * 4 + 2) * 3
+
+
+DIVERGING = """
+import sys
+import torch
+from cliptex.cli.app import main
+from cliptex.probes.member import Member
+
+learn = Member.learn
+
+def diverging(self, batch, task, factor, step):
+    if self.key.head == "linear":
+        self.diverged = True  # rank 0 is done long before rank 1
+    learn(self, batch, task, factor, step)
+
+Member.learn = diverging
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+def test_torchrun__a_head_that_diverges_does_not_end_the_others(voc, tmp_path):
+    script, out = tmp_path / "probe.py", tmp_path / "r.jsonl"
+    script.write_text(DIVERGING)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", "2", str(script)]
+    options = ("--probe", "linear", "pspnet", "--epochs", "20")
+    with started([*torchrun, *command(voc, out, *options)]) as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode != 0 and "linear, seed 0, on voc: its loss was not finite" in err
+    assert {probe for _, probe, _, _ in values_of(out)} == {"pspnet"}

@@ -58,6 +58,8 @@ HELP = {
     "playroom": "The embedded world: export its data sets, rebuild its shipped models.",
 }
 GO_ON = "what is done is kept: run the same command again to go on"
+GOING_ON = {"demo", "label", "photos", "playroom", "train"}  # and whatever was given --state
+KEPT = "what was written so far is whole and stays"
 USER_ERROR, INTERRUPTED = 2, 130
 
 
@@ -74,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _app(COMMANDS).cli(prog="cliptex", description=_description(), args=arguments)
     except KeyboardInterrupt as error:
-        return _failed("interrupted", error, INTERRUPTED)
+        stateful = any(word.startswith("--state") for word in arguments)
+        kept = GO_ON if stateful or not GOING_ON.isdisjoint(arguments[:1]) else KEPT
+        return _failed("interrupted", error, INTERRUPTED, kept)
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return USER_ERROR
@@ -83,15 +87,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _failed(word: str, error: BaseException, code: int) -> int:
+def _failed(word: str, error: BaseException, code: int, otherwise: str = "") -> int:
     if os.environ.get("CLIPTEX_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
-    parts = [str(error), *getattr(error, "__notes__", [])]
-    if isinstance(error, KeyboardInterrupt) and not any(parts):
-        parts = [GO_ON]
+    parts = [_message(error), *getattr(error, "__notes__", [])]
     text = "; ".join(line.strip() for part in parts for line in part.splitlines() if line.strip())
-    print(f"{word}: {text or type(error).__name__}", file=sys.stderr)
+    print(f"{word}: {text or otherwise or type(error).__name__}", file=sys.stderr)
     return code
+
+
+def _message(error: BaseException) -> str:
+    """What it says; of a configuration that does not fit `field value: what is wrong`."""
+    from pydantic import ValidationError  # --help does without
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    said = []
+    for one in error.errors(include_url=False):
+        where = ".".join(map(str, one["loc"]))
+        message = one["msg"].removeprefix("Value error, ")
+        said.append(f"{where} {one['input']!r}: {message}" if where else message)
+    return "; ".join(said)
 
 
 def _app(commands: Commands) -> SubcommandApp:

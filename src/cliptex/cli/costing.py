@@ -14,6 +14,8 @@ def cost_text(options: ProbeOptions) -> str:
     """What --dry-run prints; the model is described, not loaded."""
     from cliptex.probes.cost import Device, cost_of, cost_table, described_encoder
 
+    if options.recipe == "fast":
+        raise ValueError("--dry-run: it counts the other recipes; add --recipe paper or small")
     device = Device(peak_tflops=options.peak_tflops, utilisation=options.utilisation)
     encoder = described_encoder(options.model, options.output_stride)
     if options.dataset == "coco" or (options.probe and set(options.probe) <= DETECTORS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cliptex.cli.probe_rows import Measured, Probed, mean_rows, probed, show_pictures
+from cliptex.cli.probe_rows import Measured, Probed, probed, show_pictures
 from cliptex.cli.probing import Head, ProbeOptions
 from cliptex.cli.weights import process_of
 
@@ -26,7 +26,6 @@ def detection_probes(options: ProbeOptions) -> list[DetectionProbe]:
     unknown = [head for head in options.probe if head not in HEADS]
     if unknown:
         raise ValueError(f"--probe {unknown[0]}: detection has {' and '.join(HEADS)}")
-    options.refuse(("protocol",), "it is for depth")
     options.refuse(
         ("features", "augmentation", "scratch"), "detection probes learn from augmented pictures"
     )
@@ -44,12 +43,12 @@ def detection_rows(options: ProbeOptions) -> Measured:
 
     Under torchrun every process trains its share of the pairs of probe and seed.
     """
-    from cliptex.probes.bank import Share
     from cliptex.probes.detection.baseline import run_detection_baseline
+    from cliptex.probes.processes import Share
 
     probes = detection_probes(options)
     sets = options.splits()
-    found = Measured()
+    found = Measured(options)
     share = Share(*process_of())
     for one in probed(options, sets[2]):
         pairs = share.of((probe, seed) for probe in probes for seed in one.seeds)
@@ -57,7 +56,7 @@ def detection_rows(options: ProbeOptions) -> Measured:
             seeds = tuple(seed for other, seed in pairs if other is probe)
             if seeds:
                 _detect(options, one, probe.model_copy(update={"seeds": seeds}), sets, found)
-    found.rows.extend(mean_rows(options, found.rows, run_detection_baseline))
+    found.add_mean(run_detection_baseline)
     return found
 
 
@@ -74,10 +73,9 @@ def _detect(
 
     train, val, test = sets
     naming = one.naming
-    folder = None
-    if options.state is not None:  # one for each process that may write to it
-        parts = [*([naming.model] if one.control else []), *map(str, config.seeds)]
-        folder = options.state / config.name / "-".join(parts)
+    folder = one.state(options)
+    if folder is not None:  # one for each process that may write to it
+        folder = folder / config.name / "-".join(map(str, config.seeds))
     outcome = run_detection_probe(
         one.encoder,
         train,
@@ -109,11 +107,12 @@ def detection_costs(options: ProbeOptions, encoder: FrozenEncoder) -> list[Cost]
 
 def _changed(probe: DetectionProbe, options: ProbeOptions) -> DetectionProbe:
     values: dict[str, Any] = {"epochs": options.epochs, "batch_size": options.batch_size}
+    values["precision"] = options.precision
     changes = {name: value for name, value in values.items() if value is not None}
     if options.resolution is not None:
         changes |= {"size": options.resolution, "train_sizes": ()}
     if options.warmup_steps is not None:
         steps = {"warmup_steps": options.warmup_steps}
         changes["schedule"] = probe.schedule.model_copy(update=steps)
-    changes |= {"rates": options.lr, "seeds": options.seeds, "precision": options.precision}
+    changes |= {"rates": options.lr, "seeds": options.seeds}
     return type(probe).model_validate({**dict(probe), **changes})

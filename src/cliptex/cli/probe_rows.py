@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cliptex.cli.probing import ProbeOptions, example_sets, feature_store, learnt_from
+from cliptex.cli.rows import record, record_rows
 from cliptex.cli.weights import RANDOM as UNTRAINED
 from cliptex.cli.weights import checkpoint_of, process_of
+from cliptex.console import say
 
 if TYPE_CHECKING:
     from cliptex.models.encoder import FrozenEncoder
@@ -33,6 +37,15 @@ class Probed:
     naming: Naming
     seeds: tuple[int, ...]
     control: bool = False
+
+    def state(self, options: ProbeOptions) -> Path | None:
+        """Its own folder in --state, so that one serves any number of models and data sets."""
+        if options.state is None:
+            return None
+        names = [self.naming.model, options.dataset or "", options.recipe]
+        if self.control:
+            names.append("-".join(map(str, self.seeds)))
+        return options.state.joinpath(*(quote(name, safe=" ,:") for name in names))
 
 
 def probed(options: ProbeOptions, test: Any) -> Iterator[Probed]:
@@ -66,18 +79,40 @@ def probed(options: ProbeOptions, test: Any) -> Iterator[Probed]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows in their order, what single images add to them, and what went wrong with heads."""
+    """Rows, which are in the file as soon as they are here, and what went wrong with heads."""
 
+    options: ProbeOptions
     rows: list[Result] = field(default_factory=list)
-    outcomes: list[ProbeOutcome | HeadOutcome | DetectionOutcome] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def add(self, outcome: ProbeOutcome | HeadOutcome | DetectionOutcome, error: str = "") -> None:
-        """Take in one outcome with its rows."""
-        self.outcomes.append(outcome)
-        self.rows.extend(outcome.results)
+        """Record one outcome; an `error` is said now and raised at the end."""
+        assert self.options.out is not None
+        self.rows.extend(record(self.options.out, outcome, self.options.split_names()))
         if error:
+            say(error)
             self.errors.append(error)
+
+    def add_mean(self, baseline: Baseline) -> None:
+        """With --controls, the rows of the mean answer, `baseline`, in the columns of the model.
+
+        Of its own with the first seed: under torchrun one process has each of them.
+        """
+        from cliptex.probes.controls import in_place_of
+
+        options = self.options
+        if not options.controls:
+            return
+        name = options.name or options.model
+        columns = [row for row in self.rows if (row.model, row.seed) == (name, options.seeds[0])]
+        if columns:
+            assert options.out is not None
+            train, _, test = options.splits()
+            rows = in_place_of(baseline(train, test), columns)
+            facts = options.split_names()
+            rows = [r.model_copy(update={"protocol": {**r.protocol, **facts}}) for r in rows]
+            record_rows(options.out, rows)
+            self.rows.extend(rows)
 
 
 def fast_rows(options: ProbeOptions) -> Measured:
@@ -96,24 +131,22 @@ def fast_rows(options: ProbeOptions) -> Measured:
         ("state", "features", "warmup_steps", "augmentation"),
         "the fast recipe keeps features in memory and in --scratch, without augmentation",
     )
-    _check(options)
     train, val, test = options.splits()
     run: Any = run_classification_probe
     if options.task != "classification":
         run = partial(run_dense_probe, truths=options.truths())
-    found = Measured()
+    found = Measured(options)
     for one in probed(options, test):
         memory = FeatureMemory(2 << 30) if len(one.seeds) > 1 else None
         for seed in one.seeds:
-            config = ProbeConfig(seed=seed, scratch=options.scratch, **options.asked())
+            config = ProbeConfig(seed=seed, scratch=options.scratch, **options.asked_fast())
             names = {name: getattr(one.naming, name) for name in ("model", "checkpoint", "leak")}
             outcome = run(one.encoder, train, val, test, config, memory=memory, **names)
             found.add(outcome)
             if options.pictures and not one.control and seed == options.seeds[0]:
                 drawn = draw_linear(one.encoder, outcome, test, options.pictures)
                 show_pictures(options, [drawn], one.naming.model)
-    baseline = _baseline(options, ProbeConfig(**options.asked()))
-    found.rows.extend(mean_rows(options, found.rows, baseline))
+    found.add_mean(_baseline(options, ProbeConfig(**options.asked_fast())))
     return found
 
 
@@ -123,16 +156,12 @@ def paper_rows(options: ProbeOptions) -> Measured:
     from cliptex.probes.run_bank import Share, Storage, run_bank
 
     options.refuse(("scratch",), f"the {options.recipe} recipe writes to --state and --features")
-    _check(options)
     train, val, test, config = example_sets(options)
     pictured = options.splits()[2]
-    found = Measured()
+    found = Measured(options)
     share = Share(*process_of())
     for one in probed(options, pictured):
         bank = config.model_copy(update={"seeds": one.seeds})
-        state = options.state
-        if state is not None and one.control:
-            state = state / f"{one.naming.model}-{'-'.join(map(str, one.seeds))}"
         outcomes = run_bank(
             one.encoder,
             train,
@@ -140,7 +169,7 @@ def paper_rows(options: ProbeOptions) -> Measured:
             test,
             bank,
             naming=one.naming,
-            storage=Storage(state=state, features=feature_store(options)),
+            storage=Storage(state=one.state(options), features=feature_store(options)),
             share=share,
         )
         for outcome in outcomes:
@@ -149,25 +178,8 @@ def paper_rows(options: ProbeOptions) -> Measured:
             first = [o for o in outcomes if o.member.key.seed == options.seeds[0]]
             drawn = draw_bank(one.encoder, first, pictured, bank, options.pictures)
             show_pictures(options, drawn, one.naming.model)
-    found.rows.extend(mean_rows(options, found.rows, _baseline(options, config)))
+    found.add_mean(_baseline(options, config))
     return found
-
-
-def mean_rows(options: ProbeOptions, rows: list[Result], baseline: Baseline) -> list[Result]:
-    """With --controls, the rows of the mean answer, `baseline`, in the columns of `rows`.
-
-    Of the model's own with the first seed: under torchrun one process has each of them.
-    """
-    from cliptex.probes.controls import in_place_of
-
-    if not options.controls:
-        return []
-    name = options.name or options.model
-    columns = [row for row in rows if (row.model, row.seed) == (name, options.seeds[0])]
-    if not columns:
-        return []
-    train, _, test = options.splits()
-    return in_place_of(baseline(train, test), columns)
 
 
 def _baseline(options: ProbeOptions, config: ProbeConfig | BankConfig) -> Baseline:
@@ -177,14 +189,6 @@ def _baseline(options: ProbeOptions, config: ProbeConfig | BankConfig) -> Baseli
     if options.task == "classification":
         return run_majority_baseline
     return partial(run_dense_baseline, config=config, truths=options.truths())
-
-
-def _check(options: ProbeOptions) -> None:
-    """Refuse what the task has no use for."""
-    if options.task != "depth":
-        options.refuse(("protocol",), "it is for depth")
-    if options.task == "classification":
-        options.refuse(("pictures",), "classes have nothing to draw")
 
 
 def show_pictures(options: ProbeOptions, drawn: list[Drawn], model: str) -> None:

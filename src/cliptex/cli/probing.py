@@ -82,7 +82,8 @@ class ProbeOptions:
         warmup_steps: instead of the recipe's; not of the fast one.
         resolution: side in pixels that pictures are resized to; by default 512 (paper recipe for
             classification: 224; small: 128).
-        precision: of the encoder's pass; heads learn in float32.
+        precision: of the encoder's pass, by default the recipe's (small: bf16); heads learn in
+            float32.
         augmentation: of the paper recipe; without it, training sees whole pictures.
         train_split: what the probe learns from.
         val_split: what a learning rate is chosen on; by default a part of train.
@@ -127,7 +128,7 @@ class ProbeOptions:
     batch_size: int | None = None
     warmup_steps: int | None = None
     resolution: int | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] | None = None
     augmentation: bool = True
     train_split: str = "train"
     val_split: str | None = None
@@ -160,14 +161,37 @@ class ProbeOptions:
                 no = "no-" if field.default is True else ""
                 raise ValueError(f"--{no}{field.name.replace('_', '-')}: {why}; leave it out")
 
+    def check(self) -> None:
+        """ValueError for what no probe, or not one of this task, can do."""
+        if self.task != "depth":
+            self.refuse(("protocol",), "it is for depth")
+        if self.task == "classification":
+            self.refuse(("pictures",), "classes have nothing to draw")
+            if self.probe not in ((), ("linear",)):
+                raise ValueError(f"--probe {self.probe[0]}: classification has linear alone")
+        if self.pictures < 0:
+            raise ValueError(f"--pictures {self.pictures}: give their number, or leave it out")
+        for name in ("seeds", "protocol"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name}: name one at least, or leave it out")
+
+    def split_names(self) -> dict[str, object]:
+        """What rows say of where the pictures are from."""
+        names = ("train_split", "val_split", "test_split")
+        return {name: getattr(self, name) for name in names}
+
+    def asked_fast(self) -> dict[str, Any]:
+        """`asked`, of the fast recipe: epochs that are asked for are not made more."""
+        few = {} if self.epochs is None else {"min_steps": 0}
+        return {**self.asked(), **few}
+
     def asked(self) -> dict[str, Any]:
         """Values of the configuration that were given, and how depth is scored."""
         from cliptex.probes.protocol import DEPTH_PROTOCOLS
 
-        values = {"epochs": self.epochs, "batch_size": self.batch_size}
-        values["resolution"] = self.resolution
-        given: dict[str, Any] = {name: v for name, v in values.items() if v is not None}
-        given["precision"] = self.precision
+        values: dict[str, Any] = {"epochs": self.epochs, "batch_size": self.batch_size}
+        values |= {"resolution": self.resolution, "precision": self.precision}
+        given = {name: value for name, value in values.items() if value is not None}
         if self.lr:
             given["learning_rates"] = self.lr
         if self.dataset is not None and self.task == "depth":

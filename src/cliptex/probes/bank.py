@@ -8,52 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from cliptex.console import track
-from cliptex.models.dense_heads import HeadName, upsample
+from cliptex.models.dense_heads import upsample
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.bank_state import StateFile
 from cliptex.probes.examples import BankTask, Examples
 from cliptex.probes.member import HeadKey, Member
+from cliptex.probes.processes import ALL, Share, pairs_of
 from cliptex.probes.scores import Score, Scorer
 from cliptex.probes.sources import BatchSource, batch_plan, encode, steps_of
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one of `size` processes does of a list of independent items: every `size`-th.
-
-    Of a bank the items are its pairs of head and seed: all learning rates of a pair stay
-    together, so that each process chooses its own heads' rates and none needs to hear of another.
-    """
-
-    rank: int = 0
-    size: int = 1
-
-    def of(self, items: Iterable[T]) -> list[T]:
-        """This process's items; none where there are more processes than items."""
-        return list(items)[self.rank :: self.size]
-
-    def pairs(self, config: BankConfig) -> list[tuple[HeadName, int]]:
-        """Heads and seeds of this process."""
-        return self.of((head, seed) for head in config.heads for seed in config.seeds)
-
-
-ALL = Share()
 
 
 def keys_of(config: BankConfig, share: Share = ALL) -> list[HeadKey]:
     """Every head of the bank, or of a share of it."""
-    pairs = share.pairs(config)
+    pairs = pairs_of(config, share)
     return [HeadKey(head, rate, seed) for head, seed in pairs for rate in config.rates]
 
 
@@ -89,9 +63,8 @@ def train_bank(
         factor = config.schedule.factor(step, steps, per_epoch)
         for member in members:
             member.learn(batch, task, factor, step)
-        done = step + 1
-        if state is not None and (done % state.every == 0 or done == steps):
-            state.save(members, done)
+        if state is not None:
+            state.save_if_due(members, step + 1, steps)
 
 
 def score_bank(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+SECONDS = 120  # after which a state is saved although few steps were done
 
 
 class Named(Protocol):
@@ -39,9 +42,9 @@ class Learner(Protocol):
     def optimizer(self) -> Optimizer: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class StateFile:
-    """Where heads that train together save themselves every `every` steps.
+    """Where heads that train together save themselves every `every` steps, and every two minutes.
 
     identity: whatever the outcome depends on; a file of another identity is refused. Dropout,
     order and augmentation are functions of seeds and steps, so heads, optimizers and the step are
@@ -51,6 +54,13 @@ class StateFile:
     path: Path
     identity: str
     every: int = 200
+    _saved: float = field(default_factory=time.monotonic, init=False, repr=False)
+
+    def save_if_due(self, members: Sequence[Learner], step: int, total: int) -> None:
+        """`save`, where the last one is so many steps or seconds ago, or there is no more step."""
+        late = time.monotonic() - self._saved > SECONDS
+        if late or step % self.every == 0 or step == total:
+            self.save(members, step)
 
     def save(self, members: Sequence[Learner], step: int) -> None:
         """Write heads, optimizers and the number of finished steps, atomically."""
@@ -71,6 +81,7 @@ class StateFile:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(self.path)
+            self._saved = time.monotonic()
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -94,7 +105,8 @@ class StateFile:
                     member.diverged = member.key.name in state["diverged"]
         except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(
-                f"{self.path}: cannot go on from this state: {error}; remove the file to start anew"
+                f"{self.path}: cannot go on from this state: {error}; name another folder "
+                "(--state), or remove the file to start anew"
             ) from error
         return int(state["step"])
 

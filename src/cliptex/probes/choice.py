@@ -10,8 +10,6 @@ import numpy as np
 
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank import (
-    ALL,
-    Share,
     first_score,
     fresh_members,
     keys_of,
@@ -24,6 +22,7 @@ from cliptex.probes.bank_state import identity_of
 from cliptex.probes.examples import Examples
 from cliptex.probes.feature_store import FeatureStore
 from cliptex.probes.member import HeadKey, Member
+from cliptex.probes.processes import ALL, Share, pairs_of
 from cliptex.probes.select import Selection, best_index
 from cliptex.probes.sources import BatchSource
 
@@ -105,7 +104,10 @@ class Bank:
         """Rows to learn from and rows to choose on, by the data seed."""
         n = len(self.train)
         if n < 2:
-            raise ValueError(f"{n} training images cannot be split for selection; pass `val`")
+            raise ValueError(
+                f"{n} training images cannot be split for selection: name a validation split "
+                "(`val`, --val-split)"
+            )
         count = min(n - 1, max(1, round(self.config.holdout * n)))
         order = np.random.default_rng([self.config.data_seed, n]).permutation(n).tolist()
         return sorted(order[count:]), sorted(order[:count])
@@ -121,7 +123,7 @@ class Bank:
         )
         scored = [(m, *first_score(m, p)) for m, p in zip(members, panels, strict=True)]
         found: list[tuple[Member, Selection | None]] = []
-        for pair in self.share.pairs(self.config):
+        for pair in pairs_of(self.config, self.share):
             same = [one for one in scored if (one[0].key.head, one[0].key.seed) == pair]
             best, metric, _ = same[best_index([score for _, _, score in same])]
             scores = {member.key.lr: score.value for member, _, score in same}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cliptex.probes.protocol import Protocol
 
@@ -67,6 +67,12 @@ class ProbeConfig(BaseModel):
     feature_dtype: Literal["float16", "float32"] = "float16"
     memory_budget: int = 4 << 30
     scratch: Path | None = None
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if any(rate <= 0 for rate in self.learning_rates):
+            raise ValueError(f"learning_rates: {self.learning_rates} must be positive")
+        return self
 
     def protocol(self) -> dict[str, object]:
         """What belongs into a row of every task, JSON-able."""

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.probes.bank import ALL, Share, score_bank
+from cliptex.probes.bank import score_bank
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.choice import Bank, Storage
 from cliptex.probes.examples import Examples
 from cliptex.probes.feature_store import FeatureStore, StoredSource
 from cliptex.probes.features import proven_frozen
 from cliptex.probes.member import Member
+from cliptex.probes.processes import ALL, Share, pairs_of
 from cliptex.probes.scores import (
     Naming,
     Scorer,
@@ -72,7 +73,7 @@ def run_bank(
     for other in (test,) if val is None else (val, test):
         if other.task.identity != train.task.identity:
             raise ValueError(f"{other.name} and {train.name} do not have the same kind or classes")
-    if not share.pairs(config):
+    if not pairs_of(config, share):
         return []
     kept = storage or Storage()
     with proven_frozen(encoder) as sha:

@@ -58,7 +58,10 @@ def chosen_head(
     fit_rows, held_rows, on = everything, None, "the validation split"
     if not split:
         if n < 2:
-            raise ValueError(f"{n} training images cannot be split for selection; pass `val`")
+            raise ValueError(
+                f"{n} training images cannot be split for selection: name a validation split "
+                "(`val`, --val-split)"
+            )
         held = min(n - 1, max(1, round(config.holdout * n)))
         order = torch.randperm(n, generator=torch.Generator().manual_seed(config.seed))
         fit_rows, held_rows = order[held:], order[:held]

@@ -96,8 +96,8 @@ def train_heads(
         factor = config.schedule.factor(step, total, data.steps_per_epoch)
         for candidate in candidates:
             train_step(candidate, maps, moved, factor, step)
-        if state is not None and ((step + 1) % state.every == 0 or step + 1 == total):
-            state.save(candidates, step + 1)
+        if state is not None:
+            state.save_if_due(candidates, step + 1, total)
     for candidate in candidates:
         candidate.module.eval()
     return candidates

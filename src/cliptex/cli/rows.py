@@ -1,0 +1,46 @@
+"""Where rows go: into the results file as soon as they are there, and onto the screen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliptex.results import Result
+
+PER_IMAGE = "per_image"  # where the report looks for it, beside the rows
+
+
+def check_writable(out: Path) -> None:
+    """OSError where `out` cannot be appended to: known before hours of work, not after."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    there = out.exists()
+    with out.open("ab"):
+        pass
+    if not there:
+        out.unlink()
+
+
+def record(out: Path, outcome: Any, facts: Mapping[str, object]) -> list[Result]:
+    """Append the rows of `outcome` with `facts` in their protocol, and what images add to them."""
+    rows = [
+        row.model_copy(update={"protocol": {**row.protocol, **facts}}) for row in outcome.results
+    ]
+    record_rows(out, rows)
+    dataclasses.replace(outcome, results=rows).save_per_image(out.parent / PER_IMAGE)
+    return rows
+
+
+def record_rows(out: Path, rows: list[Result]) -> None:
+    """Append and show rows that have nothing per image."""
+    from cliptex.results import append_results
+
+    append_results(out, rows)
+    for row in rows:
+        kind = f" {row.probe}" if row.probe else ""
+        name = row.protocol.get("name")
+        metric = f"{row.metric} ({name})" if name else row.metric
+        label = f"{row.task}{kind} {metric} on {row.dataset}, seed {row.seed}"
+        print(f"{row.model}  {label}: {row.value:.4g} (n {row.n})", flush=True)
