@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +37,7 @@ def row(**protocol) -> Result:
         ({}, ""),
         ({"lr": 0.1, "crop": [45, 471, 41, 601], "recipe": ""}, ""),
         ({"recipe": "paper", "name": "eigen", "resolution": 512}, "paper recipe, eigen, 512 px"),
+        ({"resolution": 512, "test_split": "val"}, "512 px, val split"),
         ({"templates": "openai", "crop": "squash", "resolution": 224}, "openai prompts, 224 px"),
         ({"templates": ["a {}", "the {}"], "crop": "center"}, "2 own prompts, center crop"),
     ],
@@ -54,6 +57,41 @@ def test_append__undefined_values_are_said_and_not_written(tmp_path, said, value
     (told,) = said
     assert told.startswith("m, seed 0: miou_things of t on d is undefined, none of 1 test images ")
     assert told.endswith(f"not written to {path}")
+
+
+def test_append__a_last_line_without_its_end_is_ended_first(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_results(path, [row()])
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))  # as some editors save it
+    append_results(path, [])
+    append_results(path, [row(lr=1)])
+    append_results(path, [row(lr=2)])
+    assert path.read_text().count("\n") == 3
+    assert [found.protocol for found in read_results(path)] == [{}, {"lr": 1}, {"lr": 2}]
+
+
+def test_append__processes_that_end_the_same_line_leave_a_readable_file(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(row().model_dump_json())
+    code = "import sys; from pathlib import Path; from cliptex.results import *; "
+    code += "path = Path(sys.argv[1]); (found,) = read_results(path)[:1]; sys.stdin.read(1); "
+    code += "[append_results(path, [found]) for _ in range(20)]"
+    command = [sys.executable, "-c", code, str(path)]
+    children = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(2)]
+    for child in children:
+        assert child.stdin
+        child.stdin.close()
+    assert [child.wait() for child in children] == [0, 0]
+    assert len(read_results(path)) == 41
+
+
+def test_read__empty_lines_are_passed_over_and_counted(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(f"\n{row().model_dump_json()}\n\n")
+    assert len(read_results(path)) == 1
+    path.write_text("\n\nx\n")
+    with pytest.raises(ValueError, match="line 3: not a result row"):
+        read_results(path)
 
 
 @pytest.mark.parametrize("value", ["null", "NaN"])

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,10 @@ from cliptex.console import say
 CONTROLS = ("random-init", "pixels", "mean prediction")
 """Names of models that have learnt nothing from pictures and text: what their scores say is what
 the architecture, the pixels with their places, and the frequencies of the answers give alone."""
+
+
+TEST_SPLIT = "test_split"
+"""The protocol's key for the split that was scored."""
 
 
 def _now() -> str:
@@ -50,15 +55,16 @@ class Result(BaseModel):
 
     @property
     def variant(self) -> str:
-        """What tells apart tests by one probe and metric: `paper recipe, eigen, 512 px`.
+        """What tells apart tests by one probe and metric: `paper recipe, eigen, 512 px, val split`.
 
         From the protocol's `recipe` (of the probe's training), `name` (of the scoring rules),
         `templates` (of zero-shot prompts, by their name or number), `crop` (of what zero-shot
-        sees, where it is not the whole) and `resolution`; "" where it has none of them.
+        sees, where it is not the whole), `resolution` and `test_split`; "" where it has none of
+        them.
         """
         told = self.protocol
         recipe, name, side = (told.get(key) for key in ("recipe", "name", "resolution"))
-        prompts, crop = told.get("templates"), told.get("crop")
+        prompts, crop, split = (told.get(key) for key in ("templates", "crop", TEST_SPLIT))
         if isinstance(prompts, list | tuple):
             prompts = f"{len(prompts)} own"
         parts = (
@@ -67,6 +73,7 @@ class Result(BaseModel):
             prompts and f"{prompts} prompts",
             f"{crop} crop" if isinstance(crop, str) and crop != "squash" else "",
             side and f"{side} px",
+            split and f"{split} split",
         )
         return ", ".join(str(part) for part in parts if part)
 
@@ -74,13 +81,17 @@ class Result(BaseModel):
 def append_results(path: Path, rows: Iterable[Result]) -> None:
     """Append `rows` to the JSON-lines file at `path` with one write.
 
+    A last line without its end, as some editors leave it, is ended first.
+
     A row whose value is not finite is undefined: no test image holds what its metric counts. It is
     not written but said on standard error.
     """
     kept = [row for row in rows if _defined(row, f"not written to {path}")]
     lines = "".join(row.model_dump_json() + "\n" for row in kept).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:  # unbuffered: processes that append do not mix
+    with path.open("a+b", buffering=0) as file:  # unbuffered: processes that append do not mix
+        if lines and not _ended(file):
+            lines = b"\n" + lines  # two processes may both do so: readers pass over empty lines
         if file.write(lines) < len(lines):
             raise OSError(f"{path}: only a part of the rows was written; is the disk full?")
         os.fsync(file.fileno())
@@ -93,7 +104,9 @@ def read_results(path: Path) -> list[Result]:
     standard error.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             content = json.loads(line)
             if isinstance(content, dict) and content.get("value", 0) is None:
@@ -104,6 +117,14 @@ def read_results(path: Path) -> list[Result]:
         if _defined(row, f"line {number} of {path} is left out"):
             rows.append(row)
     return rows
+
+
+def _ended(file: FileIO) -> bool:
+    """Whether the file is empty or its last line ends."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _defined(row: Result, otherwise: str) -> bool:
