@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from cliptex.metrics import ImageConfusion, mean_per_class
 from cliptex.per_image import OF_CLASSES, per_image_path, save_per_image
 from cliptex.report import bootstrap as module
+from cliptex.report.alike import with_splits
 from cliptex.report.bootstrap import (
     bootstrap,
     compare_images,
@@ -159,7 +161,7 @@ def test_pooled_bootstrap__agrees_with_a_ratio_of_drawn_sums():
     rng = np.random.default_rng(3)
     valid = rng.integers(1, 100, 40)
     ours, baseline = (np.stack([rng.binomial(valid, p), valid], 1) for p in (0.6, 0.5))
-    formula = formula_of(Measure("normals", "d", None, "a30", "higher"), ours)
+    formula = formula_of(Measure("normals", "d", None, "a30", "higher", 40), ours)
     interval = paired_bootstrap(ours, baseline, formula=formula, draws=300, seed=5)
     picks = np.random.default_rng(0).integers(0, 40, (300, 40))
     drawn = [100 * (ours[p, 0].sum() - baseline[p, 0].sum()) / valid[p].sum() for p in picks]
@@ -200,8 +202,8 @@ def test_compare_images__means_over_classes(make_row, tmp_path):
     assert found.n == 4 and found.difference is not None
     assert found.difference.mean == pytest.approx((200 / 3 + 100) / 2 - (100 / 3 + 0) / 2)
     save_per_image(tmp_path, rows[0], records(1 - labels, hits["cliptex"]))
-    with pytest.raises(ValueError, match="not scored on the same classes"):
-        compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    assert found.difference is None and "not scored on the same classes" in found.problem
 
 
 @pytest.mark.parametrize("old", [(0, 1), (1,)])
@@ -226,8 +228,30 @@ def test_compare_images__names_the_files_that_do_not_pair(make_row, tmp_path):
     rows = [make_row(model, 0.5) for model in ("cliptex", "clip-ft")]
     for row, n in zip(rows, (4, 5), strict=True):
         save_per_image(tmp_path, row, np.full(n, 0.5))
-    with pytest.raises(ValueError, match=r"cliptex--.*npz and .*clip-ft--.*do not pair"):
-        compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    assert found.difference is None
+    assert re.match(r"none: cliptex--.*npz and clip-ft--.*npz: .*do not pair", found.problem)
+
+
+def test_compare_images__splits_have_files_of_their_own(make_row, tmp_path):
+    rows = []
+    for split, shift in (("val", 0.0), ("test", 1.0)):
+        for model, value in (("cliptex", 3.0 + shift), ("clip-ft", 2.0)):
+            rows.append(make_row(model, value, protocol={"test_split": split}))
+            save_per_image(tmp_path, rows[-1], np.full(5, value))
+    found = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    assert [c.difference and c.difference.mean for c in found] == [1.0, 2.0]
+
+
+def test_compare_images__rows_that_others_told_their_split_keep_their_files(make_row, tmp_path):
+    rows = [
+        make_row("cliptex", 3.0, protocol={"test_split": "val"}),
+        make_row("clip-ft", 2.0),  # of an older version
+    ]
+    for row in rows:
+        save_per_image(tmp_path, row, np.full(5, row.value))
+    (found,) = compare_images(with_splits(rows), [tmp_path], "cliptex", "clip-ft")
+    assert found.difference and found.difference.mean == 1.0
 
 
 def test_per_image_path__models_named_like_paths_stay_in_the_folder(make_row, tmp_path):

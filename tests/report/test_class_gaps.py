@@ -54,6 +54,14 @@ def test_class_gaps__say_how_much_of_the_truth_a_class_is(segmented):
     assert test.gaps[0].label == "x · 1 image, 3.4 k px"
 
 
+def test_class_gaps__of_one_test_only_and_with_what_is_not_alike(segmented):
+    rows = [segmented("a", {"x": 2.0}, n=8, protocol={"epochs": 2}), segmented("b", {"x": 1.0})]
+    assert class_gaps(rows, "a", "b") == []
+    rows += [segmented("b", {"x": 1.0}, n=8, protocol={"epochs": 1})]
+    (test,) = class_gaps(rows, "a", "b")
+    assert (test.n, test.unlike) == (8, "epochs 1 / 2")
+
+
 def test_class_gaps__nothing_in_common(segmented):
     assert class_gaps([segmented("a", {"x": 1.0}), segmented("b", {"y": 1.0})], "a", "b") == []
     assert class_gaps([segmented("a", {"x": 1.0})], "a", "b") == []

@@ -14,8 +14,8 @@ from cliptex.report.compare import (
 )
 from cliptex.report.names import Measure, measures_in_order
 
-DEPTH = Measure("depth", "playroom-depth", "linear", "absrel", "lower", "128 px")
-THINGS = Measure("segmentation", "playroom-voc", "linear", "miou_things", "higher", "128 px")
+DEPTH = Measure("depth", "playroom-depth", "linear", "absrel", "lower", 100, "128 px")
+THINGS = Measure("segmentation", "playroom-voc", "linear", "miou_things", "higher", 100, "128 px")
 T_975_2 = 4.302652729911275  # Student's t, two degrees of freedom, from a printed table: 4.303
 
 
@@ -80,6 +80,30 @@ def test_values_by_seed__a_row_may_be_repeated_but_not_contradicted(make_row):
         values_by_seed(rows, measure, "clip")
     absent = [make_row("clip", math.nan), make_row("clip", math.nan)]
     assert math.isnan(values_by_seed(absent, measure, "clip")[0])
+
+
+def test_compare__other_images_or_another_split_are_another_test(make_row):
+    def pair(first, second) -> int:
+        rows = [make_row("a", 1.0, **first), make_row("b", 2.0, **second)]
+        return len(compare_all(rows, "a", "b"))
+
+    val, sub = ({"protocol": {"test_split": split}} for split in ("val", "sub"))
+    assert (pair(val, val), pair(val, sub)) == (1, 0)
+    assert (pair({"n": 4}, {"n": 4}), pair({"n": 4}, {"n": 8})) == (1, 0)
+
+
+def test_values_by_seed__a_model_may_have_been_tested_on_two_splits(make_row):
+    rows = [make_row("a", v, protocol={"test_split": s}) for s, v in (("val", 1.0), ("test", 2.0))]
+    rows += [make_row("b", 4.0, protocol={"test_split": "test"})]
+    (found,) = compare_all(rows, "a", "b")
+    assert found.measure.variant == "test split" and found.difference.mean == -2
+
+
+def test_compare__says_in_what_the_two_are_not_alike(make_row):
+    rows = [make_row("a", 1.0, protocol={"epochs": 300}), make_row("b", 2.0, seed=7)]
+    rows += [make_row("b", 2.0, protocol={"epochs": 12})]
+    (found,) = compare_all(rows, "a", "b")
+    assert found.unlike == "epochs 12 / 300"  # the baseline's first, as in `before -> after`
 
 
 def test_zero_baseline_gives_no_relative_gain(make_row):

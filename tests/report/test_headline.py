@@ -49,6 +49,45 @@ def test_leaked_benchmarks_claim_nothing(make_row):
     assert "1 of 1 measures" in text and "no direction is claimed" in text
 
 
+def test_what_is_not_like_for_like_is_said(make_row):
+    rows = [
+        make_row(model, value, dataset=dataset, protocol={"epochs": epochs})
+        for dataset, model, value, epochs in (
+            ("x", "clip-ft", 0.4, 12),
+            ("x", "cliptex", 0.3, 300),
+            ("y", "clip-ft", 0.4, 12),
+            ("y", "cliptex", 0.3, 12),
+        )
+    ]
+    text = sentences(rows)
+    assert "in 2 of 2 dense measures, 1 of them not like for like." in text
+    assert "(x) 0.400 → 0.300 ≠, depth AbsRel (y) 0.400 → 0.300.\n" in text
+    assert "(CLIP-FT / CLIPTeX): epochs 12 / 300." in text
+    assert "≠" not in sentences(rows[2:]) and "like" not in sentences(rows[2:])
+
+
+def test_seeds_are_counted_of_every_measure(make_row):
+    rows = [
+        make_row(m, 0.4, seed=s, dataset=d)
+        for d, seeds in (("x", 3), ("y", 2))
+        for s in range(seeds)
+        for m in ("clip-ft", "cliptex")
+    ]
+    assert "Means of 2 or 3 seeds" in sentences(rows)
+
+
+def test_measures_are_told_apart_from_all_others_by_what_is_their_own(make_row):
+    def pair(recipe, better):
+        protocol = {"recipe": recipe, "resolution": 64, "test_split": "val"}
+        return [
+            make_row(m, v, protocol=protocol) for m, v in (("clip-ft", 0.4), ("cliptex", better))
+        ]
+
+    text = sentences(pair("fast", 0.3) + pair("paper", 0.5))
+    assert "Better: depth AbsRel (fast recipe) 0.400 → 0.300." in text
+    assert "Worse: depth AbsRel (paper recipe) 0.400 → 0.500." in text
+
+
 def test_nothing_to_compare_is_said(make_row):
     assert sentences([make_row("clip-ft", 0.4)]).startswith("There are no results")
 

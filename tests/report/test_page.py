@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cliptex.per_image import save_per_image
-from cliptex.report import write_report
+from cliptex.report import page, write_report
 from cliptex.report.figures import loss_curves, read_losses
 from cliptex.report.page import protocol_rows
 from cliptex.results import append_results
@@ -86,7 +86,7 @@ def test_page_without_the_other_parts_says_so(tmp_path, rows):
         "no rows of CLIPTeX",
         "no sample pictures",
         "no training logs",
-        "There are no results of CLIPTeX and CLIP-FT on the same measure and seed.",
+        "There are no results of CLIPTeX and CLIP-FT on the same test and seed.",
     ):
         assert expected in text, expected
 
@@ -97,9 +97,9 @@ def test_protocol_says_first_what_all_share(make_row):
         make_row("cliptex", 1.0, protocol={"crop": None, "lr": 0.2}),
     ]
     assert protocol_rows(rows) == [
-        ("Depth · d", "all", "crop: null"),
-        ("Depth · d", "CLIP, 0", "lr: 0.1"),
-        ("Depth · d", "CLIPTeX, 0", "lr: 0.2"),
+        ("Depth · d · n = 9", "all", "crop: null"),
+        ("Depth · d · n = 9", "CLIP, 0", "lr: 0.1"),
+        ("Depth · d · n = 9", "CLIPTeX, 0", "lr: 0.2"),
     ]
 
 
@@ -123,6 +123,65 @@ def test_runs_of_several_seeds_make_one_page(tmp_path, rows):
     write_report(folders, tmp_path / "all.html", title="t")
     text, _ = parse(tmp_path / "all.html")
     assert "27.0 ± 3.0" in text and "seeds 0, 1, 2" in text
+
+
+def test_page__tests_of_other_images_stand_apart(run_folder, make_row):
+    rows = [make_row("cliptex", 0.5, n=4), make_row("clip-ft", 0.5, n=8)]
+    for row in rows:
+        save_per_image(run_folder / "per_image", row, np.full(row.n, row.value))
+    append_results(run_folder / "results.jsonl", rows)
+    write_report(run_folder, run_folder / "out.html", title="t")
+    text, _ = parse(run_folder / "out.html")
+    assert "n = 4" in text and "n = 8" in text and "Differences over test images" not in text
+
+
+def test_page__what_is_not_like_for_like_is_marked_everywhere(tmp_path, make_row):
+    rows = [make_row(m, 0.5, protocol={"epochs": e}) for m, e in (("clip-ft", 1), ("cliptex", 2))]
+    for row in rows:
+        save_per_image(tmp_path / "per_image", row, np.full(4, row.value))
+    append_results(tmp_path / "results.jsonl", rows)
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    assert "1 of them not like for like" in text  # the headline
+    assert re.search(r"<text[^>]*>depth AbsRel · d ≠</text>", text)  # the chart
+    assert "≠ epochs 1 / 2" in text and "<td>+0.000 ≠</td>" in text  # the table
+    assert "<td>depth AbsRel · d ≠</td>" in text  # over test images
+    assert "≠ not like for like: " in text  # what the sign means
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """The lines on standard error."""
+    lines: list[str] = []
+    monkeypatch.setattr(page, "say", lines.append)
+    return lines
+
+
+@pytest.mark.parametrize("role", ["baseline", "ours", "start"])
+def test_models_that_do_not_exist_are_refused_with_those_that_do(run_folder, role):
+    out = run_folder / "out.html"
+    with pytest.raises(ValueError, match=rf"--{role} strat: no such model, .* hold clip, clip-ft,"):
+        write_report(run_folder, out, title="t", **{role: "strat"})
+    assert not out.exists()
+
+
+def test_a_page_that_compares_nothing_says_so(tmp_path, make_row, said):
+    append_results(tmp_path / "results.jsonl", [make_row("start", 0.5), make_row("mine", 0.4)])
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    (line,) = said
+    assert "cliptex (--ours) with clip-ft (--baseline)" in line and "hold start, mine" in line
+    write_report(tmp_path, tmp_path / "out.html", title="t", ours="mine", baseline="start")
+    assert len(said) == 1
+
+
+def test_a_results_file_stands_for_its_folder(run_folder, rows):
+    append_results(run_folder / "more.jsonl", [r.model_copy(update={"dataset": "x"}) for r in rows])
+    write_report(run_folder / "more.jsonl", run_folder / "out.html", title="t")
+    text, _ = parse(run_folder / "out.html")
+    assert "Some &lt;samples&gt;" in text and "playroom-voc" not in text
+    write_report([run_folder / "more.jsonl", run_folder], run_folder / "both.html", title="t")
+    text, _ = parse(run_folder / "both.html")
+    assert text.count("<h3>Some &lt;samples&gt;</h3>") == 1 and "playroom-voc" in text
 
 
 def test_class_gaps_come_from_the_protocol(tmp_path, rows):
@@ -158,6 +217,14 @@ def test_controls_are_shown_apart_and_counted_nowhere(tmp_path, rows):
     headlines = [re.search(r'<div class="headline">.*?</div>', t, re.S) for t in (text, plain)]
     assert headlines[0] and headlines[1] and headlines[0][0] == headlines[1][0]
     assert "have learnt nothing" not in plain
+
+
+def test_controls_of_two_architectures_do_not_clash(tmp_path, make_row):
+    rows = [make_row("pixels", v, protocol={"encoder_stride": s}) for v, s in ((1.0, 8), (2.0, 32))]
+    append_results(tmp_path / "results.jsonl", [make_row("clip", 0.5), *rows])
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    assert "<td>pixels and places (2)</td>" in text and "a further one of its kind" in text
 
 
 def test_overlap_rows_have_a_table_and_no_column(tmp_path, rows, make_row):

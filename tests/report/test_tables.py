@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cliptex.report.marks import legend
+from cliptex.report.names import model_name
 from cliptex.report.tables import control_rows, expert_rows, model_order, task_tables
 
 ORDER = ["clip", "clip-ft", "cliptex"]
@@ -32,7 +33,7 @@ def test_tables_by_hand(rows):
     assert things.differences == ("+5.0 [+2.5, +7.5]",)
     ours = depth.lines[2].cells[0]
     assert ours is not None and ours.text == "0.320 ± 0.020"
-    assert depth.columns[0].arrow == "↓" and depth.columns[0].sizes == (100,)
+    assert depth.columns[0].arrow == "↓" and depth.columns[0].measure.n == 100
     assert [line.model for line in zeroshot.lines] == ORDER, "a model without values has no line"
 
 
@@ -98,6 +99,32 @@ def test_recipes_have_columns_of_their_own(make_row):
     ]
 
 
+def test_tests_have_columns_of_their_own_told_apart_by_what_differs(make_row):
+    rows = [
+        make_row("clip", 0.4, n=4, protocol={"test_split": "val"}),
+        make_row("cliptex", 0.1, n=4, protocol={"test_split": "sub"}),
+        make_row("cliptex", 0.2, n=8, protocol={"test_split": "sub"}),
+    ]
+    (table,) = task_tables(rows, ["clip", "cliptex"], ours="cliptex", baseline="clip")
+    assert [[cell and cell.text for cell in line.cells] for line in table.lines] == [
+        ["0.400", None, None],
+        [None, "0.100", "0.200"],
+    ]
+    assert [column.details[1:] for column in table.columns] == [
+        ("n = 4", "val split"),
+        ("n = 4", "sub split"),
+        ("n = 8", "sub split"),
+    ]
+    assert table.differences == ("–", "–", "–") and table.shared == ("d",)
+
+
+def test_what_is_not_like_for_like_is_marked_where_it_is_compared(make_row):
+    rows = [make_row(m, 0.4, protocol={"epochs": e}) for m, e in (("clip", 12), ("cliptex", 300))]
+    (table,) = task_tables(rows, ["clip", "cliptex"], ours="cliptex", baseline="clip")
+    assert table.columns[0].details[-1] == "≠ epochs 12 / 300"
+    assert table.differences == ("+0.000 ≠",)
+
+
 def test_what_has_learnt_nothing_stands_apart_and_is_never_best(make_row):
     rows = [make_row("pixels", 0.1), make_row("clip", 0.4), make_row("mean prediction", 0.2)]
     order = model_order(rows, ORDER)
@@ -107,6 +134,18 @@ def test_what_has_learnt_nothing_stands_apart_and_is_never_best(make_row):
     assert [line.model for line in table.controls] == ["pixels", "mean prediction"]
     assert table.lines[0].cells[0] and table.lines[0].cells[0].best
     assert not any(cell and cell.best for line in table.controls for cell in line.cells)
+
+
+def test_further_controls_stand_beside_the_first_of_their_kind(make_row):
+    names = ["pixels", "pixels (2)", "random-init", "random-init (2)", "clip", "mean prediction"]
+    rows = [make_row(name, 0.1, checkpoint="random") for name in names]
+    order = model_order(rows, ORDER)
+    assert order == ["clip", "random-init", "random-init (2)", *names[:2], "mean prediction"]
+    (table,) = task_tables(rows, order, ours="cliptex", baseline="clip-ft")
+    assert [line.model for line in table.controls] == order[1:]
+    assert not any(cell.marks for line in table.controls for cell in line.cells if cell)
+    assert model_name("random-init (2)") == "random weights (2)"
+    assert model_name("mine (2)") == "mine (2)"
 
 
 def test_marks_say_what_to_read_with_care(make_row):

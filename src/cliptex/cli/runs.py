@@ -13,25 +13,26 @@ def report(
     /,
     out: Path | None = None,
     title: str = "CLIPTeX",
-    baseline: str = "clip-ft",
-    ours: str = "cliptex",
-    start: str = "clip",
+    baseline: str | None = None,
+    ours: str | None = None,
+    start: str | None = None,
 ) -> None:
     """Write one self-contained HTML page from the results of one run, or of several seeds.
 
     Args:
-        runs: run folders, each with a results.jsonl.
-        out: the page; by default report.html in the first run.
+        runs: run folders, each with a results.jsonl, or results files.
+        out: the page; by default report.html in the first run, or beside the first file.
         title: heading of the page.
-        baseline: model that the others are compared with.
-        ours: model whose gain is shown.
-        start: model that both were trained from.
+        baseline: model that the others are compared with; by default clip-ft.
+        ours: model whose gain is shown; by default cliptex.
+        start: model that both were trained from; by default clip.
     """
     from cliptex.report import write_report
 
     if not runs:
         raise ValueError("name at least one run folder")
-    page = runs[0] / "report.html" if out is None else out
+    first = runs[0].parent if runs[0].is_file() else runs[0]
+    page = first / "report.html" if out is None else out
     write_report(list(runs), page, title=title, baseline=baseline, ours=ours, start=start)
     print(page)
 

@@ -27,7 +27,9 @@ TILE = 128
 """Height in pixels of the pictures on the page."""
 
 
-def collect(out: Path, parts: Sequence[str], *, web: Path, title: str, start: str = "clip") -> Path:
+def collect(
+    out: Path, parts: Sequence[str], *, web: Path, title: str, start: str | None = None
+) -> Path:
     """Merge the folders `out`/PART into `out` and write `out`/report.html.
 
     `out`/results.jsonl, per_image/ and panels/ are made anew each time from the parts alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 from cliptex.metrics import iou_from_counts, mean_of_present, percent_of
 from cliptex.per_image import OF_CLASSES, per_image_path
+from cliptex.report.alike import without_split
 from cliptex.report.compare import CONFIDENCE, Interval
 from cliptex.report.names import Measure, measures_in_order
 from cliptex.report.resampled_ap import resampled_ap
@@ -150,7 +151,10 @@ class ImageComparison:
 def compare_images(
     rows: Sequence[Result], folders: Sequence[Path], ours: str, baseline: str
 ) -> list[ImageComparison]:
-    """Intervals of every measure whose per-image values lie in one of `folders`; first seed."""
+    """Intervals of every measure whose per-image values lie in one of `folders`; first seed.
+
+    What cannot be paired has no interval, and says why.
+    """
     found: dict[Measure, ImageComparison] = {}
     other = {(Measure.of(row), row.seed): row for row in rows if row.model == baseline}
     for row in sorted(rows, key=lambda row: row.seed):
@@ -158,13 +162,16 @@ def compare_images(
         pair = other.get((measure, row.seed))
         if row.model != ours or pair is None or measure in found:
             continue
-        paths = [_existing(per_image_path(f, one) for f in folders) for one in (row, pair)]
+        paths = [_existing(one, folders) for one in (row, pair)]
         if paths[0] is not None and paths[1] is not None:
             found[measure] = _compared(measure, (row, pair), (paths[0], paths[1]))
     return [found[measure] for measure in measures_in_order(list(rows)) if measure in found]
 
 
-def _existing(paths: Iterable[Path]) -> Path | None:
+def _existing(row: Result, folders: Sequence[Path]) -> Path | None:
+    """Where `row` has its per-image values; a split that others told (`with_splits`) is no part
+    of its file's name."""
+    paths = (per_image_path(f, one) for one in (row, without_split(row)) for f in folders)
     return next((path for path in paths if path.exists()), None)
 
 
@@ -178,7 +185,8 @@ def _compared(
     try:
         n, interval = _of_matches(a, b) if "score" in a else _of_values(measure, a, b)
     except ValueError as error:
-        raise ValueError(f"{paths[0]} and {paths[1]}: {error}") from error
+        problem = f"none: {paths[0].name} and {paths[1].name}: {error}"
+        return ImageComparison(**about, n=rows[0].n, difference=None, problem=problem)
     told = rows[0].value - rows[1].value
     size = max(abs(row.value) for row in rows)
     if abs(interval.mean - told) <= REPRODUCED * size:

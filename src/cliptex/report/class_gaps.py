@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cliptex.report.alike import CLASS_IOU, CLASS_SUPPORT, unlike
 from cliptex.report.names import Measure
 from cliptex.results import Result
-
-CLASS_IOU, CLASS_SUPPORT = "class_iou", "class_support"
-"""Keys of a result's protocol: {class: IoU in %, or None} and {class: [pixels, images]} of the
-ground truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,28 +31,35 @@ class ClassGap:
 
 @dataclass(frozen=True, kw_only=True)
 class GapsOfTest:
-    """The gaps of one probe on one data set, largest first, over the `seeds` of both models."""
+    """The gaps of one probe on one data set, largest first, over the `seeds` of both models.
+
+    `n` counts the test images; `unlike` says in what the two models are not like for like.
+    """
 
     dataset: str
     test: str
+    n: int
     seeds: tuple[int, ...]
     gaps: tuple[ClassGap, ...]
+    unlike: str
 
 
 def class_gaps(rows: Sequence[Result], ours: str, baseline: str) -> list[GapsOfTest]:
     """Of every test whose rows of both models carry IoU per class on a common seed."""
-    tests: dict[tuple[str, str], dict[str, dict[int, Result]]] = {}
+    tests: dict[tuple[str, str, int], dict[str, dict[int, Result]]] = {}
     for row in rows:
         if row.model in (ours, baseline) and isinstance(row.protocol.get(CLASS_IOU), dict):
-            models = tests.setdefault((row.dataset, Measure.of(row).test), {})
+            models = tests.setdefault((row.dataset, Measure.of(row).test, row.n), {})
             models.setdefault(row.model, {}).setdefault(row.seed, row)
     found = []
-    for (dataset, test), models in tests.items():
+    for (dataset, test, n), models in tests.items():
         mine, other = models.get(ours, {}), models.get(baseline, {})
         seeds = tuple(sorted(mine.keys() & other.keys()))
         gaps = _gaps([(mine[seed], other[seed]) for seed in seeds])
+        differs = unlike([of[seed] for of in (other, mine) for seed in seeds])
         if gaps:
-            found.append(GapsOfTest(dataset=dataset, test=test, seeds=seeds, gaps=gaps))
+            about = {"dataset": dataset, "test": test, "n": n, "seeds": seeds}
+            found.append(GapsOfTest(**about, gaps=gaps, unlike=differs))
     return found
 
 

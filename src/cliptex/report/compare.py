@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cliptex.report.alike import unlike
 from cliptex.report.names import MAIN, Measure, measures_in_order
 from cliptex.results import Result
 
@@ -40,7 +41,8 @@ class Comparison:
 
     `difference` is ours - baseline in the metric's own unit; `improvement` is the same with the
     sign turned where lower is better; `relative` is the improvement in % of the baseline's value
-    (mean of the per-seed ratios).
+    (mean of the per-seed ratios). `unlike` says in what the two are not like for like, "" where
+    they are (see `cliptex.report.alike`).
     """
 
     measure: Measure
@@ -51,6 +53,7 @@ class Comparison:
     improvement: Interval
     relative: Interval
     leak: bool
+    unlike: str
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -67,24 +70,28 @@ def t_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - float(half), mean + float(half))
 
 
+def rows_of(rows: Sequence[Result], measure: Measure, model: str) -> list[Result]:
+    """The rows of `model` on `measure`."""
+    return [row for row in rows if row.model == model and Measure.of(row) == measure]
+
+
 def values_by_seed(rows: Sequence[Result], measure: Measure, model: str) -> dict[int, float]:
     """Seed -> value. A row may be repeated; ValueError where two say different things."""
     found: dict[int, Result] = {}
-    for row in rows:
-        if row.model == model and Measure.of(row) == measure:
-            first = found.setdefault(row.seed, row)
-            if not np.array_equal(first.value, row.value, equal_nan=True):
-                raise ValueError(_clash(first, row))
+    for row in rows_of(rows, measure, model):
+        first = found.setdefault(row.seed, row)
+        if not np.array_equal(first.value, row.value, equal_nan=True):
+            raise ValueError(_clash(first, row))
     return {seed: row.value for seed, row in found.items()}
 
 
 def _clash(first: Result, second: Result) -> str:
     keys = [f"protocol.{k}" for k in sorted({*first.protocol, *second.protocol})]
     values = [
-        {"checkpoint": r.checkpoint, "n": r.n} | {f"protocol.{k}": v for k, v in r.protocol.items()}
+        {"checkpoint": r.checkpoint} | {f"protocol.{k}": v for k, v in r.protocol.items()}
         for r in (first, second)
     ]
-    differ = [k for k in ("checkpoint", "n", *keys) if values[0].get(k) != values[1].get(k)]
+    differ = [k for k in ("checkpoint", *keys) if values[0].get(k) != values[1].get(k)]
     measure = Measure.of(first)
     return (
         f"results.jsonl: {first.model}, seed {first.seed}, has two values of {measure.short} on "
@@ -107,7 +114,7 @@ def compare(
     improvement = measure.sign * (a - b)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(b != 0, 100 * improvement / np.abs(b), np.nan)
-    pair = (ours, baseline)
+    pair = [row for m in (baseline, ours) for row in rows_of(rows, measure, m)]
     return Comparison(
         measure=measure,
         seeds=seeds,
@@ -116,7 +123,8 @@ def compare(
         difference=t_interval((a - b).tolist()),
         improvement=t_interval(improvement.tolist()),
         relative=t_interval(relative.tolist()),
-        leak=any(r.leak for r in rows if r.model in pair and Measure.of(r) == measure),
+        leak=any(row.leak for row in pair),
+        unlike=unlike([row for row in pair if row.seed in seeds]),
     )
 
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from cliptex.report.class_gaps import ClassGap
 from cliptex.report.compare import Comparison, Interval
+from cliptex.report.marks import UNLIKE
 from cliptex.report.names import told_apart
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
@@ -60,7 +61,9 @@ def gain_chart(comparisons: Sequence[Comparison]) -> str:
         axes.axvline(0, color=INK, linewidth=0.8)
         measures = [c.measure for c in shown]
         details = told_apart(measures, always=True)
-        labels = [f"{m.short} · {d}" for m, d in zip(measures, details, strict=True)]
+        signs = [f" {UNLIKE}" if c.unlike else "" for c in shown]
+        triples = zip(measures, details, signs, strict=True)
+        labels = [f"{m.short} · {detail}{sign}" for m, detail, sign in triples]
         axes.set_yticks(rows, labels)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)

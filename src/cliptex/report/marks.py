@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cliptex.results import CONTROLS, Result
+from cliptex.report.names import is_control
+from cliptex.results import Result
 
 Mark = tuple[str, str, Callable[[Result], bool]]
 
 
 def _random(row: Result) -> bool:
-    return row.checkpoint == "random" and row.model not in CONTROLS
+    return row.checkpoint == "random" and not is_control(row.model)
 
 
 def _diverged(row: Result) -> bool:
@@ -28,6 +29,9 @@ MARKS: tuple[Mark, ...] = (
     ("¶", "the training diverged", _diverged),
 )
 """Sign, its meaning, and which rows bear it."""
+
+UNLIKE = "≠"
+"""Follows what is compared though it is not like for like (see `cliptex.report.alike`)."""
 
 
 def marks_of(rows: Sequence[Result]) -> str:

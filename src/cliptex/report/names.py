@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cliptex.results import Result
+from cliptex.results import CONTROLS, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,20 @@ def metric_name(metric: str) -> MetricName:
 
 def model_name(model: str) -> str:
     """The name of `model` as the paper writes it; an unknown one is shown as it is."""
-    return MODELS.get(model, model)
+    name, number = _numbered(model)
+    return MODELS[name] + number if name in MODELS else model
+
+
+def is_control(model: str) -> bool:
+    """Whether `model` has learnt nothing: one of `CONTROLS`, or a further one, `pixels (2)`."""
+    return _numbered(model)[0] in CONTROLS
+
+
+def _numbered(model: str) -> tuple[str, str]:
+    """`pixels (2)` -> `pixels`, ` (2)`."""
+    found = re.fullmatch(r"(.*?)( \(\d+\))?", model, re.DOTALL)
+    assert found
+    return found[1], found[2] or ""
 
 
 def probe_name(probe: str) -> str:
@@ -126,12 +140,13 @@ class Measure:
     probe: str | None
     metric: str
     better: str
+    n: int
     variant: str = ""
 
     @classmethod
     def of(cls, row: Result) -> Measure:
-        """The measure that `row` belongs to."""
-        return cls(row.task, row.dataset, row.probe, row.metric, row.better, row.variant)
+        """The measure that `row` belongs to; `n` counts its test images."""
+        return cls(row.task, row.dataset, row.probe, row.metric, row.better, row.n, row.variant)
 
     @property
     def test(self) -> str:
@@ -169,7 +184,7 @@ def measures_in_order(rows: list[Result]) -> list[Measure]:
 
 
 def told_apart(measures: Sequence[Measure], *, always: bool = False) -> list[str]:
-    """What must follow `short` to tell `measures` apart: data set, probe and variant, or "".
+    """What must follow `short` to tell `measures` apart: data set, probe, variant, n, or "".
 
     always: name the data set also where it is plain.
     """
@@ -181,9 +196,16 @@ def told_apart(measures: Sequence[Measure], *, always: bool = False) -> list[str
         several = always or len({m.dataset for m in same}) > 1
         parts = [measure.dataset if several else ""]
         parts += [probe_name(measure.probe or "") if len({m.probe for m in here}) > 1 else ""]
-        parts += [measure.variant if len({m.variant for m in alike}) > 1 else ""]
+        parts += _own(measure.variant, [m.variant for m in alike])
+        sizes = {m.n for m in alike if m.variant == measure.variant}
+        parts += [f"n = {measure.n}" if len(sizes) > 1 else ""]
         details.append(", ".join(part for part in parts if part))
     return details
+
+
+def _own(variant: str, others: Sequence[str]) -> list[str]:
+    """The parts of `variant` that not all `others` have."""
+    return [p for p in variant.split(", ") if not all(p in other.split(", ") for other in others)]
 
 
 def number(value: float, name: MetricName, *, signed: bool = False) -> str:

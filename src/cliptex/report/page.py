@@ -10,48 +10,75 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from cliptex.console import say
 from cliptex.files import write_atomic
+from cliptex.report.alike import CLASS_IOU, CLASS_SUPPORT, controls_apart, with_splits
 from cliptex.report.blends import blend_chart
 from cliptex.report.bootstrap import ImageComparison, compare_images
-from cliptex.report.class_gaps import CLASS_IOU, CLASS_SUPPORT, class_gaps
+from cliptex.report.class_gaps import class_gaps
 from cliptex.report.compare import compare_all, main_ones
 from cliptex.report.figures import class_gap_chart, gain_chart, loss_curves
 from cliptex.report.headline import headline
-from cliptex.report.marks import legend
-from cliptex.report.names import EXPERT_PREFIX, Measure, model_name, task_name, told_apart
+from cliptex.report.marks import UNLIKE, legend
+from cliptex.report.names import (
+    EXPERT_PREFIX,
+    Measure,
+    is_control,
+    model_name,
+    task_name,
+    told_apart,
+)
 from cliptex.report.overlaps import OVERLAP, overlap_rows
 from cliptex.report.parts import find_logs, read_environment, read_panels, read_stages
-from cliptex.report.tables import control_rows, expert_rows, interval_text, model_order, task_tables
+from cliptex.report.tables import (
+    Table,
+    control_rows,
+    expert_rows,
+    interval_text,
+    model_order,
+    task_tables,
+)
 from cliptex.results import CONTROLS, Result, read_results
 
 PER_IMAGE = "per_image"
 PER_CLASS = (CLASS_IOU, CLASS_SUPPORT)
+ROLES = {"start": "clip", "baseline": "clip-ft", "ours": "cliptex"}
+"""The models that the page compares, as the paper's runs call them."""
 
 
 def write_report(
-    run_folder: Path | Sequence[Path],
+    runs: Path | Sequence[Path],
     out: Path,
     *,
     title: str,
-    baseline: str = "clip-ft",
-    ours: str = "cliptex",
-    start: str = "clip",
+    baseline: str | None = None,
+    ours: str | None = None,
+    start: str | None = None,
     logs: Mapping[str, Path] | None = None,
 ) -> None:
     """Write the report of a run (or of runs that differ in their seed) to the HTML file `out`.
 
-    Reads `results.jsonl`, `per_image/*.npz`, `panels/*.json`, `*/log.jsonl` (or the given `logs`),
-    `*/stage.json` and `environment.json`. What is absent is said on the page. Raises
-    FileNotFoundError without `results.jsonl` and ValueError for rows that do not fit.
+    A run is a folder with `results.jsonl`, or the file itself, which may have another name. Beside
+    it, `per_image/*.npz`, `panels/*.json`, `*/log.jsonl` (or the given `logs`), `*/stage.json` and
+    `environment.json` are read. What is absent is said on the page; that nothing compares `ours`
+    with `baseline` is said on standard error, too. `ROLES` are compared where no others are named.
+    Raises FileNotFoundError without results, and ValueError for rows that do not fit and for a
+    named model without rows.
     """
-    folders = [run_folder] if isinstance(run_folder, Path) else list(run_folder)
-    every = [row for folder in folders for row in read_results(folder / "results.jsonl")]
-    rows = [row for row in every if row.metric != OVERLAP]
+    paths = [runs] if isinstance(runs, Path) else list(runs)
+    files = list(dict.fromkeys(p if p.is_file() else p / "results.jsonl" for p in paths))
+    folders = list(dict.fromkeys(file.parent for file in files))
+    every = [row for file in files for row in read_results(file)]
+    measured = controls_apart([row for row in every if row.metric != OVERLAP])
+    rows = with_splits(measured)
+    named = {"start": start, "baseline": baseline, "ours": ours}
+    start, baseline, ours = _roles(rows, named)
     panels = [panel for folder in folders for panel in read_panels(folder / "panels")]
     curves = loss_curves(dict(logs) if logs is not None else find_logs(folders))
     content = {
         "title": title,
         **_measured(rows, [folder / PER_IMAGE for folder in folders], start, baseline, ours),
+        "protocols": protocol_rows(measured),
         "overlaps": overlap_rows(every),
         "panels": panels,
         "curves": Markup(curves),
@@ -63,6 +90,22 @@ def write_report(
     write_atomic(out, _render(content).encode("utf-8"))
 
 
+def _roles(rows: Sequence[Result], named: Mapping[str, str | None]) -> tuple[str, str, str]:
+    """The model in each of `ROLES`; ValueError for a named one that has no rows."""
+    models = model_order(rows, [])
+    there = f"the results hold {', '.join(models) or 'no models'}"
+    for role, model in named.items():
+        if model is not None and model not in models:
+            raise ValueError(f"--{role} {model}: no such model, {there}")
+    start, baseline, ours = (named[role] or ROLES[role] for role in ROLES)
+    if not compare_all(rows, ours, baseline):
+        say(
+            f"nothing on the page compares {ours} (--ours) with {baseline} (--baseline), which "
+            f"need a test and a seed in common: {there}"
+        )
+    return start, baseline, ours
+
+
 def _measured(
     rows: list[Result], per_image: Sequence[Path], start: str, baseline: str, ours: str
 ) -> dict[str, object]:
@@ -70,6 +113,7 @@ def _measured(
     models = model_order(rows, [start, baseline, ours])
     every = compare_all(rows, ours, baseline)
     comparisons = main_ones(every)
+    tables = task_tables(rows, models, ours=ours, baseline=baseline)
     shares = control_rows(rows, ours=ours, baseline=baseline)
     labels = _labels([row.measure for row in shares])
     return {
@@ -78,8 +122,10 @@ def _measured(
         "headline": headline(comparisons, ours=ours, baseline=baseline),
         "left_out": len(every) - len(comparisons),
         "gain": Markup(gain_chart(comparisons)) if comparisons else "",
-        "tables": task_tables(rows, models, ours=ours, baseline=baseline),
-        "image_differences": _image_differences(compare_images(rows, per_image, ours, baseline)),
+        "tables": tables,
+        "image_differences": _image_differences(
+            compare_images(rows, per_image, ours, baseline), {c.measure for c in every if c.unlike}
+        ),
         "shares": [(labels[row.measure], row) for row in shares],
         "blends": Markup(blend_chart(rows)),
         "experts": expert_rows(rows),
@@ -87,21 +133,31 @@ def _measured(
             (test, Markup(class_gap_chart(test.gaps, number)))
             for number, test in enumerate(class_gaps(rows, ours, baseline))
         ],
-        "protocols": protocol_rows(rows),
-        "legend": legend(rows),
-        "learnt_nothing": [model for model in models if model in CONTROLS],
+        "legend": [*legend(rows), *_of_unlike(tables)],
+        "learnt_nothing": any(is_control(model) for model in models),
+        "numbered": any(is_control(model) and model not in CONTROLS for model in models),
         "seeds": sorted({row.seed for row in rows}),
         "rows": len(rows),
     }
 
 
-def _image_differences(found: Sequence[ImageComparison]) -> list[tuple[str, str, int, int]]:
-    """(measure, interval, images, seed) of every comparison."""
+def _image_differences(
+    found: Sequence[ImageComparison], odd: Collection[Measure]
+) -> list[tuple[str, str, int, int]]:
+    """(measure, interval, images, seed) of every comparison; `odd` are not like for like."""
     labels = _labels([c.measure for c in found])
+    signed = {m: f"{label} {UNLIKE}" if m in odd else label for m, label in labels.items()}
     texts = (
         c.problem if c.difference is None else interval_text(c.measure, c.difference) for c in found
     )
-    return [(labels[c.measure], text, c.n, c.seed) for c, text in zip(found, texts, strict=True)]
+    return [(signed[c.measure], text, c.n, c.seed) for c, text in zip(found, texts, strict=True)]
+
+
+def _of_unlike(tables: Sequence[Table]) -> list[str]:
+    """What `UNLIKE` means, where a column bears it."""
+    if not any(column.unlike for table in tables for column in table.columns):
+        return []
+    return [f"{UNLIKE} not like for like: the models of the column differ in what follows the sign"]
 
 
 def _labels(measures: Sequence[Measure]) -> dict[Measure, str]:
@@ -116,6 +172,7 @@ def protocol_rows(rows: Sequence[Result]) -> list[tuple[str, str, str]]:
         name = f"{task_name(row.task)} · {row.dataset}"
         test = Measure.of(row).test
         name += f" · {test}" if test else ""
+        name += f" · n = {row.n}"
         of_model = tests.setdefault(name, {}).setdefault(f"{model_name(row.model)}, {row.seed}", {})
         for key, value in row.protocol.items():
             if key not in PER_CLASS:

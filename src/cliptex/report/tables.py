@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliptex.report.compare import Comparison, Interval, compare, share, values_by_seed
-from cliptex.report.marks import marks_of
+from cliptex.report.alike import unlike
+from cliptex.report.compare import Comparison, Interval, compare, rows_of, share, values_by_seed
+from cliptex.report.marks import UNLIKE, marks_of
 from cliptex.report.names import (
     DENSE_TASKS,
     EXPERT_PREFIX,
     Measure,
+    is_control,
     measures_in_order,
     model_name,
     number,
@@ -39,10 +41,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A measure with the sizes of its test set (more than one where rows disagree)."""
+    """A measure, and in what its models are not like for like ("" where they are)."""
 
     measure: Measure
-    sizes: tuple[int, ...]
+    unlike: str
 
     @property
     def arrow(self) -> str:
@@ -51,10 +53,10 @@ class Column:
 
     @property
     def details(self) -> tuple[str, ...]:
-        """Data set, number of images, probe and how it was used."""
-        size = f"n = {'/'.join(map(str, self.sizes))}"
-        parts = (self.measure.dataset, size, self.measure.probe_text, self.measure.variant)
-        return tuple(part for part in parts if part)
+        """Data set, number of images, probe, how it was used, and what differs between models."""
+        m = self.measure
+        differs = f"{UNLIKE} {self.unlike}" if self.unlike else ""
+        return tuple(p for p in (m.dataset, f"n = {m.n}", m.probe_text, m.variant, differs) if p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +89,17 @@ def model_order(rows: Sequence[Result], leading: Sequence[str]) -> list[str]:
     """`leading` models first, then the others as they appear, `CONTROLS` last; no experts."""
     found = dict.fromkeys(row.model for row in rows if not row.model.startswith(EXPERT_PREFIX))
     first = [model for model in leading if model in found]
-    others = [model for model in found if model not in first and model not in CONTROLS]
-    return first + others + [model for model in CONTROLS if model in found and model not in first]
+    others = [model for model in found if model not in first]
+    controls = [model for model in others if is_control(model)]
+    return (
+        first + [model for model in others if model not in controls] + sorted(controls, key=_rank)
+    )
+
+
+def _rank(control: str) -> tuple[int, str]:
+    """Sorts controls as `CONTROLS` are, further ones after the first of their kind."""
+    kinds = [control.startswith(kind) for kind in CONTROLS]
+    return kinds.index(True), control
 
 
 def task_tables(
@@ -116,11 +127,12 @@ def _groups(measures: Sequence[Measure]) -> list[tuple[str, list[Measure]]]:
         if len(columns) <= WIDEST:
             groups.append((task_name(task), columns))
             continue
-        tests: dict[tuple[str, str, bool], list[Measure]] = {}
+        tests: dict[tuple[str, str, int, bool], list[Measure]] = {}
         for measure in columns:
             of_masks = measure.metric.endswith("_mask")  # detection's twelve numbers: six and six
-            tests.setdefault((measure.dataset, measure.test, of_masks), []).append(measure)
-        for (dataset, _, _), of_test in tests.items():
+            key = (measure.dataset, measure.test, measure.n, of_masks)
+            tests.setdefault(key, []).append(measure)
+        for (dataset, *_), of_test in tests.items():
             parts = (task_name(task), dataset, of_test[0].probe_text)
             groups.append((" · ".join(part for part in parts if part), of_test))
     return groups
@@ -143,18 +155,22 @@ def _table(
     comparisons = [compare(rows, measure, ours, baseline) for measure in measures]
     return Table(
         title=title,
-        columns=tuple(_column(rows, measure) for measure in measures),
-        lines=tuple(line for line in lines if line.model not in CONTROLS),
+        columns=tuple(_column(rows, measure, models) for measure in measures),
+        lines=tuple(line for line in lines if not is_control(line.model)),
         differences=tuple(difference_text(c) for c in comparisons),
-        controls=tuple(line for line in lines if line.model in CONTROLS),
+        controls=tuple(line for line in lines if is_control(line.model)),
     )
 
 
 def difference_text(comparison: Comparison | None) -> str:
-    """`+4.1 [2.0, 6.2]`, without the interval for one seed, a dash where there is none."""
+    """`+4.1 [2.0, 6.2]`, without the interval for one seed, a dash where there is none.
+
+    The sign `UNLIKE` follows where the two are not like for like.
+    """
     if comparison is None:
         return ABSENT
-    return interval_text(comparison.measure, comparison.difference)
+    sign = f" {UNLIKE}" if comparison.unlike else ""
+    return interval_text(comparison.measure, comparison.difference) + sign
 
 
 def interval_text(measure: Measure, interval: Interval) -> str:
@@ -167,9 +183,9 @@ def interval_text(measure: Measure, interval: Interval) -> str:
     return text
 
 
-def _column(rows: Sequence[Result], measure: Measure) -> Column:
-    sizes = sorted({row.n for row in rows if Measure.of(row) == measure})
-    return Column(measure=measure, sizes=tuple(sizes))
+def _column(rows: Sequence[Result], measure: Measure, models: Sequence[str]) -> Column:
+    mine = [row for model in models for row in rows_of(rows, measure, model)]
+    return Column(measure=measure, unlike=unlike(mine))
 
 
 def _cells(
@@ -179,11 +195,10 @@ def _cells(
     scores = {
         model: measure.sign * float(np.mean(of_seeds))
         for model, of_seeds in values.items()
-        if of_seeds and not model.startswith(f"{ours}-") and model not in CONTROLS
+        if of_seeds and not model.startswith(f"{ours}-") and not is_control(model)
     }
     best = {model for model, score in scores.items() if score == max(scores.values())}
-    of_measure = [row for row in rows if Measure.of(row) == measure]
-    marks = {m: marks_of([row for row in of_measure if row.model == m]) for m in models}
+    marks = {model: marks_of(rows_of(rows, measure, model)) for model in models}
     return [_cell(measure, values[m], marks=marks[m], best=m in best) for m in models]
 
 
