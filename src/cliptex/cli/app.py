@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import metadata
 
 from tyro.extras import SubcommandApp
 
+import cliptex
 from cliptex.cli import (
     blend,
     data,
@@ -71,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments[:1] == ["train"] and len(arguments) > 1:
+        if arguments[:1] == ["--version"]:
+            print(_versions())
+        elif arguments[:1] == ["train"] and len(arguments) > 1:
             train.run(arguments[1:])  # its options depend on the recipe, so it parses by itself
         else:
             _app(COMMANDS).cli(prog="cliptex", description=_description(), args=arguments)
@@ -121,4 +126,13 @@ def _app(commands: Commands) -> SubcommandApp:
 
 
 def _description() -> str:
-    return "Train CLIP with pseudo-labels of model-zoo experts, and measure what it gained."
+    return (
+        "Train CLIP with pseudo-labels of model-zoo experts, and measure what it gained. "
+        "`cliptex --version` says which version this is."
+    )
+
+
+def _versions() -> str:
+    """Of the package, of torch (read without importing it) and of Python."""
+    torch, python = metadata.version("torch"), platform.python_version()
+    return f"cliptex {cliptex.__version__} (torch {torch}, python {python})"
