@@ -17,6 +17,7 @@ from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.controls import MEAN
 from cliptex.probes.dense import upsample
+from cliptex.probes.items import check_sets, dense_item
 from cliptex.probes.protocol import truths_of
 from cliptex.probes.scorers import AccuracyScorer
 from cliptex.probes.scores import Naming, Tested, rows_of
@@ -35,12 +36,13 @@ def run_dense_baseline(
     The mean is that of one-hot classes, disparities or normals at the probe's resolution. `truths`
     hold, by protocol, sets of the test pictures with other ground truths to score on.
     """
+    check_sets(train, test)
     task = probe_task(train.kind, config)
     mean = _mean_truth(train, task, config.resolution)
     answers = truths_of(test, task.protocols, truths)
     scorers = [task.scorer(protocol) for protocol in answers.protocols]
     for i in track(range(len(test)), label=f"{MEAN} on {test.name}, test"):
-        for scorer, target in zip(scorers, answers.of(i, test[i]), strict=True):
+        for scorer, target in zip(scorers, answers.of(i, dense_item(test, i)), strict=True):
             scorer.add(upsample(mean[None], target.shape[:2])[0], target)
     tested = Tested(task=task.name, dataset=test.name, probe=None, n=len(test), seed=0)
     shared = {"resolution": config.resolution, "prediction": "mean per position"}
@@ -52,7 +54,9 @@ def _mean_truth(train: DenseDataset, task: ProbeTask, side: int) -> Tensor:
     total = torch.zeros(task.channels, side, side, dtype=torch.float64)
     count = torch.zeros(side, side, dtype=torch.float64)
     for i in track(range(len(train)), label=f"{MEAN} on {train.name}"):
-        target = torch.from_numpy(np.ascontiguousarray(task.prepare(train[i].target, side)))
+        target = torch.from_numpy(
+            np.ascontiguousarray(task.prepare(dense_item(train, i).target, side))
+        )
         if isinstance(train.kind, ClassMap):
             valid = target != train.kind.ignore
             hot = F.one_hot(torch.where(valid, target, 0).long(), task.channels).permute(2, 0, 1)
@@ -69,6 +73,7 @@ def _mean_truth(train: DenseDataset, task: ProbeTask, side: int) -> Tensor:
 
 def run_majority_baseline(train: LabelledImages, test: LabelledImages) -> list[Result]:
     """Score on `test` always naming the commonest classes of `train`; rows with probe None."""
+    check_sets(train, test)
     counts = np.bincount(_labels(train), minlength=len(train.classes))
     order = np.argsort(-counts, kind="stable")
     scores = torch.empty(len(counts))

@@ -13,6 +13,7 @@ from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.features import FeatureMemory, FeatureReader, proven_frozen
 from cliptex.probes.fit import Heads, TrainData
+from cliptex.probes.items import check_sets, class_item
 from cliptex.probes.outcome import ProbeOutcome
 from cliptex.probes.scorers import AccuracyScorer
 from cliptex.probes.scores import Naming, Tested, rows_of
@@ -36,9 +37,7 @@ def run_classification_probe(
     A vector is a map of one cell and a class a label of one pixel, so heads, rates and selection
     are those of the dense probes. `val`, `memory` and errors as in `run_dense_probe`.
     """
-    for other in (test,) if val is None else (val, test):
-        if other.classes != train.classes:
-            raise ValueError(f"{other.name} and {train.name} do not have the same classes")
+    check_sets(train, test, *([] if val is None else [val]))
     label = f"{model}: classification probe on {test.name}"
     with proven_frozen(encoder) as sha:
         reader = FeatureReader(encoder, config, fingerprint=sha, memory=memory, dense=False)
@@ -91,11 +90,9 @@ def read_pooled(reader: FeatureReader, dataset: LabelledImages, *, label: str) -
     pooled: list[Tensor] = []
     labels: list[int] = []
     for start in track(range(0, len(dataset), size), label=label):
-        items = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
+        items = [class_item(dataset, i) for i in range(start, min(start + size, len(dataset)))]
         pooled += [features.pooled for features in reader.read([image for image, _ in items])]
         labels += [index for _, index in items]
-    if not pooled:
-        raise ValueError(f"{dataset.name} is empty")
     return TrainData(torch.stack(pooled)[:, :, None, None], torch.tensor(labels)[:, None, None])
 
 

@@ -21,6 +21,7 @@ from cliptex.probes.features import (
     proven_frozen,
 )
 from cliptex.probes.fit import Heads, TrainData
+from cliptex.probes.items import check_sets, dense_item
 from cliptex.probes.outcome import ProbeOutcome
 from cliptex.probes.protocol import Truths, train_facts, truths_of
 from cliptex.probes.scores import Naming, Scorer, Tested, rows_of
@@ -46,13 +47,12 @@ def run_dense_probe(
     The learning rate is chosen on `val`, or on a held-out part of `train` where that is None;
     `test` is read once, at the end, by the one chosen head. `memory` is shared among the probes
     of a model. `truths` hold, by protocol, sets of test's pictures with other ground truths.
-    Raises FrozenEncoderChanged if the encoder is not what it was, ValueError if the sets are of
-    different kinds.
+    Raises FrozenEncoderChanged if the encoder is not what it was, ValueError if the sets are empty
+    or of different kinds, an item is not as `DenseItem` says, or no depth is within `depth_range`.
     """
-    for other in (test,) if val is None else (val, test):
-        if other.kind != train.kind:
-            raise ValueError(f"{other.name} is {other.kind}, {train.name} is {train.kind}")
+    check_sets(train, test, *([] if val is None else [val]))
     task = probe_task(train.kind, config)
+    task.require_targets(train)
     answers = truths_of(test, task.protocols, truths)
     label = f"{model}: {task.name} probe on {test.name}"
     with proven_frozen(encoder) as sha:
@@ -135,7 +135,7 @@ def batches(dataset: DenseDataset, size: int, label: str) -> Iterable[tuple[int,
     """(index of the first, items) of consecutive runs of `size` items."""
     for start in track(range(0, len(dataset), size), label=label):
         stop = min(start + size, len(dataset))
-        yield start, [dataset[i] for i in range(start, stop)]
+        yield start, [dense_item(dataset, i) for i in range(start, stop)]
 
 
 def read_train(
@@ -157,8 +157,7 @@ def read_train(
             maps[i] = features.dense
             target = task.prepare(items[i - start].target, side)
             targets[i] = torch.from_numpy(np.ascontiguousarray(target)).to(task.dtype)
-    if maps is None:
-        raise ValueError(f"{dataset.name}: the training set is empty")
+    assert maps is not None  # `check_sets` refuses an empty set
     return TrainData(maps, targets)
 
 

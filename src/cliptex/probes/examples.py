@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from cliptex.data.transforms import Augmentation, draw_view, view_image
-from cliptex.datasets.protocol import DenseDataset, LabelledImages
+from cliptex.datasets.protocol import DenseDataset, LabelledImages, refuse_empty
 from cliptex.probes.augment import CropAugmentation, augmented
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.classification import class_loss
 from cliptex.probes.features import WHOLE
 from cliptex.probes.fit import Loss
+from cliptex.probes.items import class_item, dense_item, place_of
 from cliptex.probes.protocol import train_facts, truths_of
 from cliptex.probes.scorers import AccuracyScorer
 from cliptex.probes.scores import Scorer
@@ -51,7 +52,8 @@ class Examples:
     train(index, rng): augmented picture and training target at the resolution.
     plain(index): squashed picture and training target, without augmentation.
     test(index): squashed picture and its ground truths at their own size, one per scorer.
-    facts: what rows say of the set where it is trained on.
+    check(): ValueError where nothing can be learnt from the set.
+    place: what messages call it; facts: what rows say of it where it is trained on.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Examples:
     train: Callable[[int, np.random.Generator], Pair]
     plain: Callable[[int], Pair]
     test: Callable[[int], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+    check: Callable[[], None]
+    place: str
     facts: Mapping[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -84,10 +88,12 @@ def dense_examples(
     config: BankConfig,
     truths: Mapping[str, DenseDataset] | None = None,
 ) -> Examples:
-    """Segmentation, depth or normals, by the kind of the set; ValueError where it has no probe.
+    """Segmentation, depth or normals, by the kind of the set.
 
     `truths` hold, by protocol, sets of the same pictures with other ground truths to score on.
+    ValueError where the set is empty or has no probe, or an item is not as `DenseItem` says.
     """
+    refuse_empty(dataset, place_of(dataset))
     dense = probe_task(dataset.kind, config)
     answers = truths_of(dataset, dense.protocols, truths)
     side, crop = config.resolution, config.augmentation
@@ -95,17 +101,17 @@ def dense_examples(
         raise ValueError(f"augmentation: {dense.name} takes a CropAugmentation, or None")
 
     def plain(index: int) -> Pair:
-        item = dataset[index]
+        item = dense_item(dataset, index)
         return squashed(item.image, side), dense.prepare(item.target, side)
 
     def train(index: int, rng: np.random.Generator) -> Pair:
         if crop is None:
             return plain(index)
-        item = dataset[index]
+        item = dense_item(dataset, index)
         return augmented(item.image, dense.convert(item.target), dense.label, side, crop, rng)
 
     def test(index: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        item = dataset[index]
+        item = dense_item(dataset, index)
         return squashed(item.image, side), answers.of(index, item)
 
     task = BankTask(
@@ -125,12 +131,15 @@ def dense_examples(
         train=train,
         plain=plain,
         test=test,
+        check=partial(dense.require_targets, dataset),
+        place=place_of(dataset),
         facts=train_facts(dataset),
     )
 
 
 def class_examples(dataset: LabelledImages, config: BankConfig) -> Examples:
     """Classification on pooled features: a map of one cell, and a label of one pixel."""
+    refuse_empty(dataset, place_of(dataset))
     side, crop = config.resolution, config.augmentation
     if isinstance(crop, CropAugmentation):
         raise ValueError("augmentation: classification takes data.transforms.Augmentation, or None")
@@ -138,13 +147,13 @@ def class_examples(dataset: LabelledImages, config: BankConfig) -> Examples:
         raise ValueError(f"heads: pooled features have a linear probe only, not {config.heads}")
 
     def plain(index: int) -> Pair:
-        image, label = dataset[index]
+        image, label = class_item(dataset, index)
         return squashed(image, side), np.array([[label]])
 
     def train(index: int, rng: np.random.Generator) -> Pair:
         if crop is None:
             return plain(index)
-        image, label = dataset[index]
+        image, label = class_item(dataset, index)
         view = draw_view(image.shape[0], image.shape[1], crop, rng)
         return view_image(image, view, (side, side)), np.array([[label]])
 
@@ -162,8 +171,16 @@ def class_examples(dataset: LabelledImages, config: BankConfig) -> Examples:
         scorers=(partial(AccuracyScorer, len(dataset.classes)),),
         identity=dataset.classes,
     )
-    name, count = dataset.name, len(dataset)
-    return Examples(name=name, count=count, task=task, train=train, plain=plain, test=test)
+    return Examples(
+        name=dataset.name,
+        count=len(dataset),
+        task=task,
+        train=train,
+        plain=plain,
+        test=test,
+        check=lambda: None,
+        place=place_of(dataset),
+    )
 
 
 def squashed(image: np.ndarray, side: int) -> np.ndarray:

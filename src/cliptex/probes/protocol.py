@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from cliptex.datasets.protocol import DenseDataset, DenseItem
+from cliptex.probes.items import dense_item
 
 Crop = tuple[int, int, int, int]
 Depths = Literal["rawDepths", "depths"]
@@ -56,7 +57,10 @@ class Truths:
 
     def of(self, index: int, item: DenseItem) -> tuple[np.ndarray, ...]:
         """Those of the picture `item`, number `index`."""
-        return tuple(item.target if one is self.dataset else one[index].target for one in self.sets)
+        return tuple(
+            item.target if one is self.dataset else dense_item(one, index).target
+            for one in self.sets
+        )
 
 
 def truths_of(

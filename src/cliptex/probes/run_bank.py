@@ -15,6 +15,7 @@ from cliptex.probes.choice import Bank, Storage
 from cliptex.probes.examples import Examples
 from cliptex.probes.feature_store import FeatureStore, StoredSource
 from cliptex.probes.features import proven_frozen
+from cliptex.probes.items import refuse_unlike
 from cliptex.probes.member import Member
 from cliptex.probes.processes import ALL, Share, pairs_of
 from cliptex.probes.scores import (
@@ -71,8 +72,8 @@ def run_bank(
     together.
     """
     for other in (test,) if val is None else (val, test):
-        if other.task.identity != train.task.identity:
-            raise ValueError(f"{other.name} and {train.name} do not have the same kind or classes")
+        refuse_unlike(train.task.identity, other.task.identity, (train.place, other.place))
+    train.check()
     if not pairs_of(config, share):
         return []
     kept = storage or Storage()

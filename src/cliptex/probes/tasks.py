@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cliptex.datasets.protocol import DenseDataset
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.losses import nll_angmf, scale_shift_invariant
 from cliptex.metrics import depth_mask
 from cliptex.probes.fit import Loss
+from cliptex.probes.items import dense_item
 from cliptex.probes.protocol import LASINGER, WHOLE, Protocol
 from cliptex.probes.scorers import DepthScorer, NormalsScorer, SegmentationScorer
 from cliptex.probes.scores import Scorer
@@ -39,6 +41,19 @@ class ProbeTask:
     loss_name: str
     scorer: Callable[[Protocol], Scorer]
     protocols: tuple[Protocol, ...]
+    bounds: tuple[float, float] | None = None  # of depth, outside which nothing is learnt
+
+    def require_targets(self, train: DenseDataset) -> None:
+        """ValueError where no depth of `train` can be learnt from; most sets show one at once."""
+        if self.bounds is None:
+            return
+        for index in range(len(train)):
+            if self.label.valid(self.convert(dense_item(train, index).target)).any():
+                return
+        raise ValueError(
+            f"no pixel of the training set {train.name} lies within depth_range {self.bounds}: "
+            "depths are in metres, and the configuration's depth_range bounds them"
+        )
 
     def prepare(self, target: np.ndarray, side: int) -> np.ndarray:
         """The training target of a whole picture, squashed to a square."""
@@ -87,6 +102,7 @@ def probe_task(kind: Kind, rules: Rules) -> ProbeTask:
             loss_name="scale-shift-invariant L1 in disparity",
             scorer=DepthScorer,
             protocols=rules.protocols or (LASINGER,),
+            bounds=rules.depth_range,
         )
     assert isinstance(kind, UnitVector)
     return ProbeTask(
