@@ -44,6 +44,12 @@ def test_controls_are_never_best_and_lower_wins_for_depth(rows):
         assert best == ["cliptex"]
 
 
+def test_a_model_alone_is_not_best(make_row):
+    rows = [make_row("clip", 0.4), make_row("cliptex-placebo", 0.5), make_row("pixels", 0.5)]
+    (table,) = task_tables(rows, model_order(rows, ORDER), ours="cliptex", baseline="clip-ft")
+    assert not any(cell and cell.best for line in table.lines for cell in line.cells)
+
+
 def test_ties_share_the_mark_and_leaks_are_marked(make_row):
     rows = [make_row("clip-ft", 0.3, leak=True), make_row("cliptex", 0.3), make_row("clip", 0.4)]
     (table,) = task_tables(rows, ORDER, ours="cliptex", baseline="clip-ft")
@@ -127,10 +133,11 @@ def test_what_is_not_like_for_like_is_marked_where_it_is_compared(make_row):
 
 def test_what_has_learnt_nothing_stands_apart_and_is_never_best(make_row):
     rows = [make_row("pixels", 0.1), make_row("clip", 0.4), make_row("mean prediction", 0.2)]
+    rows += [make_row("cliptex", 0.5)]
     order = model_order(rows, ORDER)
-    assert order == ["clip", "pixels", "mean prediction"]
+    assert order == ["clip", "cliptex", "pixels", "mean prediction"]
     (table,) = task_tables(rows, order, ours="cliptex", baseline="clip-ft")
-    assert [line.model for line in table.lines] == ["clip"]
+    assert [line.model for line in table.lines] == ["clip", "cliptex"]
     assert [line.model for line in table.controls] == ["pixels", "mean prediction"]
     assert table.lines[0].cells[0] and table.lines[0].cells[0].best
     assert not any(cell and cell.best for line in table.controls for cell in line.cells)

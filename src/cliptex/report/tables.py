@@ -197,7 +197,8 @@ def _cells(
         for model, of_seeds in values.items()
         if of_seeds and not model.startswith(f"{ours}-") and not is_control(model)
     }
-    best = {model for model, score in scores.items() if score == max(scores.values())}
+    rivals = len(scores) > 1  # a single one is not the best of anything
+    best = {model for model, score in scores.items() if rivals and score == max(scores.values())}
     marks = {model: marks_of(rows_of(rows, measure, model)) for model in models}
     return [_cell(measure, values[m], marks=marks[m], best=m in best) for m in models]
 
