@@ -57,6 +57,27 @@ def test_lists__with_pictures_of_test_are_refused(voc: Path) -> None:
     assert len(train) == len(val) == 4
 
 
+def test_defaults__are_the_usual_splits_of_the_layout(voc: Path) -> None:
+    lists = voc / "ImageSets/Segmentation"
+    assert options(voc).chosen_splits() == ("train", None, "test")
+    (lists / "test.txt").rename(lists / "val.txt")
+    train, val, test = options(voc).splits()
+    assert (len(train), val, len(test)) == (4, None, 2)
+    assert options(voc).split_names()["test_split"] == "val"
+    (lists / "sub.txt").write_text("0\n")
+    given = options(voc, train_split="sub", val_split="train", test_split="val")
+    assert given.chosen_splits() == ("sub", "train", "val")
+
+
+def test_unknown_split__is_one_short_line_with_those_that_exist(voc, tmp_path, capsys) -> None:
+    words = ["probe", "--model", "playroom", "--dataset", "voc", "--root", str(voc)]
+    words += ["--test-split", "val", "--out", str(tmp_path / "r.jsonl")]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "no split 'val', only ['test', 'train']" in line and "--test-split" in line
+    assert len(line) < 160 + len(str(voc))
+
+
 def test_fastdepth__test_is_another_name_of_val(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / split / "room").mkdir(parents=True)

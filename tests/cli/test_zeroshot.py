@@ -37,6 +37,14 @@ def test_names_of_the_command_line_are_those_of_the_catalogue():
     assert set(get_args(zeroshot.Masks)) < set(catalogue.DENSE)
 
 
+def test_folder__is_scored_on_val_where_there_is_no_test(tmp_path):
+    for synset in ("n01440764", "n03445777"):
+        save(tmp_path / "set/val" / synset / "0.png", 1)
+    arguments = ["--dataset", "folder", "--root", tmp_path / "set", "--resolution", 64]
+    (row,) = [r for r in run(tmp_path, *arguments) if r.metric == "top1"]
+    assert row.n == 2 and row.protocol["test_split"] == "val"
+
+
 def test_folder__options_are_recorded(tmp_path, capsys):
     for synset in ("n01440764", "n03445777"):
         save(tmp_path / "set/val" / synset / "0.png", 1)

@@ -74,7 +74,7 @@ def overlap(
     dataset: Compared,
     root: Path,
     out: Path,
-    split: str = "test",
+    split: str | None = None,
     images: Path | None = None,
     threshold: int = 12,
     mirrored: bool = True,
@@ -88,19 +88,20 @@ def overlap(
         dataset: layout of the benchmark, as in docs/datasets.md.
         root: where the benchmark lies.
         out: results file (JSON lines) to append the row to: percent of test pictures.
-        split: of the benchmark, what models are tested on.
+        split: of the benchmark, what models are tested on; by default the layout's usual one.
         images: folder of the images of a Karpathy JSON; by default as for `cliptex zeroshot`.
         threshold: of 128 bits, in how many near-duplicates may differ.
         mirrored: look for mirror images, too.
         name: of the training data in the report; by default the folder's.
         pairs: file to write, a JSON line per pair.
     """
-    from cliptex.datasets.catalogue import open_dataset
+    from cliptex.datasets.catalogue import open_dataset, usual_splits
     from cliptex.datasets.overlap import find_overlap, overlap_row
     from cliptex.results import append_results
     from cliptex.shards.dataset import ImageTextShards
 
-    test = open_dataset(dataset, root, split, images)
+    scored = split or usual_splits(dataset, root)[1]
+    test = open_dataset(dataset, root, scored, images)
     found = find_overlap(ImageTextShards(data), test, threshold=threshold, mirrored=mirrored)
     training = name or data.name
     row = overlap_row(found, test, training=training, threshold=threshold, mirrored=mirrored)

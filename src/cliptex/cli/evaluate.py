@@ -40,5 +40,5 @@ def zeroshot(options: Annotated[ZeroShotOptions, OmitArgPrefixes, arg(name="zero
     """Zero-shot classification, retrieval, or segmentation from text, without training."""
     check_writable(options.out)
     outcome = zeroshot_outcome(options)
-    record(options.out, outcome, {"test_split": options.split})
+    record(options.out, outcome, {"test_split": options.chosen_split()})
     print(options.out)

@@ -85,9 +85,10 @@ class ProbeOptions:
         precision: of the encoder's pass, by default the recipe's (small: bf16); heads learn in
             float32.
         augmentation: of the paper recipe; without it, training sees whole pictures.
-        train_split: what the probe learns from.
+        train_split: what the probe learns from; by default the layout's usual one, as in
+            docs/datasets.md.
         val_split: what a learning rate is chosen on; by default a part of train.
-        test_split: what is scored, once.
+        test_split: what is scored, once; by default the layout's usual one.
         extra_coco: folder of COCO, whose train pictures a probe on voc learns from, too, as VOC's
             21 classes.
         state: folder in which the paper and small recipes save what they did, to go on from after
@@ -130,9 +131,9 @@ class ProbeOptions:
     resolution: int | None = None
     precision: Literal["fp32", "bf16"] | None = None
     augmentation: bool = True
-    train_split: str = "train"
+    train_split: str | None = None
     val_split: str | None = None
-    test_split: str = "test"
+    test_split: str | None = None
     extra_coco: Path | None = None
     state: Path | None = None
     features: Path | None = None
@@ -175,10 +176,18 @@ class ProbeOptions:
             if not getattr(self, name):
                 raise ValueError(f"--{name}: name one at least, or leave it out")
 
+    def chosen_splits(self) -> tuple[str, str | None, str]:
+        """The names of train, val (or None) and test: given, or the layout's usual ones."""
+        from cliptex.datasets.catalogue import usual_splits
+
+        assert self.dataset is not None and self.root is not None
+        train, test = usual_splits(self.dataset, self.root)
+        return self.train_split or train, self.val_split, self.test_split or test
+
     def split_names(self) -> dict[str, object]:
         """What rows say of where the pictures are from."""
         names = ("train_split", "val_split", "test_split")
-        return {name: getattr(self, name) for name in names}
+        return dict(zip(names, self.chosen_splits(), strict=True))
 
     def asked_fast(self) -> dict[str, Any]:
         """`asked`, of the fast recipe: epochs that are asked for are not made more."""
@@ -234,9 +243,10 @@ class ProbeOptions:
         from cliptex.cli.splits import refuse_equal, refuse_shared, with_coco
 
         assert self.task
-        refuse_equal(self.train_split, self.val_split, self.test_split)
-        val = None if self.val_split is None else self.read(self.val_split)
-        train, test = self.read(self.train_split), self.read(self.test_split)
+        names = self.chosen_splits()
+        refuse_equal(*names)
+        val = None if names[1] is None else self.read(names[1])
+        train, test = self.read(names[0]), self.read(names[2])
         refuse_shared({"--train-split": train, "--val-split": val}, test)
         if self.extra_coco is not None:
             train = with_coco(train, self.extra_coco)
@@ -247,7 +257,8 @@ class ProbeOptions:
         if self.dataset != "nyu-depth":
             return {}
         wanted = {p.name: p.depths for p in self.asked()["protocols"]}
-        return {n: self.read(self.test_split, depths=d) for n, d in wanted.items() if d == "depths"}
+        test = self.chosen_splits()[2]
+        return {n: self.read(test, depths=d) for n, d in wanted.items() if d == "depths"}
 
 
 def example_sets(

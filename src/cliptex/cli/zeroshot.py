@@ -32,7 +32,7 @@ class ZeroShotOptions:
         name: how the model is called in the results; by default as `model`.
         images: folder of the images of a Karpathy JSON; by default `images` or another usual folder
             beside it, or its own.
-        split: split that is scored.
+        split: split that is scored; by default the layout's usual one, as in docs/datasets.md.
         resolution: side in pixels of the square that the model sees, by default what it was trained
             at; the nearest multiple of its stride where that does not divide it.
         precision: of the towers.
@@ -53,7 +53,7 @@ class ZeroShotOptions:
     out: Path
     name: str | None = None
     images: Path | None = None
-    split: str = "test"
+    split: str | None = None
     resolution: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     crop: Literal["squash", "center"] = "squash"
@@ -61,6 +61,12 @@ class ZeroShotOptions:
     classes: Path | None = None
     leak: bool = False
     device: str = "auto"
+
+    def chosen_split(self) -> str:
+        """The split that is scored: given, or the layout's usual one."""
+        from cliptex.datasets.catalogue import usual_splits
+
+        return self.split or usual_splits(self.dataset, self.root)[1]
 
 
 def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
@@ -74,7 +80,7 @@ def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
 
     templates = read_templates(options.templates)
     check_text(options.model)
-    data: Any = open_dataset(options.dataset, options.root, options.split, options.images)
+    data: Any = open_dataset(options.dataset, options.root, options.chosen_split(), options.images)
     clip = load_clip(options.model).to(pick_device(options.device))
     config = ZeroShotConfig(
         resolution=options.resolution or clip.image.image_size,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from cliptex.datasets import captions, coco, folders, voc
 from cliptex.datasets.ade20k import Ade20k
 from cliptex.datasets.captions import CocoCaptions
 from cliptex.datasets.coco import CocoInstances
@@ -82,6 +83,53 @@ KNOWN_AS = {  # ImageNet-V2, -A, -O, -R and -Sketch have other pictures
     "voc": r"pascal-?voc|\bvoc-?20\d\d",
     "ade20k": r"ade-?20k|scene-?parse-?150",
 }
+
+
+# The splits that are usually learnt from, and scored; of several names the first that is there.
+TRAIN_VAL = (("train",), ("val",))
+TRAIN_TEST = (("train",), ("test",))
+VOC_LISTS = (("train", "train_aug"), ("val", "test"))
+COCO_FILES = (("train",), ("val", "test"))
+USUAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "voc": VOC_LISTS,
+    "voc20": VOC_LISTS,
+    "coco-voc": COCO_FILES,
+    "ade20k": (("training",), ("validation",)),
+    "nyu-depth": TRAIN_TEST,
+    "nyu-raw": TRAIN_TEST,
+    "nyu-normals": TRAIN_TEST,
+    "dsine-normals": TRAIN_TEST,
+    "geonet-normals": TRAIN_TEST,
+    "hub-voc": TRAIN_VAL,
+    "hub-ade20k": (("train",), ("validation",)),
+    "folder": (("train",), ("test", "val")),
+    "imagenet-flat": TRAIN_VAL,
+    "places365": TRAIN_VAL,
+    "hub-classes": TRAIN_TEST,
+    "coco": COCO_FILES,
+    "karpathy": TRAIN_TEST,
+    "coco-captions": COCO_FILES,
+    "hub-captions": TRAIN_TEST,
+}
+SPLITS_OF: dict[str, Callable[[Path], list[str]]] = {
+    "voc": voc.splits_of,
+    "voc20": voc.splits_of,
+    "coco-voc": coco.splits_of,
+    "folder": folders.splits_of,
+    "coco": coco.splits_of,
+    "coco-captions": captions.splits_of,
+}
+
+
+def usual_splits(kind: str, root: Path) -> tuple[str, str]:
+    """The split to learn from and the one to score, of a set of layout `kind` at `root`."""
+    train, test = USUAL[kind]
+    there = SPLITS_OF[kind](root) if kind in SPLITS_OF else []
+    return _first(train, there), _first(test, there)
+
+
+def _first(names: Sequence[str], there: Sequence[str]) -> str:
+    return next((name for name in names if name in there), names[0])
 
 
 def benchmark_of(layout: str, name: str) -> str:
