@@ -80,3 +80,11 @@ def test_features_that_are_not_finite_are_refused() -> None:
 def test_any_encoder_can_be_frozen_but_must_say_its_map() -> None:
     with pytest.raises(ValueError, match="stride"):
         FrozenEncoder(nn.Identity())
+
+
+@pytest.mark.parametrize(("stride", "channels"), [(2, 3), (4, 5), (8, 3)])
+def test_an_encoder_that_misstates_its_map__is_refused(stride: int, channels: int) -> None:
+    encoder = Scaled(1.0)
+    encoder.stride, encoder.channels = stride, channels
+    with pytest.raises(ValueError, match=r"Scaled says stride .* maps are \{4: \(2, 3, 4, 4\)\}"):
+        FrozenEncoder(encoder)(torch.rand(2, 3, 16, 16))

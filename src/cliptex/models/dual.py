@@ -121,8 +121,12 @@ def _towers(config: ClipConfig) -> Any:
             init_logit_scale=config.init_logit_scale,
             init_logit_bias=config.init_logit_bias,
         )
-    except TypeError as error:
-        raise ValueError(f"vision_cfg or text_cfg: open_clip refuses it: {error}") from error
+    except Exception as error:  # of whatever kind: it is another library's
+        tower = config.vision_cfg.get("timm_model_name", "")
+        raise ValueError(
+            f"vision_cfg or text_cfg: open_clip cannot build it: {tower and f'timm {tower}: '}"
+            f"{error or type(error).__name__}"
+        ) from error
     use_plain_attention(parts)
     if config.conv_stem:
         if not isinstance(parts.visual, VisionTransformer):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,14 @@ class ImageEncoder(nn.Module):
     def features(self, images: Tensor) -> Features:
         """Features of colour-normalised images; each kind of tower has its own."""
         raise NotImplementedError
+
+
+def one_side(size: Any, what: str) -> int:
+    """The side of a square `size` in an open_clip description; ValueError naming `what` if none."""
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if sides[0] != sides[1]:
+        raise ValueError(f"vision_cfg.{what} must be square, not {sides}")
+    return sides[0]
 
 
 def nearest_side(side: int, stride: int) -> int:
@@ -153,12 +162,15 @@ class FrozenEncoder:
     def __call__(self, images: Tensor) -> Features:
         """Features of (B, 3, H, W) float images in [0, 1], of any size, without gradient.
 
-        ValueError where they are not finite: no head, rank or cache may hide that.
+        ValueError where the map is not what `stride` and `channels` say, and where something is not
+        finite: no head, rank or cache may hide that.
         """
         self.encoder.eval()
         call: Callable[[Tensor], Features] = self.encoder
+        seen = fit_to_stride(images, self.stride)
         with torch.no_grad():
-            features = call(fit_to_stride(images, self.stride))
+            features = call(seen)
+        self._check_map(features, seen)
         for read in (features.pooled, *features.maps.values()):
             if not torch.isfinite(read).all():
                 raise ValueError(
@@ -166,6 +178,17 @@ class FrozenEncoder:
                     "earlier checkpoint), or its file is damaged"
                 )
         return features
+
+    def _check_map(self, features: Features, images: Tensor) -> None:
+        batch, _, height, width = images.shape
+        told = (batch, self.channels, height // self.stride, width // self.stride)
+        shapes = {stride: tuple(dense.shape) for stride, dense in features.maps.items()}
+        if shapes.get(self.stride) != told:
+            raise ValueError(
+                f"{type(self.encoder).__name__} says stride {self.stride} and channels "
+                f"{self.channels}, so that maps[{self.stride}] should be {told} for images of "
+                f"{height}x{width}, but its maps are {shapes}: correct its attributes or its maps"
+            )
 
     def side(self, side: int) -> int:
         """The side in pixels at which pictures of `side` are seen."""

@@ -1,12 +1,10 @@
-"""Image towers of open_clip and timm as encoders that work at any input size.
+"""Image towers of open_clip as encoders that work at any input size; timm's are beside it.
 
 At the native size an embedding equals the tower's own output bit for bit; at others the
 positional table is interpolated, by default on its two-dimensional grid (bicubic, no antialiasing).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -17,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliptex.models.dilation import NATIVE, dilate
-from cliptex.models.encoder import Features, ImageEncoder
+from cliptex.models.encoder import Features, ImageEncoder, one_side
 from cliptex.models.spec import PositionRule
-
-FINEST = 4  # stride of the first stage that detectors read
+from cliptex.models.timm_encoder import FINEST, TimmEncoder
 
 
 def resize_positions(table: Tensor, size: tuple[int, int], rule: PositionRule = "grid2d") -> Tensor:
@@ -50,21 +47,14 @@ def _resize_raster(table: Tensor, cells: int) -> Tensor:
     return torch.cat([table[:1], raster[0].T.to(table.dtype)])
 
 
-def _one_side(size: Any, what: str) -> int:
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if sides[0] != sides[1]:
-        raise ValueError(f"vision_cfg.{what} must be square, not {sides}")
-    return sides[0]
-
-
 class VitEncoder(ImageEncoder):
     """open_clip's VisionTransformer: the dense map is its tokens after the final norm."""
 
     def __init__(self, tower: VisionTransformer, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__(mean, std)
         self.tower = tower
-        self.stride = _one_side(tower.patch_size, "patch_size")
-        self.image_size = _one_side(tower.image_size, "image_size")
+        self.stride = one_side(tower.patch_size, "patch_size")
+        self.image_size = one_side(tower.image_size, "image_size")
         self.channels = tower.transformer.width
         projection = tower.proj  # (P, D); None only in towers that were pruned
         assert projection is not None
@@ -117,7 +107,7 @@ class ResNetEncoder(ImageEncoder):
         self.tower = tower
         self.stride = output_stride
         self.pool_pos: PositionRule = pool_pos
-        self.image_size = _one_side(tower.image_size, "image_size")
+        self.image_size = one_side(tower.image_size, "image_size")
         self.channels = self.pooled_channels = tower.attnpool.positional_embedding.shape[1]
         self.embed_dim = tower.output_dim
 
@@ -136,100 +126,6 @@ class ResNetEncoder(ImageEncoder):
         table = resize_positions(pool.positional_embedding, size, self.pool_pos)
         embedding = torch.func.functional_call(pool, {"positional_embedding": table}, (x,))
         return Features(embedding, x.mean((2, 3)), maps)
-
-
-class TimmEncoder(ImageEncoder):
-    """A timm trunk under open_clip's adapter: CNNs, hierarchical and plain transformers.
-
-    Where the trunk has stages, their maps at strides from 4 come beside the last one.
-    """
-
-    def __init__(
-        self,
-        tower: TimmModel,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        pool_step: int = 1,
-    ) -> None:
-        super().__init__(mean, std)
-        self.tower = tower
-        self.pool_step = pool_step  # of a dilated map, which places are pooled
-        self.image_size = _one_side(tower.image_size, "image_size")
-        _allow_any_size(tower.trunk)
-        self.prefix: int = getattr(tower.trunk, "num_prefix_tokens", 0)
-        self._stages: dict[int, int] = {}  # stride -> index among timm's intermediates
-        self._measure()
-
-    def _measure(self) -> None:
-        """Learn strides and widths from a blank image: timm has no one place that says them."""
-        training = self.tower.training
-        self.tower.eval()
-        self.stride = 1
-        blank = torch.zeros(1, 3, self.image_size, self.image_size)
-        with torch.no_grad():
-            features = self.features(blank)
-            dense = features.maps[self.stride]
-            self.stride = self.image_size // dense.shape[-1]
-            self._stages = _stages(self.tower.trunk, blank, self.stride)
-        self.tower.train(training)
-        self.channels = dense.shape[1]
-        self.pooled_channels = features.pooled.shape[1]
-        self.embed_dim = features.embedding.shape[1]
-
-    def features(self, images: Tensor) -> Features:
-        """(B, 3, H, W) -> trunk features -> maps and pooled features."""
-        trunk: Any = self.tower.trunk
-        if self._stages:
-            wanted = list(self._stages.values())
-            x, inner = trunk.forward_intermediates(images, indices=wanted, output_fmt="NCHW")
-        else:
-            x, inner = trunk.forward_features(images), []
-        step = self.pool_step
-        pooled = trunk.forward_head(x if step == 1 else x[:, :, ::step, ::step])
-        embedding = self.tower.head(pooled)
-        if x.ndim == 3:  # (B, prefix + h * w, C), rows first
-            height = round(((x.shape[1] - self.prefix) * images.shape[2] / images.shape[3]) ** 0.5)
-            x = x[:, self.prefix :].unflatten(1, (height, -1)).permute(0, 3, 1, 2)
-        elif str(getattr(trunk, "output_fmt", "NCHW")).endswith("NHWC"):
-            x = x.permute(0, 3, 1, 2)
-        if pooled.ndim == 4:  # the adapter pools by attention: see ResNetEncoder
-            pooled = pooled.mean((2, 3))
-        maps = dict(zip(self._stages, inner, strict=True))
-        return Features(embedding, pooled, {**maps, self.stride: x})
-
-
-def _stages(trunk: Any, blank: Tensor, last: int) -> dict[int, int]:
-    """Which of timm's intermediates lie at half the stride `last`, at a quarter and so on to 4.
-
-    Of several at one stride the last one counts. Finest first; empty for plain transformers.
-    """
-    if not hasattr(trunk, "forward_intermediates"):
-        return {}
-    inner = trunk.forward_intermediates(blank, output_fmt="NCHW", intermediates_only=True)
-    found = {blank.shape[-1] // x.shape[-1]: index for index, x in enumerate(inner)}
-    stages: dict[int, int] = {}
-    stride = last // 2
-    while stride >= FINEST and stride in found:
-        stages = {stride: found[stride], **stages}
-        stride //= 2
-    return stages
-
-
-def _allow_any_size(trunk: Any) -> None:
-    """Let a timm ViT or Swin take other sizes than its own; CNNs do so anyway.
-
-    A Swin has as many windows of the trained side as there are then.
-    """
-    for block in trunk.modules():
-        if hasattr(block, "dynamic_mask"):
-            block.dynamic_mask = True
-            trunk.patch_embed.strict_img_size = False
-    if hasattr(trunk, "dynamic_img_size") and hasattr(trunk, "patch_embed"):
-        trunk.dynamic_img_size = True
-        embed = trunk.patch_embed
-        embed.strict_img_size = False
-        embed.flatten = False
-        embed.output_fmt = type(embed.output_fmt)("NHWC")
 
 
 def image_encoder(

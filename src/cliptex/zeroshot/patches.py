@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from cliptex.models.corenet import CoreNetEncoder
 from cliptex.models.encoder import ImageEncoder
-from cliptex.models.towers import ResNetEncoder, TimmEncoder, VitEncoder
+from cliptex.models.timm_encoder import TimmEncoder
+from cliptex.models.towers import ResNetEncoder, VitEncoder
 
 WAYS = {
     VitEncoder: "patch tokens through the class token's norm and projection",

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from cliptex.models.dual import Clip
 from cliptex.models.export.files import dtype_free, write_json
 from cliptex.models.export.plain import refuse_foreign_towers, refuse_unless_plain_vit
-from cliptex.models.towers import ResNetEncoder, TimmEncoder
+from cliptex.models.timm_encoder import TimmEncoder
+from cliptex.models.towers import ResNetEncoder
 from cliptex.models.weights import load_exactly, stored_names
 
 CODE = """\
