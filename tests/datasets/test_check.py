@@ -285,3 +285,61 @@ def test_check__real(shared_data):
         reports = check_dataset(shared_data / folder)
         counts = {r.kind: {s.name: s.count for s in r.splits} for r in reports}
         assert counts == kinds and all(r.ok for r in reports), [str(r) for r in reports]
+
+
+@pytest.fixture
+def imagenet(folders: Path) -> Path:
+    for folder in [*folders.glob("*/n01"), *folders.glob("*/n02"), *folders.glob("*/n10")]:
+        folder.rename(folder.with_name(f"n010000{folder.name[1:]}"))
+    return folders
+
+
+def test_decode__lists_every_broken_picture_and_mask(voc, ade, imagenet, capsys):
+    sound = {"voc": voc, "ade20k": ade, "imagenet": imagenet}
+    for kind, root in sound.items():
+        (found,) = check_dataset(root, kind, decode=True)
+        assert found.ok and not found.broken
+    paths = [voc / "VOC2012/JPEGImages/2007_000002.jpg"]
+    paths += [ade / "annotations/validation/ADE_val_00000001.png"]
+    paths += [imagenet / "train/n01000001/1.JPEG", imagenet / "val/n01000002/0.JPEG"]
+    for path in paths:
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    assert all(report(root, kind).ok for kind, root in sound.items())  # counted, not read
+    broken = []
+    for kind, root in sound.items():
+        (found,) = check_dataset(root, kind, decode=True)
+        assert not found.ok
+        broken += found.broken
+    assert len(broken) == len(paths)
+    assert all(str(path) in said for path, said in zip(paths, broken, strict=True))
+    assert main(["datasets", "check", str(voc), "--decode"]) == 2
+    shown = capsys.readouterr()
+    assert f"  broken: {paths[0]}: truncated" in shown.out and "not whole or broken" in shown.err
+    assert main(["datasets", "check", str(voc)]) == 0
+
+
+def test_decode__reads_captions_objects_and_depths(nyu, karpathy, coco):
+    content = json.loads(karpathy.read_text())
+    content["images"] = content["images"][:4]
+    karpathy.write_text(json.dumps(content))
+    for kind, root in (("karpathy", karpathy), ("coco", coco), ("nyu-depth", nyu)):
+        (found,) = check_dataset(root, kind, decode=True)
+        assert found.ok, found
+    (karpathy.parent / "images/3.jpg").write_bytes(b"<html>")
+    (coco / "val2017/1.jpg").write_bytes(b"")
+    save_image(coco / "val2017/2.jpg", picture(0, (3, 3)))
+    (found,) = check_dataset(karpathy, "karpathy", decode=True)
+    assert len(found.broken) == 1 and "images/3.jpg: unknown-format" in found.broken[0]
+    (found,) = check_dataset(coco, "coco", decode=True)
+    assert "1.jpg: empty" in found.broken[0] and "3x3 pixels, its" in found.broken[1]
+
+
+def test_decode__a_split_that_cannot_be_opened_is_said(karpathy):
+    (found,) = check_dataset(karpathy, "karpathy", decode=True)  # none.jpg has no captions
+    assert not found.broken
+    (karpathy.parent / "images/2.jpg").unlink()
+    (found,) = check_dataset(karpathy, "karpathy", decode=True)
+    assert any(
+        part.startswith("val cannot be read: ") and "2.jpg" in part for part in found.missing
+    )

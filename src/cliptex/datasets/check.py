@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliptex.datasets import check_classes, check_dense, check_frames, check_pairs
+from cliptex.datasets.check_decode import decode_all
 from cliptex.datasets.check_report import CheckReport, Layout
 
 LAYOUTS: dict[str, Layout] = {
@@ -28,8 +29,12 @@ def recognise(path: Path) -> list[str]:
     return [kind for kind, layout in LAYOUTS.items() if layout.find(path) is not None]
 
 
-def check_dataset(path: Path, kind: str | None = None) -> list[CheckReport]:
+def check_dataset(
+    path: Path, kind: str | None = None, *, decode: bool = False
+) -> list[CheckReport]:
     """One report per layout found in `path`, or that of `kind` alone.
+
+    decode: also read every picture with its mask, depth or normals, which takes a while.
 
     Raises FileNotFoundError where `path` does not exist, ValueError where no layout is
     recognised, or not that of `kind`.
@@ -43,7 +48,10 @@ def check_dataset(path: Path, kind: str | None = None) -> list[CheckReport]:
         place = layout.find(path)
         if place is None:
             raise ValueError(f"{path}: no {name} in it; expected:\n{layout.text}\n{layout.source}")
-        reports.append(layout.check(place))
+        report = layout.check(place)
+        if decode:
+            decode_all(report)
+        reports.append(report)
     if not reports:
         raise ValueError(
             f"{path}: none of the layouts {sorted(LAYOUTS)} is recognised: --kind NAME shows what "

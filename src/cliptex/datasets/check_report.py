@@ -36,7 +36,8 @@ class Split:
 class CheckReport:
     """One layout found at `path`, filled by its check.
 
-    `missing` names essential parts, `notes` what may surprise.
+    `missing` names essential parts, `broken` what does not decode (where that was tried), `notes`
+    what may surprise.
     """
 
     kind: str
@@ -44,12 +45,14 @@ class CheckReport:
     source: str
     splits: list[Split] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether every part and file that the found splits need is there, and one is not empty."""
-        whole = not any(split.absent for split in self.splits)
+        """Whether every part and file that the found splits need is there and sound, and one split
+        is not empty."""
+        whole = not self.broken and not any(split.absent for split in self.splits)
         return whole and not self.missing and any(split.count for split in self.splits)
 
     def __str__(self) -> str:
@@ -57,6 +60,7 @@ class CheckReport:
         lines += [f"  missing: {part}" for part in self.missing]
         if not any(split.count for split in self.splits):
             lines.append("  missing: no split has a single item")
+        lines += [f"  broken: {said}" for said in self.broken]
         lines += [f"  note: {note}" for note in self.notes]
         if not self.ok or any(s.official not in (None, s.count) for s in self.splits):
             lines.append(f"  from: {self.source}")

@@ -95,14 +95,18 @@ def find_overlap(
     if not len(test):
         raise ValueError(f"{test.name} is empty")
     read = reader_of(test)
-    hashes = _all(lambda i: picture_hash(read(i)), len(test), f"hashes of {test.name}")
+    hashes = in_threads(lambda i: picture_hash(read(i)), len(test), f"hashes of {test.name}")
     wanted = [np.stack(list(hashes))]
     if mirrored:
-        flipped = _all(lambda i: picture_hash(read(i)[:, ::-1]), len(test), "their mirror images")
+        flipped = in_threads(
+            lambda i: picture_hash(read(i)[:, ::-1]), len(test), "their mirror images"
+        )
         wanted.append(np.stack(list(flipped)))
     pairs: list[Pair] = []
     unread, start = 0, 0
-    training = _all(lambda i: _shard_hash(shards, i), len(shards), "hashes of training pictures")
+    training = in_threads(
+        lambda i: _shard_hash(shards, i), len(shards), "hashes of training pictures"
+    )
     for batch in _batches(training, BLOCK):
         known = [(start + i, value) for i, value in enumerate(batch) if value is not None]
         start, unread = start + len(batch), unread + len(batch) - len(known)
@@ -159,7 +163,7 @@ def _shard_hash(shards: ImageTextShards, index: int) -> Hash | None:
         return None
 
 
-def _all(read: Callable[[int], Any], count: int, label: str) -> Iterator[Any]:
+def in_threads(read: Callable[[int], Any], count: int, label: str) -> Iterator[Any]:
     """`read(0)`, `read(1)`, ... in threads (decoding releases the interpreter), in order."""
     with ThreadPoolExecutor() as pool:
         for chunk in track(range(0, count, CHUNK), label=label):

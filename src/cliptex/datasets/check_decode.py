@@ -1,0 +1,50 @@
+"""Every picture and mask of a benchmark, decoded: a broken one else ends a probe after hours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cliptex.datasets import folders
+from cliptex.datasets.catalogue import open_dataset
+from cliptex.datasets.check_report import CheckReport
+from cliptex.datasets.nyu import NyuDepth
+from cliptex.datasets.overlap import in_threads, reader_of
+
+
+def decode_all(report: CheckReport) -> None:
+    """Read every item of the splits that `report` found; broken ones are added to it."""
+    for split in report.splits:
+        try:
+            sets = _sets(report.kind, report.path, split.name)
+        except (ValueError, OSError) as error:
+            report.missing.append(f"{split.name} cannot be read: {_line(error)}")
+            continue
+        for one in sets:
+            read = partial(_fault, reader_of(one))
+            label = f"decoding {report.kind}, {split.name}"
+            report.broken += [said for said in in_threads(read, len(one), label) if said]
+
+
+def _sets(kind: str, place: Path, split: str) -> list[Any]:
+    """Readers of all that lies in a split."""
+    if kind == "nyu-depth":
+        return [NyuDepth(place, split, depths=depths) for depths in ("depths", "rawDepths")]
+    if kind == "imagenet":
+        kind = "folder" if split in folders.splits_of(place) else "imagenet-flat"
+    return [open_dataset(kind, place, split)]
+
+
+def _fault(read: Callable[[int], object], index: int) -> str:
+    """What is wrong with an item; "" for nothing."""
+    try:
+        read(index)
+    except (ValueError, OSError) as error:
+        return _line(error)
+    return ""
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0]
