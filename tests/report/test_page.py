@@ -103,6 +103,29 @@ def test_protocol_says_first_what_all_share(make_row):
     ]
 
 
+def test_protocol__the_mean_answer_takes_nothing_from_what_the_others_share(make_row):
+    rows = [make_row(m, 1.0, protocol={"crop": None, "epochs": 1}) for m in ("clip", "cliptex")]
+    rows += [make_row("mean prediction", 1.0, protocol={"crop": None, "prediction": "mean"})]
+    assert protocol_rows(rows) == [
+        ("Depth · d · n = 9", "all but mean prediction, 0", "crop: null\nepochs: 1"),
+        ("Depth · d · n = 9", "mean prediction, 0", 'crop: null\nprediction: "mean"'),
+    ]
+
+
+def test_protocol__rules_of_single_metrics_say_whose_they_are(make_row):
+    rows = [
+        make_row("clip", 1.0, metric="miou", protocol={"crop": None}),
+        make_row("clip", 1.0, metric="miou_things", protocol={"crop": None, "metric": "8"}),
+        make_row("clip", 1.0, metric="miou_foreground", protocol={"crop": None, "metric": "9"}),
+    ]
+    ((_, _, told),) = protocol_rows(rows)
+    assert told.splitlines() == [
+        "crop: null",
+        'metric of miou_foreground: "9"',
+        'metric of miou_things: "8"',
+    ]
+
+
 def test_differences_over_images_are_shown_where_values_lie(run_folder, rows):
     pair = [r for r in rows if r.task == "depth" and r.model in ("cliptex", "clip-ft")]
     for row in pair:

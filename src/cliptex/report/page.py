@@ -166,25 +166,48 @@ def _labels(measures: Sequence[Measure]) -> dict[Measure, str]:
 
 
 def protocol_rows(rows: Sequence[Result]) -> list[tuple[str, str, str]]:
-    """(test, models, protocol as JSON): what all rows of a test share, then what differs."""
-    tests: dict[str, dict[str, dict[str, str]]] = {}  # test -> model and seed -> key -> JSON
+    """(test, models, protocol as JSON): what all rows of a test share, then what differs.
+
+    The mean answer, which no probe gave, shares little and is left out of what all share.
+    """
+    tests: dict[str, dict[str, list[Result]]] = {}  # test -> model and seed -> rows
     for row in rows:
         name = f"{task_name(row.task)} · {row.dataset}"
         test = Measure.of(row).test
         name += f" · {test}" if test else ""
         name += f" · n = {row.n}"
-        of_model = tests.setdefault(name, {}).setdefault(f"{model_name(row.model)}, {row.seed}", {})
+        who = f"{model_name(row.model)}, {row.seed}"
+        tests.setdefault(name, {}).setdefault(who, []).append(row)
+    found = []
+    for name, by_model in tests.items():
+        models = {who: _protocol_of(of_model) for who, of_model in by_model.items()}
+        probed = {m: p for m, p in models.items() if "prediction" not in p} or models
+        first = next(iter(probed.values()))
+        common = {k for k in first if all(p.get(k) == first[k] for p in probed.values())}
+        others = [model for model in models if model not in probed]
+        who = f"all but {'; '.join(others)}" if others else "all"
+        found.append((name, who, _lines(first, common)))
+        for model, protocol in models.items():
+            if own := protocol.keys() - (common if model in probed else set()):
+                found.append((name, model, _lines(protocol, own)))
+    return found
+
+
+def _protocol_of(rows: Sequence[Result]) -> dict[str, str]:
+    """Key -> value as JSON of one model's rows; `key of metric` where metrics have their own."""
+    values: dict[str, dict[str, str]] = {}  # key -> metric -> JSON
+    for row in rows:
         for key, value in row.protocol.items():
             if key not in PER_CLASS:
-                of_model[key] = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    found = []
-    for name, models in tests.items():
-        first = next(iter(models.values()))
-        common = {k for k in first if all(p.get(k) == first[k] for p in models.values())}
-        found.append((name, "all", _lines(first, common)))
-        for model, protocol in models.items():
-            if own := protocol.keys() - common:
-                found.append((name, model, _lines(protocol, own)))
+                text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+                values.setdefault(key, {})[row.metric] = text
+    found = {}
+    for key, of_metric in values.items():
+        one = (
+            len(of_metric) == len({row.metric for row in rows}) and len({*of_metric.values()}) == 1
+        )
+        for metric, text in of_metric.items():
+            found[key if one else f"{key} of {metric}"] = text
     return found
 
 
