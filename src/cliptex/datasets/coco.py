@@ -47,7 +47,7 @@ class CocoInstances:
             image or category, or without a key that is needed.
 
     Category ids are sparse in COCO (1 to 90 for 80 classes): they become labels 1.. in rising
-    order of the ids, as `classes` and `category_ids` list them.
+    order of the ids, as `classes` and `category_ids` list them. `place` is the annotations' file.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class CocoInstances:
         self.name = name
         root = Path(root)
         path, self._folder = _places(root, split)
+        self.place = str(path)
         content = read_instances(path)
         bare = without_mask(content) if masks else []
         if bare:

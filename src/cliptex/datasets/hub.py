@@ -81,6 +81,7 @@ class HubLabelled:
 
     def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
         self.name = name or _name(source)
+        self.place = f"{source}, split {split!r}"
         self._rows = _Rows(source, split)
         self.pictures = self._rows.pictures
         column = self._rows.column(LABEL_COLUMNS, "label")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from cliptex.datasets.protocol import DenseDataset, DenseItem, LabelledImages, refuse_empty
+from cliptex.datasets.protocol import (
+    DenseDataset,
+    DenseItem,
+    DetectionDataset,
+    LabelledImages,
+    refuse_empty,
+)
+
+Probed = DenseDataset | LabelledImages | DetectionDataset
 
 
 def dense_item(dataset: DenseDataset, index: int) -> DenseItem:
@@ -42,9 +50,7 @@ def _size(image: np.ndarray, where: str) -> tuple[int, int]:
     return array.shape[0], array.shape[1]
 
 
-def check_sets(
-    train: DenseDataset | LabelledImages, *others: DenseDataset | LabelledImages
-) -> None:
+def check_sets(train: Probed, *others: Probed) -> None:
     """ValueError where a set of a probe is empty, or another differs from `train` in kind or
     classes."""
     for one in (train, *others):
@@ -52,11 +58,11 @@ def check_sets(
         refuse_unlike(_identity(train), _identity(one), (place_of(train), place_of(one)))
 
 
-def _identity(dataset: DenseDataset | LabelledImages) -> object:
+def _identity(dataset: Probed) -> object:
     return getattr(dataset, "kind", None) or getattr(dataset, "classes", None)
 
 
-def place_of(dataset: DenseDataset | LabelledImages) -> str:
+def place_of(dataset: Probed) -> str:
     """What messages call a set: the folder of its split where it says so, else its name."""
     return getattr(dataset, "place", dataset.name)
 

@@ -224,9 +224,11 @@ def test_rate__is_chosen_on_a_validation_set(encoder, shapes, probe, monkeypatch
 
 def test_user_errors__are_one_line(encoder, shapes, probe) -> None:
     data = shapes(8, 0)
-    with pytest.raises(ValueError, match="differ in their classes"):
+    with pytest.raises(ValueError, match="do not have the same classes: only shapes has"):
         other = shapes(8, 0, classes=("red", "green"))
         run_detection_probe(encoder, data, other, probe("ssd"), model="m")
+    with pytest.raises(ValueError, match="shapes holds no picture"):
+        run_detection_probe(encoder, data, shapes(0, 0), probe("ssd"), model="m")
     with pytest.raises(ValueError, match="SSD's batch normalisation needs two pictures"):
         probe("ssd", batch_size=1)
     with pytest.raises(ValueError, match="1 pictures of shapes cannot train"):

@@ -24,6 +24,7 @@ from cliptex.probes.detection.matches import coco_matches
 from cliptex.probes.detection.predict import MASK_THRESHOLD, Found, detect_all
 from cliptex.probes.detection.train import Candidate, MapReader, train_heads
 from cliptex.probes.features import proven_frozen
+from cliptex.probes.items import check_sets
 from cliptex.results import Result
 
 Key = tuple[str, int]
@@ -77,13 +78,11 @@ def run_detection_probe(
         folder: where the training's state is kept, so that a killed run goes on; None keeps none.
 
     Raises:
-        ValueError: for sets of different classes, too few pictures, a warm-up longer than the
+        ValueError: for empty sets or different classes, too few pictures, a warm-up longer than the
             training, or a foreign state.
         FrozenEncoderChanged: where the encoder moved.
     """
-    for other in (test,) if val is None else (val, test):
-        if train.classes != other.classes:
-            raise ValueError(f"{train.name} and {other.name} differ in their classes")
+    check_sets(train, test, *([] if val is None else [val]))
     fit, held = split_rows(train, val, config)
     with proven_frozen(encoder) as sha:
         reader = MapReader(encoder, config.precision)
