@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from cliptex.data.sampler import Around
 from cliptex.models.cliptex import DenseConfig
-from cliptex.models.spec import OPEN_CLIP, TIMM, ClipConfig, ModelSpec, OutputStride
+from cliptex.models.spec import ClipConfig, ModelSpec, OutputStride
 from cliptex.training.config import LOSS_WEIGHTS, TrainConfig, changed
 from cliptex.training.tables import (
     BATCH_SIZE,
@@ -57,7 +57,7 @@ def clip_ft_vit_b16(
     """
     rates = learning_rates(batch_size, lr_rule)
     base = TrainConfig(
-        model=_spec(start),
+        model=ModelSpec(name=start),
         data=data,
         epochs=30,
         batch_size=batch_size,
@@ -281,14 +281,6 @@ def photos(
         precision="fp32",  # depth-wise convolutions take 1.7 times as long in bfloat16 on a CPU
     )
     return changed(base, changes)
-
-
-def _spec(start: str) -> ModelSpec:
-    """The model that `load_clip` would load."""
-    if start.startswith((OPEN_CLIP, TIMM)):
-        name, _, weights = start.partition("/")
-        return ModelSpec(name=name, weights=weights or None)
-    return ModelSpec(name=start)
 
 
 def _strided(spec: ModelSpec, output_stride: OutputStride | None) -> ModelSpec:

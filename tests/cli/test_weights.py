@@ -21,6 +21,7 @@ def playroom() -> Clip:
         ("open_clip:RN50/openai", set()),
         ("timm:vit_tiny_patch16_224", {"image", "text"}),
         ("timm:vit_tiny_patch16_224/augreg_in21k", {"text"}),
+        ("timm:vit_tiny_patch16_224.augreg_in21k", {"text"}),
         ("corenet:ViT-B-16", {"image", "text"}),
         ("hf-hub:ORG/NAME", set()),
         ("playroom", set()),

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cliptex.models.names import CORENET, OPEN_CLIP, TIMM, split_name
+
 if TYPE_CHECKING:
     from cliptex.models.dual import Clip
 
@@ -16,12 +18,12 @@ RANDOM = "random"
 def random_towers(model: str) -> frozenset[str]:
     """Those of `image` and `text` that nothing has trained: names without weights have both so,
     and timm's weights are of pictures alone."""
-    scheme, _, rest = model.partition(":")
-    if scheme in ("open_clip", "timm") and "/" not in rest:
+    name, weights = split_name(model)
+    if name.startswith((OPEN_CLIP, TIMM)) and weights is None:
         return frozenset((IMAGE, TEXT))
-    if scheme == "corenet" and not Path(rest).exists():
+    if name.startswith(CORENET) and not Path(name.removeprefix(CORENET)).exists():
         return frozenset((IMAGE, TEXT))
-    return frozenset((TEXT,)) if scheme == "timm" else frozenset()
+    return frozenset((TEXT,)) if name.startswith(TIMM) else frozenset()
 
 
 def check_text(model: str) -> None:
@@ -30,7 +32,7 @@ def check_text(model: str) -> None:
         raise ValueError(
             f"{model} has trained weights for pictures only, and its text tower would be random: "
             "zero-shot needs both; give a model with text (open_clip:NAME/TAG, a saved folder), or "
-            f"{model.partition('/')[0]} for random weights throughout, which rows mark"
+            f"{split_name(model)[0]} for random weights throughout, which rows mark"
         )
 
 

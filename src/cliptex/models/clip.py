@@ -12,21 +12,21 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from cliptex.console import say
 from cliptex.files import write_atomic
 from cliptex.models.corenet import CORENET_MODELS, corenet_config
 from cliptex.models.dual import Clip, random_clip
 from cliptex.models.folders import FORMAT, MODEL_FILE, MODEL_JSON, Stored, find_folder, read_folder
-from cliptex.models.spec import (
-    CORENET,
-    OPEN_CLIP,
-    TIMM,
-    ClipConfig,
-    ModelSpec,
-    OutputStride,
-    named_config,
+from cliptex.models.names import CORENET, OPEN_CLIP, TIMM
+from cliptex.models.spec import ClipConfig, ModelSpec, OutputStride, named_config
+from cliptex.models.timm_encoder import TimmEncoder
+from cliptex.models.weights import (
+    load_exactly,
+    own_names,
+    read_weights,
+    stored_names,
+    unavailable,
 )
-from cliptex.models.towers import TimmEncoder
-from cliptex.models.weights import load_exactly, own_names, read_weights, stored_names
 
 __all__ = ["Clip", "ClipConfig", "ModelSpec", "build_clip", "load_clip", "save_clip"]
 
@@ -36,21 +36,28 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 def build_clip(spec: ModelSpec) -> Clip:
     """The model that `spec` describes; random parts come from `spec.seed` alone.
 
-    Raises ValueError (naming file and key) when weights do not fit. Only a pretraining tag in
-    `spec.weights` and a hub name may reach the network.
+    A name without weights is random, which is said on standard error. Raises ValueError (naming
+    file and key) when weights do not fit, and where a tower cannot be built or gives no map. Only a
+    pretraining tag in `spec.weights` and a hub name may reach the network.
     """
     name, weights = spec.name or "", spec.weights
     stored = None if spec.config is not None else _stored(name)
     state = None if stored is None else (stored.state, stored.source)
-    if weights is not None and not name.startswith(TIMM):
-        file = _foreign_file(name, weights)  # first, because a wrong tag need not build anything
-        state = (read_weights(file), str(file))
+    trunk = None
     config = _config(spec, stored)
+    # Weights come first: where they are missing, nothing need be built.
+    if weights is not None and name.startswith(TIMM):
+        trunk = (_timm_weights(name, weights), weights)
+    elif weights is not None:
+        file = _foreign_file(name, weights)
+        state = (read_weights(file), str(file))
+    if name and state is weights is spec.image_weights is None:
+        say(f"{name}: random weights (no {'file' if name.startswith(CORENET) else 'tag'})")
     model = random_clip(config, spec.seed)
     if state is not None:
         load_exactly(model, own_names(state[0], config.family), state[1])
-    elif weights is not None:
-        _load_trunk(model, _timm_weights(name, weights), weights)
+    if trunk is not None:
+        _load_trunk(model, *trunk)
     if spec.image_weights is not None:
         path = spec.image_weights
         _load_trunk(model, read_weights(path), str(path))
@@ -71,8 +78,8 @@ def load_clip(path_or_name: str | Path, output_stride: OutputStride | None = Non
 
     Folders: of `save_clip`, of open_clip (open_clip_config.json), of Hugging Face's CLIPModel.
     Names: "playroom" (shipped), "open_clip:NAME" (random), "open_clip:NAME/TAG_OR_FILE",
-    "timm:NAME" (random), "timm:NAME/TAG_OR_FILE", "corenet:NAME" (random), "corenet:FILE",
-    "hf-hub:ORG/NAME", "hf-hub:ORG/NAME@REVISION".
+    "timm:NAME" (random), "timm:NAME/TAG_OR_FILE" (or "timm:NAME.TAG"), "corenet:NAME" (random),
+    "corenet:FILE", "hf-hub:ORG/NAME", "hf-hub:ORG/NAME@REVISION".
 
     output_stride: of a ResNet, instead of its own (see `ModelSpec`).
     """
@@ -81,10 +88,7 @@ def load_clip(path_or_name: str | Path, output_stride: OutputStride | None = Non
 
 def spec_of(text: str, output_stride: OutputStride | None = None) -> ModelSpec:
     """The description of what `load_clip` loads."""
-    name, weights = text, ""
-    if text.startswith((OPEN_CLIP, TIMM)):
-        name, _, weights = text.partition("/")
-    return ModelSpec(name=name, weights=weights or None, output_stride=output_stride)
+    return ModelSpec(name=text, output_stride=output_stride)
 
 
 def save_clip(model: Clip, folder: Path, dtype: Literal["fp32", "fp16"] = "fp32") -> Path:
@@ -153,12 +157,11 @@ def _foreign_file(name: str, weights: str) -> Path:
     """A local file, or the download of an open_clip tag."""
     if Path(weights).exists() or not name.startswith(OPEN_CLIP):
         return Path(weights)
-    short = name.removeprefix(OPEN_CLIP)
-    tags = open_clip.list_pretrained_tags_by_model(short)
-    if weights not in tags:
-        raise ValueError(f"weights {weights!r} of {name}: no such file, and no tag among {tags}")
-    preset = open_clip.get_pretrained_cfg(short, weights)
-    return Path(open_clip.download_pretrained(preset))
+    preset = open_clip.get_pretrained_cfg(name.removeprefix(OPEN_CLIP), weights)
+    try:
+        return Path(open_clip.download_pretrained(preset))
+    except Exception as error:
+        raise _no_weights(name, weights, error) from error
 
 
 def _timm_weights(name: str, weights: str) -> dict[str, Tensor]:
@@ -167,5 +170,12 @@ def _timm_weights(name: str, weights: str) -> dict[str, Tensor]:
         return read_weights(Path(weights))
     import timm
 
-    trunk = timm.create_model(f"{name.removeprefix(TIMM)}.{weights}", pretrained=True)
+    try:
+        trunk = timm.create_model(f"{name.removeprefix(TIMM)}.{weights}", pretrained=True)
+    except Exception as error:
+        raise _no_weights(name, weights, error) from error
     return trunk.state_dict()
+
+
+def _no_weights(name: str, tag: str, error: Exception) -> ValueError:
+    return unavailable(f"{name}/{tag}: its weights", error, f"; or give a file: {name}/PATH")

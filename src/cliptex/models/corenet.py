@@ -23,7 +23,8 @@ from cliptex.models.detection.plain_vit import (
     patch_stem,
 )
 from cliptex.models.encoder import Features, ImageEncoder
-from cliptex.models.spec import CORENET, ClipConfig, PositionRule
+from cliptex.models.names import CORENET
+from cliptex.models.spec import ClipConfig, PositionRule
 from cliptex.models.tokenizer import BpeTokenizer
 from cliptex.models.towers import resize_positions
 from cliptex.shards.captions import clean_caption

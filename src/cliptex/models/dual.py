@@ -18,6 +18,7 @@ from cliptex.models.spec import ClipConfig
 from cliptex.models.stem import ConvStem
 from cliptex.models.tokenizer import Tokenizer, build_tokenizer
 from cliptex.models.towers import image_encoder
+from cliptex.models.weights import unavailable
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5
 
@@ -112,8 +113,19 @@ def _towers(config: ClipConfig) -> Any:
     text_cfg = {k: v for k, v in config.text_cfg.items() if k != "hf_model_pretrained"}
     if "hf_model_name" in text_cfg:  # the tower's own weights would otherwise be downloaded here
         text_cfg["hf_model_pretrained"] = False
+    parts = _open_clips(config, text_cfg)
+    use_plain_attention(parts)
+    if config.conv_stem:
+        if not isinstance(parts.visual, VisionTransformer):
+            raise ValueError("conv_stem replaces the patchify convolution of a ViT: no other tower")
+        _put_stem(parts.visual)
+    return parts
+
+
+def _open_clips(config: ClipConfig, text_cfg: dict[str, Any]) -> Any:
+    """open_clip's model; whatever it raises becomes one ValueError."""
     try:
-        parts = CustomTextCLIP(
+        return CustomTextCLIP(
             config.embed_dim,
             config.vision_cfg,  # pyright: ignore[reportArgumentType]  (open_clip takes dicts)
             text_cfg,  # pyright: ignore[reportArgumentType]
@@ -121,18 +133,15 @@ def _towers(config: ClipConfig) -> Any:
             init_logit_scale=config.init_logit_scale,
             init_logit_bias=config.init_logit_bias,
         )
-    except Exception as error:  # of whatever kind: it is another library's
+    except Exception as error:
+        if isinstance(error, OSError) and "hf_model_name" in text_cfg:
+            what = f"the description of the text tower {text_cfg['hf_model_name']}"
+            raise unavailable(what, error) from error
         tower = config.vision_cfg.get("timm_model_name", "")
         raise ValueError(
             f"vision_cfg or text_cfg: open_clip cannot build it: {tower and f'timm {tower}: '}"
             f"{error or type(error).__name__}"
         ) from error
-    use_plain_attention(parts)
-    if config.conv_stem:
-        if not isinstance(parts.visual, VisionTransformer):
-            raise ValueError("conv_stem replaces the patchify convolution of a ViT: no other tower")
-        _put_stem(parts.visual)
-    return parts
 
 
 def _put_stem(visual: Any) -> None:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cliptex.models.hf import config_from_hf, state_from_hf
-from cliptex.models.spec import HUB, ClipConfig, from_open_clip
-from cliptex.models.weights import read_weights
+from cliptex.models.names import HUB
+from cliptex.models.spec import ClipConfig, from_open_clip
+from cliptex.models.weights import OFFLINE, read_weights
 
 FORMAT = "cliptex-clip-1"
 PLAYROOM = "playroom"
@@ -123,19 +124,32 @@ def _hub_folder(name: str) -> Path:
 
 
 def _from_hub(name: str, files: tuple[str, ...]) -> Path:
-    """The first of `files` that the repository has."""
+    """The first of `files` that the repository has; once it cannot be reached, that are cached."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     repository, _, revision = name.removeprefix(HUB).partition("@")
+    unreached = False  # each attempt to reach the hub takes many seconds
     for file in files:
         try:
-            return Path(hf_hub_download(repository, file, revision=revision or None))
-        except EntryNotFoundError:  # also what is not cached while the hub cannot be reached
+            found = hf_hub_download(
+                repository, file, revision=revision or None, local_files_only=unreached
+            )
+            return Path(found)
+        except LocalEntryNotFoundError:
+            unreached = True
+        except EntryNotFoundError:
             continue
         except (HfHubHTTPError, HFValidationError) as error:
             raise ValueError(f"{name}: the hub refuses {file}: {error}") from error
-    raise ValueError(
-        f"{name}: no {' nor '.join(files)} in the repository, or the hub cannot be reached and the "
-        f"local cache lacks it: check the name, or download it once with a connection"
-    )
+    what = " nor ".join(files)
+    if unreached:
+        raise ValueError(
+            f"{name}: the hub cannot be reached, and no {what} is in the local cache: {OFFLINE}"
+        )
+    raise ValueError(f"{name}: no {what} in the repository: check the name")

@@ -66,7 +66,9 @@ def config_from_hf(
     """
     kind = config.get("model_type")
     if kind != "clip":
-        raise ValueError(f"{source}: model_type is {kind!r}: only 'clip' can be loaded")
+        timm = config.get("architecture")  # their configurations have no model_type
+        hint = f"; timm's models are called timm:NAME/TAG, here timm:{timm}" if timm else ""
+        raise ValueError(f"{source}: model_type is {kind!r}: only 'clip' can be loaded{hint}")
     vision, text = _part(config, "vision", _VISION), _part(config, "text", _TEXT)
     activations = {vision["hidden_act"], text["hidden_act"]}
     if len(activations) > 1 or not activations <= {"gelu", "quick_gelu"}:

@@ -11,7 +11,8 @@ import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import BaseModel, ConfigDict, model_validator
 
-OPEN_CLIP, TIMM, CORENET, HUB = "open_clip:", "timm:", "corenet:", "hf-hub:"
+from cliptex.models.names import OPEN_CLIP, TIMM, split_name
+
 Family = Literal["open_clip", "corenet"]
 PositionRule = Literal["grid2d", "flat1d"]
 OutputStride = Literal[8, 16, 32]
@@ -80,7 +81,8 @@ class ModelSpec(BaseModel):
     Attributes:
         name: "open_clip:ViT-B-16", "timm:tf_efficientnet_lite0" (image tower; the text tower is
             open_clip's default), "corenet:ViT-B-16", "corenet:FILE", "hf-hub:ORG/NAME",
-            "playroom", or a folder (see docs/models.md).
+            "playroom", or a folder (see docs/models.md). Weights behind it, as in
+            "open_clip:RN50/openai" and "timm:resnet18.a1_in1k", move to `weights`.
         config: a full description, for small or unusual models.
         weights: for open_clip names a pretraining tag or a local file; for timm names a timm tag
             or a local file of the trunk; else a local file. A tag or a hub name may download;
@@ -100,6 +102,14 @@ class ModelSpec(BaseModel):
     output_stride: OutputStride | None = None
     seed: int = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+            return given
+        name, weights = split_name(given["name"])
+        return given if given.get("weights") else {**given, "name": name, "weights": weights}
+
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
         if (self.name is None) == (self.config is None):
@@ -111,7 +121,7 @@ def named_config(name: str, tag: str | None = None) -> ClipConfig:
     """The description behind "open_clip:NAME" or "timm:NAME"; ValueError if there is none.
 
     tag: of pretrained weights, which may want another activation and other colours than the name
-    alone says.
+    alone says. ValueError, with those that exist, for one that does not.
     """
     if name.startswith(TIMM):
         return _timm_config(name.removeprefix(TIMM), tag)
@@ -121,10 +131,16 @@ def named_config(name: str, tag: str | None = None) -> ClipConfig:
         raise ValueError(
             f"model name {name!r}: open_clip knows no {short!r}; see open_clip.list_models()"
         )
+    _check_tag(name, tag, open_clip.list_pretrained_tags_by_model(short))
     preset = open_clip.get_pretrained_cfg(short, tag) if tag else {}
     if preset.get("quick_gelu"):
         found["quick_gelu"] = True
     return from_open_clip(found, preset)
+
+
+def _check_tag(name: str, tag: str | None, tags: list[str]) -> None:
+    if tag and tag not in tags:
+        raise ValueError(f"weights {tag!r} of {name}: no such file, and no tag among {tags}")
 
 
 def from_open_clip(model: Mapping[str, Any], preprocess: Mapping[str, Any]) -> ClipConfig:
@@ -143,10 +159,13 @@ def from_open_clip(model: Mapping[str, Any], preprocess: Mapping[str, Any]) -> C
 def _timm_config(name: str, tag: str | None) -> ClipConfig:
     import timm
 
-    if not timm.is_model(name.split(".")[0]):
+    if "." in name or not timm.is_model(name):  # is_model would take a tag, whatever it is
         raise ValueError(
-            f"model name 'timm:{name}': timm knows no such model; see timm.list_models()"
+            f"model name 'timm:{name}': timm knows no such model; see timm.list_models(), and give "
+            f"a tag as timm:NAME/TAG"
         )
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+    _check_tag(f"timm:{name}", tag, tags)
     full = f"{name}.{tag}" if tag else name
     preset = timm.get_pretrained_cfg(full, allow_unregistered=True)
     size = preset.input_size[-1] if preset else 224

@@ -10,6 +10,8 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
+from cliptex.models.weights import unavailable
+
 
 @lru_cache(maxsize=1)
 def _bpe() -> SimpleTokenizer:
@@ -66,16 +68,23 @@ class BpeTokenizer:
 
 
 class HubTokenizer:
-    """The tokenizer of a Hugging Face model (needs `transformers` and its files)."""
+    """The tokenizer of a Hugging Face model (needs `transformers` and its files).
+
+    Raises ValueError where the files are not in the cache and cannot be downloaded.
+    """
 
     def __init__(self, text_cfg: dict[str, Any], context_length: int) -> None:
         self.context_length = context_length
-        self.tokenizer = HFTokenizer(
-            text_cfg["hf_tokenizer_name"],
-            context_length=context_length,
-            tokenizer_mode=text_cfg.get("tokenizer_mode"),
-            **text_cfg.get("tokenizer_kwargs", {}),
-        )
+        name = text_cfg["hf_tokenizer_name"]
+        try:
+            self.tokenizer = HFTokenizer(
+                name,
+                context_length=context_length,
+                tokenizer_mode=text_cfg.get("tokenizer_mode"),
+                **text_cfg.get("tokenizer_kwargs", {}),
+            )
+        except OSError as error:
+            raise unavailable(f"the text tower's tokenizer {name}", error) from error
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Texts -> (B, context_length) int64."""

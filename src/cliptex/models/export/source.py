@@ -17,7 +17,7 @@ from cliptex.models.clip import load_clip
 from cliptex.models.cliptex import Cliptex, DenseConfig, build_cliptex
 from cliptex.models.dual import Clip
 from cliptex.models.folders import MODEL_FILE, find_folder
-from cliptex.models.spec import CORENET, HUB, OPEN_CLIP, TIMM
+from cliptex.models.names import CORENET, HUB, OPEN_CLIP, TIMM
 from cliptex.models.weights import load_exactly
 
 HEADS_FILE, RUN_CONFIG = "heads.safetensors", "config.yaml"
