@@ -69,7 +69,7 @@ def test_coco__both_heads_give_rows_and_go_on(
     assert "ap_mask" not in {m for p, m in rows if p == "ssd"}
     row = rows["mask_rcnn", "ap_box"]
     assert (row.model, row.task, row.dataset, row.n) == ("mine", "detection", "coco", 3)
-    assert row.variant == "small recipe, 64 px" and len(row.checkpoint) == 64
+    assert row.variant == "small recipe, 64 px, val split" and len(row.checkpoint) == 64
     assert "detection mask_rcnn ap_box on coco, seed 0" in text
     kept = sorted(p.name for p in (tmp_path / "per_image").iterdir())
     assert len(kept) == 3 and "objects" in read_per_image(tmp_path / "per_image" / kept[0])
@@ -88,7 +88,7 @@ def test_coco__controls_stand_beside_the_model(coco: Path, tmp_path: Path, capsy
     assert code == 0, err
     rows = [row for row in read_results(out) if row.metric == "ap_box"]
     assert [row.model for row in rows] == ["mine", RANDOM, PIXELS, MEAN]
-    assert {(row.probe, row.variant) for row in rows} == {("ssd", "small recipe, 64 px")}
+    assert {(row.probe, row.variant) for row in rows} == {("ssd", "small recipe, 64 px, val split")}
     assert rows[0].protocol["precision"] == "bf16" and rows[3].value > 0
 
 
@@ -112,7 +112,7 @@ def test_coco__processes_share_probes_and_seeds(
     monkeypatch.setenv("RANK", "1")
     both = values("shared")  # appended to the same file
     assert {seed for _, seed, _ in first} == {0} and both == alone
-    assert {p.name for p in (tmp_path / "shared" / "ssd").iterdir()} == {"0", "1"}
+    assert {p.name for p in (tmp_path / "shared/playroom/coco/small/ssd").iterdir()} == {"0", "1"}
 
 
 def test_coco__dry_run_counts(coco: Path, capsys) -> None:

@@ -17,8 +17,9 @@ def test_usual__every_layout_has_some():
 
 def test_usual__can_be_opened(voc, ade, nyu, normals, karpathy):
     lists = voc / "VOC2012/ImageSets/Segmentation"
-    assert usual_splits("voc", voc) == ("train_aug", "val")  # there is no train.txt
     (lists / "train.txt").write_text("2007_000001\n")
+    assert usual_splits("voc", voc) == ("train_aug", "val")  # what the paper learns from
+    (lists / "train_aug.txt").unlink()
     expected = {
         ("voc", voc): ("train", "val"),
         ("voc20", voc / "VOC2012"): ("train", "val"),

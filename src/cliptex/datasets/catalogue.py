@@ -88,7 +88,7 @@ KNOWN_AS = {  # ImageNet-V2, -A, -O, -R and -Sketch have other pictures
 # The splits that are usually learnt from, and scored; of several names the first that is there.
 TRAIN_VAL = (("train",), ("val",))
 TRAIN_TEST = (("train",), ("test",))
-VOC_LISTS = (("train", "train_aug"), ("val", "test"))
+VOC_LISTS = (("train_aug", "train"), ("val", "test"))  # the paper's 10,582, where SBD is there
 COCO_FILES = (("train",), ("val", "test"))
 USUAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "voc": VOC_LISTS,
