@@ -84,6 +84,15 @@ def test_a_fault_of_the_tower__is_one_line(
         tiny("timm-vit")
 
 
+def test_a_side_that_patches_do_not_fill__is_measured_without_the_rest(
+    tiny: Callable[..., Clip],
+) -> None:
+    """As SigLIP SO400M's 384 pixels in patches of 14."""
+    encoder = tiny("timm-vit", vision_cfg=vision("test_vit", 168)).image
+    assert (encoder.image_size, encoder.stride, encoder.channels) == (168, 16, 64)
+    assert encoder(rand(1, 3, 176, 160)).maps[16].shape == (1, 64, 11, 10)
+
+
 @torch.no_grad()
 def test_projection__is_as_wide_as_a_head_with_a_layer_of_its_own(
     tiny: Callable[..., Clip], tmp_path: Path
@@ -104,7 +113,7 @@ def test_projection__is_as_wide_as_a_head_with_a_layer_of_its_own(
         (224, 7, 32, 32),
         (240, 8, 32, 32),  # 7.5 rounded up: EfficientNet-B1
         (260, 9, None, 32),  # 8.1 rounded up, and timm says nothing
-        (384, 27, 14, 14),  # 27.4 rounded down: patches of SigLIP SO400M
+        (28, 2, 14, 14),  # 16 would fit, too
         (224, 14, 32, 16),  # dilated since timm wrote its table
     ],
 )

@@ -60,7 +60,7 @@ class TimmEncoder(ImageEncoder):
     def _measure(self) -> None:
         """Learn strides and widths from a blank image: timm has no one place that says them."""
         trunk: Any = self.tower.trunk
-        blank = torch.zeros(1, 3, self.image_size, self.image_size)
+        blank = torch.zeros(1, 3, *[_whole_patches(trunk, self.image_size)] * 2)
         with torch.no_grad():
             x = trunk.forward_features(blank)
             dense = self._dense(x, blank)
@@ -70,7 +70,7 @@ class TimmEncoder(ImageEncoder):
             _fit_projection(self.tower, pooled)
             self.embed_dim = self.tower.head(pooled).shape[1]
             side = nearest_side(self.image_size, self.stride)
-            if self._stages or side != self.image_size:  # else it has just been done
+            if self._stages or side != blank.shape[-1]:  # else it has just been done
                 self._try(side)
         self.channels = dense.shape[1]
         self.pooled_channels = pooled.shape[1]
@@ -154,16 +154,22 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _whole_patches(trunk: Any, side: int) -> int:
+    """The part of `side` that a transformer's patches cover: 378 of SigLIP SO400M's 384 pixels."""
+    patch = getattr(getattr(trunk, "patch_embed", None), "patch_size", None)
+    pixels = patch if isinstance(patch, int) else max(patch or (1,))
+    return side // pixels * pixels
+
+
 def _stride(trunk: Any, images: torch.Size, dense: torch.Size) -> int:
     """Pixels per cell: what timm says where it agrees with the map, else a whole number that does.
 
-    Sides that the stride does not divide are rounded, up by most CNNs (EfficientNet-B1 has 240
-    pixels and 8 cells of 32) and down by patches; several strides fit then, and a CNN's is a power
-    of two.
+    CNNs round up what the stride does not divide (EfficientNet-B1 has 240 pixels and 8 cells of
+    32); several strides fit then, and theirs is a power of two.
     """
     side, cells = images[-1], dense[-1]
     told = [info["reduction"] for info in getattr(trunk, "feature_info", None) or []][-1:]
-    fitting = [s for s in range(1, COARSEST + 1) if cells in (side // s, -(-side // s))]
+    fitting = [s for s in range(1, COARSEST + 1) if -(-side // s) == cells]
     whole = [s for s in fitting if s & (s - 1) == 0 or s * cells == side]
     whole += [s for s in told if s in fitting]
     if not whole or dense[-2] != cells:
