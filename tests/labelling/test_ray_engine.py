@@ -119,6 +119,7 @@ def machines() -> Iterator[Machines]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # Ray's sockets need a short path
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         common = {"object_store_memory": STORE_BYTES}
@@ -134,6 +135,9 @@ def machines() -> Iterator[Machines]:
         finally:
             ray.shutdown()
             cluster.shutdown()
+            # A node's handler would stay, and be inherited by processes that other tests fork and
+            # then cannot end.
+            signal.signal(signal.SIGTERM, before)
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -7,6 +7,7 @@ import pickle
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,9 @@ def test_reader__pickles_and_survives_forks(shards: ImageTextShards, store: Path
     expected = [reader.read(*place) for place in places]
     copy = pickle.loads(pickle.dumps(reader))
     assert np.array_equal(copy.read(*places[0]).array, expected[0].array, equal_nan=True)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        for ours, theirs in zip(expected, pool.starmap(reader.read, places), strict=True):
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        found = pool.map(reader.read, *zip(*places, strict=True))
+        for ours, theirs in zip(expected, found, strict=True):
             assert np.array_equal(ours.array, theirs.array, equal_nan=True)
     reader.close()
     assert reader.read(*places[0]) is not None
