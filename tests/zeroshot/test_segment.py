@@ -109,6 +109,22 @@ def test_timm__a_map_of_one_cell_is_its_own_embedding(name, keys):
         torch.testing.assert_close(one[..., 0, 0], unit(whole.embedding), atol=1e-5, rtol=1e-4)
 
 
+def test_timm__a_head_that_takes_no_single_cells_is_refused(monkeypatch):
+    vision = {"timm_model_name": "test_efficientnet", "image_size": 64, "timm_pool": ""}
+    encoder = clip_of(vision | {"timm_proj": "linear"}).image
+
+    whole = encoder.tower.trunk.forward_head
+
+    def of_whole_maps(cells):
+        if cells.shape[-1] == 1:
+            raise RuntimeError("shape '[1, 7, 7]' is invalid for input of size 1")  # Hiera's
+        return whole(cells)
+
+    monkeypatch.setattr(encoder.tower.trunk, "forward_head", of_whole_maps)
+    with pytest.raises(ValueError, match="no embedding beside text"):
+        patch_embeddings(encoder, pictures(1, 3, 64, 64))
+
+
 def test_timm__attention_of_the_adapter_is_refused():
     vision = {"timm_model_name": "test_efficientnet", "image_size": 64, "timm_pool": "abs_attn"}
     encoder = clip_of(vision | {"timm_proj": "linear"}).image

@@ -77,7 +77,10 @@ def _timm(encoder: TimmEncoder, images: Tensor) -> Tensor:
         cells = flat[:, None, None]
     else:
         cells = flat[:, :, None, None]
-    pooled = trunk.forward_head(cells)
+    try:
+        pooled = trunk.forward_head(cells)
+    except RuntimeError as error:  # a head for maps of the trained size alone, as Hiera's
+        raise ValueError(_no_way(encoder)) from error
     if pooled.ndim != 2:
         raise ValueError(_no_way(encoder))
     return encoder.tower.head(pooled).unflatten(0, dense.shape[:3])
