@@ -149,3 +149,11 @@ def test_extra_coco__of_other_sets_and_classes_is_refused(voc, coco) -> None:
         options(voc, **more).splits()
     with pytest.raises(ValueError, match="--extra-coco: it adds to --dataset voc; leave it out"):
         options(voc, "voc20", **more).splits()
+
+
+def test_root__that_is_not_there_is_named_in_short(tmp_path, capsys):
+    where = ["--dataset", "voc", "--root", str(tmp_path / "nowhere"), "--model", "playroom"]
+    for command in ("probe", "zeroshot"):
+        assert main([command, *where, "--out", str(tmp_path / "r.jsonl")]) == 2
+        error = capsys.readouterr().err
+        assert f"--root {tmp_path / 'nowhere'} does not exist" in error and len(error) < 300

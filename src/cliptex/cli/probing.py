@@ -178,9 +178,11 @@ class ProbeOptions:
 
     def chosen_splits(self) -> tuple[str, str | None, str]:
         """The names of train, val (or None) and test: given, or the layout's usual ones."""
+        from cliptex.cli.splits import require_root
         from cliptex.datasets.catalogue import usual_splits
 
         assert self.dataset is not None and self.root is not None
+        require_root(self.dataset, self.root)
         train, test = usual_splits(self.dataset, self.root)
         return self.train_split or train, self.val_split, self.test_split or test
 

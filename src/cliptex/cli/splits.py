@@ -8,6 +8,12 @@ from typing import Any
 HELD_OUT = "leave out --val-split: the rate is then chosen on a held-out part of train"
 
 
+def require_root(layout: str, root: Path) -> None:
+    """FileNotFoundError where there is nothing at `root`, unless it may be a hub's id."""
+    if not layout.startswith("hub-") and not root.exists():
+        raise FileNotFoundError(f"--root {root} does not exist: where does the {layout} set lie?")
+
+
 def refuse_equal(train: str, val: str | None, test: str) -> None:
     """ValueError where two of the splits have one name."""
     if train == test:

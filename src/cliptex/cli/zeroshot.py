@@ -64,8 +64,10 @@ class ZeroShotOptions:
 
     def chosen_split(self) -> str:
         """The split that is scored: given, or the layout's usual one."""
+        from cliptex.cli.splits import require_root
         from cliptex.datasets.catalogue import usual_splits
 
+        require_root(self.dataset, self.root)
         return self.split or usual_splits(self.dataset, self.root)[1]
 
 
