@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,13 +15,19 @@ PER_IMAGE = "per_image"  # where the report looks for it, beside the rows
 
 
 def check_writable(out: Path) -> None:
-    """OSError where `out` cannot be appended to: known before hours of work, not after."""
+    """OSError where `out` cannot be appended to: known before hours of work, not after.
+
+    Neither makes nor removes `out`: other processes of torchrun may be at it already.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    there = out.exists()
-    with out.open("ab"):
-        pass
-    if not there:
-        out.unlink()
+    if out.exists():
+        with out.open("ab"):
+            pass
+    else:
+        try:
+            TemporaryFile(dir=out.parent).close()
+        except OSError as error:  # it names the temporary file
+            raise OSError(error.errno, error.strerror, str(out)) from error
 
 
 def record(out: Path, outcome: Any, facts: Mapping[str, object]) -> list[Result]:
