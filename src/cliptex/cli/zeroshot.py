@@ -73,6 +73,7 @@ class ZeroShotOptions:
 
 def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
     """Read the data set, load the model, and score it; what cannot be read is said first."""
+    split = options.chosen_split()  # before the imports below, which take seconds
     from cliptex.datasets.catalogue import open_dataset
     from cliptex.models.clip import load_clip
     from cliptex.models.device import pick_device
@@ -82,7 +83,7 @@ def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
 
     templates = read_templates(options.templates)
     check_text(options.model)
-    data: Any = open_dataset(options.dataset, options.root, options.chosen_split(), options.images)
+    data: Any = open_dataset(options.dataset, options.root, split, options.images)
     clip = load_clip(options.model).to(pick_device(options.device))
     config = ZeroShotConfig(
         resolution=options.resolution or clip.image.image_size,
