@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from cliptex.cli import main
-from cliptex.cli.probing import Layout, learnt_from
+from cliptex.cli.layouts import Layout
+from cliptex.cli.probing import learnt_from
 from cliptex.cli.zeroshot import Captions, Classes, Masks
 from cliptex.datasets.catalogue import BY_NAME, benchmark_of
 from cliptex.labels.kinds import ScalarField

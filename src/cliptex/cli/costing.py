@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cliptex.cli.probing import DETECTORS, ProbeOptions, example_sets
+from cliptex.cli.layouts import DETECTORS
+from cliptex.cli.probing import ProbeOptions, example_sets
 
 if TYPE_CHECKING:
     from cliptex.probes.cost import Job

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cliptex.cli.layouts import Head
 from cliptex.cli.probe_rows import Measured, Probed, probed, show_pictures
-from cliptex.cli.probing import Head, ProbeOptions
+from cliptex.cli.probing import ProbeOptions
 from cliptex.cli.weights import process_of
 
 if TYPE_CHECKING:
