@@ -30,10 +30,10 @@ def save_per_image(
     """Write what each test image adds to `row`, in the order of the test images.
 
     Either `values`: (N,) whose mean is the row's value (NaN: an image without any); (N, 2)
-    numerators and denominators of a ratio of sums, as for metrics pooled over pixels (percentages
-    are 100 times the ratio, RMSE is its root); (N, C, 3) pixels of intersection, prediction and
-    truth per class, for mIoU; or (N,) of `OF_CLASSES`. Or several named arrays, as for detection
-    (see `cliptex.report.resampled_ap`).
+    numerators and denominators of a ratio of sums, as for metrics pooled over pixels or captions
+    (percentages are 100 times the ratio, RMSE is its root); (N, C, 3) pixels of intersection,
+    prediction and truth per class, for mIoU; or (N,) of `OF_CLASSES`. Or several named arrays, as
+    for detection (see `cliptex.report.resampled_ap`).
     """
     arrays = values if isinstance(values, Mapping) else {"values": values}
     buffer = io.BytesIO()

@@ -216,6 +216,48 @@ def test_compare_images__areas_without_the_truth_s_show_no_interval(make_row, tm
     assert found.difference is None and "run the probe again" in found.problem
 
 
+def retrieval(make_row, hits: dict[str, np.ndarray]) -> list:
+    """Rows of image R@1 by `hits` (N, 5) of the five captions of each picture."""
+    about = {"task": "retrieval", "metric": "image_r1", "better": "higher"}
+    return [make_row(m, 100 * own.mean(), n=len(own), **about) for m, own in hits.items()]
+
+
+def test_compare_images__captions_of_one_picture_are_drawn_together(make_row, tmp_path):
+    pictures = np.arange(60)[:, None]
+    found = {"cliptex": (pictures >= 10) & (pictures < 40), "clip-ft": pictures < 20}
+    hits = {model: np.repeat(own, 5, axis=1) for model, own in found.items()}
+    rows = retrieval(make_row, hits)
+    for row, own in zip(rows, hits.values(), strict=True):
+        save_per_image(tmp_path, row, np.stack([own.sum(1), np.full(60, 5)], axis=1))
+    (shown,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    # 20 pictures are gained and 10 lost: the deviation of the mean is 8.9 points
+    assert shown.n == 60 and shown.difference is not None
+    assert shown.difference.mean == pytest.approx(100 / 6)
+    assert shown.difference.low == pytest.approx(100 / 6 - 1.96 * 8.9, abs=2)
+    assert shown.difference.high == pytest.approx(100 / 6 + 1.96 * 8.9, abs=2)
+
+
+@pytest.mark.parametrize("old", [(0, 1), (1,)])
+def test_compare_images__one_value_per_caption_shows_no_interval(make_row, tmp_path, old):
+    hits = np.ones((4, 5))
+    rows = retrieval(make_row, {"cliptex": hits, "clip-ft": hits})
+    for i, row in enumerate(rows):
+        kept = 100 * hits.ravel() if i in old else np.stack([hits.sum(1), np.full(4, 5)], axis=1)
+        save_per_image(tmp_path, row, kept)
+    (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    assert found.difference is None and found.n == 4
+    assert "one value per caption; remove these rows" in found.problem
+
+
+def test_compare_images__text_retrieval_keeps_one_hit_per_picture(make_row, tmp_path):
+    about = {"task": "retrieval", "metric": "text_r1", "better": "higher", "n": 5}
+    rows = [make_row(model, value, **about) for model, value in (("cliptex", 100), ("clip-ft", 0))]
+    for row in rows:
+        save_per_image(tmp_path, row, np.full(5, row.value))
+    (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    assert found.n == 5 and found.difference and found.difference.mean == 100
+
+
 def test_compare_images__seeds_may_lie_in_several_folders(make_row, tmp_path):
     rows = [make_row(model, 0.5, seed=1) for model in ("cliptex", "clip-ft")]
     for row in rows:

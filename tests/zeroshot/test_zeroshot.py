@@ -218,6 +218,9 @@ def test_retrieval__many_captions(tmp_path):
     # the fourth caption names another picture's colour: 4 of 5 captions find their picture
     assert outcome.value("image_r1") == 80
     assert outcome.value("image_r5") == outcome.value("text_r10") == 100
+    # per picture: its captions that found it, of how many; image R@1 is 100 times the sums' ratio
+    assert outcome.per_image["image_r1"].tolist() == [[2, 2], [1, 1], [1, 2]]
+    assert outcome.per_image["image_r5"].tolist() == [[2, 2], [1, 1], [2, 2]]
     # the green picture's own caption ties with the misplaced one, and ties count against
     assert outcome.per_image["text_r1"].tolist() == [100, 0, 100]
     assert {r.metric for r in outcome.results} == {

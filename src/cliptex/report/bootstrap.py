@@ -26,8 +26,8 @@ REPRODUCED = 2e-3
 """Relative error up to which values of single images must give their row's value."""
 NOT_REPRODUCED = "none: the values kept per image do not give the row's value"
 OUTDATED = (
-    "none: what is kept per image is of an older version, without the truth's areas; remove "
-    "these rows and run the probe again"
+    "none: what is kept per image is of an older version, {lack}; remove these rows and run "
+    "{again} again"
 )
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -180,8 +180,8 @@ def _compared(
 ) -> ImageComparison:
     a, b = (read_per_image(path) for path in paths)
     about = {"measure": measure, "seed": rows[0].seed}
-    if _outdated(a) or _outdated(b):
-        return ImageComparison(**about, n=len(a["values"]), difference=None, problem=OUTDATED)
+    if problem := _outdated(measure, a) or _outdated(measure, b):
+        return ImageComparison(**about, n=rows[0].n, difference=None, problem=problem)
     try:
         n, interval = _of_matches(a, b) if "score" in a else _of_values(measure, a, b)
     except ValueError as error:
@@ -194,9 +194,18 @@ def _compared(
     return ImageComparison(**about, n=n, difference=None, problem=NOT_REPRODUCED)
 
 
-def _outdated(found: Mapping[str, np.ndarray]) -> bool:
-    """Whether these are intersections and unions (N, C, 2), which say nothing of absent classes."""
-    return "values" in found and found["values"].ndim == 3 and found["values"].shape[2] == 2
+def _outdated(measure: Measure, found: Mapping[str, np.ndarray]) -> str:
+    """Why these give no interval though older versions kept them so; "" where they do.
+
+    Intersections and unions (N, C, 2) say nothing of absent classes; one hit per caption (M,)
+    would have captions resampled, which are hit or missed together with others of their image.
+    """
+    values = found.get("values", np.empty(0))
+    if values.ndim == 3 and values.shape[2] == 2:
+        return OUTDATED.format(lack="without the truth's areas", again="the probe")
+    if values.ndim == 1 and measure.metric.startswith("image_r"):
+        return OUTDATED.format(lack="one value per caption", again="cliptex zeroshot")
+    return ""
 
 
 def _of_values(

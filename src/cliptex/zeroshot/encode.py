@@ -65,9 +65,9 @@ class ZeroShotConfig(BaseModel):
 
 @dataclass(frozen=True)
 class ZeroShotOutcome:
-    """Rows, and per metric the hits (N,) of 0 or 100 in the order of the queries.
+    """Rows, and per metric what each of N test images adds to it, in the images' order.
 
-    Of segmentation: the areas (N, C, 3) of `cliptex.metrics.ImageConfusion`.
+    See `cliptex.per_image.save_per_image` for the forms it has.
     """
 
     results: list[Result]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cliptex.datasets.protocol import CaptionedImages
-from cliptex.metrics import retrieval_ranks
+from cliptex.metrics import recall_at, retrieval_ranks
 from cliptex.zeroshot.encode import (
     TwoTowers,
     ZeroShotConfig,
@@ -31,8 +31,9 @@ def run_retrieval(
     """Recall at 1, 5 and 10 both ways.
 
     `image_r*`: a caption finds its picture (one query per caption); `text_r*`: a picture finds
-    any of its captions (one query per picture). Ties count against. ValueError where embeddings
-    are not finite.
+    any of its captions (one query per picture). Ties count against. Per picture, `image_r*` keeps
+    (N, 2) captions that found it and captions in all, `text_r*` (N,) hits of 0 or 100. ValueError
+    where embeddings are not finite.
     """
     clip = evaluating(clip)
     label = f"{model}: retrieval on {test.name}"
@@ -41,10 +42,19 @@ def run_retrieval(
     texts = text_embeddings(clip, captions, config, label=label)
     owners = np.repeat(np.arange(len(test)), [len(captions) for captions in test.captions])
     by_text, by_image = retrieval_ranks(images.numpy(), texts.numpy(), owners)
-    hits = {f"image_r{k}": 100.0 * (by_text < k) for k in KS}
-    hits |= {f"text_r{k}": 100.0 * (by_image < k) for k in KS}
+    means = {f"image_r{k}": recall_at(by_text, k) for k in KS}
+    means |= {f"text_r{k}": recall_at(by_image, k) for k in KS}
+    per_image = {f"image_r{k}": _found(by_text < k, owners) for k in KS}
+    per_image |= {f"text_r{k}": 100.0 * (by_image < k) for k in KS}
     protocol = config.protocol(clip) | {"captions": len(texts), "ties": "count against"}
-    means = {name: float(values.mean()) for name, values in hits.items()}
     names = {"model": model, "checkpoint": checkpoint, "leak": leak}
     rows = rows_of(means, test, config, protocol, task="retrieval", dataset=test.name, **names)
-    return ZeroShotOutcome(rows, hits)
+    return ZeroShotOutcome(rows, per_image)
+
+
+def _found(hits: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """(N, 2) float64 of `hits` (M,) and `owners` (M,): each picture's hits, and its captions.
+
+    Captions of one picture are hit or missed together, so the pictures are what is resampled.
+    """
+    return np.stack([np.bincount(owners, hits), np.bincount(owners)], axis=1)
