@@ -234,6 +234,23 @@ def test_imagenet__folders_and_flat(tmp_path):
     assert found.splits[0].count == 1 and found.splits[0].official == 1_281_167
 
 
+def test_imagenet__the_devkit_knows_its_folders(tmp_path):
+    save_image(tmp_path / "train/n01440764/a.png", picture(0))
+    save_image(tmp_path / "train/n99999999/a.png", picture(1))
+    assert report(tmp_path, "imagenet").ok  # nothing to compare with
+    data = tmp_path / "ILSVRC2012_devkit_t12/data"
+    data.mkdir(parents=True)
+    dtype = [(field, "O") for field in ("ILSVRC2012_ID", "WNID", "num_children")]
+    rows = np.array([(1, "n01440764", 0), (2, "n00000001", 1)], dtype)
+    scipy.io.savemat(data / "meta.mat", {"synsets": rows[:, None]})
+    found = report(tmp_path, "imagenet")
+    assert not found.ok and "train/n99999999 is none of the 1 synsets" in found.missing[0]
+    (tmp_path / "train/n99999999/a.png").unlink()
+    (tmp_path / "train/n99999999").rmdir()
+    found = report(tmp_path, "imagenet")
+    assert found.ok and found.splits[0].count == 1
+
+
 def test_places__half_a_split_is_missing(tmp_path):
     (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n")
     (tmp_path / "places365_val.txt").write_text("a.jpg 0\nb.jpg 0\n")

@@ -15,7 +15,16 @@ from cliptex.datasets.check_report import (
     names_in,
     split_of,
 )
-from cliptex.datasets.imagenet import CLASSES, FlatImageNet, is_synset
+from cliptex.datasets.imagenet import (
+    CLASSES,
+    META,
+    FlatImageNet,
+    class_folders,
+    devkit,
+    devkit_synsets,
+    is_synset,
+    refuse_unknown,
+)
 from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_lines
 
 IMAGENET_SOURCE = (
@@ -35,8 +44,10 @@ def _check_imagenet(root: Path) -> CheckReport:
     report = CheckReport(kind="imagenet", path=root, source=IMAGENET_SOURCE)
     for name, official in IMAGENET_COUNTS.items():
         folder = root / name
-        classes = sorted(entry for entry in names_in(folder) if is_synset(entry))
+        inside = class_folders(folder)
+        classes = [entry for entry in inside if is_synset(entry)]
         if classes:
+            _known(root, folder, inside, report)
             counts = {synset: _pictures(folder / synset) for synset in classes}
             report.splits.append(Split(name=name, count=sum(counts.values()), official=official))
             empty = [synset for synset, count in counts.items() if not count]
@@ -50,6 +61,16 @@ def _check_imagenet(root: Path) -> CheckReport:
         else:
             report.notes.append(f"no {name}")
     return report
+
+
+def _known(root: Path, folder: Path, inside: list[str], report: CheckReport) -> None:
+    """Whether a devkit, where there is one, knows all folders of a split."""
+    meta = devkit(root) / META
+    if meta.exists():
+        try:
+            refuse_unknown(folder, inside, devkit_synsets(meta), meta)
+        except ValueError as error:
+            report.missing.append(str(error))
 
 
 def _flat(root: Path, name: str, official: int, report: CheckReport) -> None:

@@ -1,4 +1,4 @@
-"""ImageNet-1k: readable names of its synsets, and the flat validation folder with its devkit."""
+"""ImageNet-1k: readable names of its synsets, and its archives as they unpack, with the devkit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from cliptex.datasets.mat import read_mat
 from cliptex.datasets.protocol import (
+    IMAGE_SUFFIXES,
     read_image,
     read_lines,
     refuse_empty,
@@ -21,9 +22,12 @@ from cliptex.datasets.protocol import (
 SYNSET = re.compile(r"n\d{8}")  # WordNet's number of a noun, as ImageNet calls its folders
 CLASSES = 1000
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-LAYOUT = f"""  ROOT/SPLIT/ILSVRC2012_val_00000001.JPEG ...   (flat, as the archive unpacks)
-  ROOT/ILSVRC2012_devkit_t12/data/meta.mat
-  ROOT/ILSVRC2012_devkit_t12/data/{TRUTH}"""
+META = "meta.mat"
+LAYOUT = f"""  ROOT/train/n01440764/*.JPEG   (a folder per synset)
+  ROOT/val/ILSVRC2012_val_00000001.JPEG ...   (flat, as the archive unpacks, or as train is)
+  ROOT/ILSVRC2012_devkit_t12/data/{META}
+  ROOT/ILSVRC2012_devkit_t12/data/{TRUTH}   (of a flat split)
+  without the devkit, where all splits have a folder per synset: --dataset folder"""
 
 
 @cache
@@ -48,33 +52,43 @@ def is_synset(name: str) -> bool:
 
 
 class FlatImageNet:
-    """The 50,000 validation pictures in one folder, with the ground truth of the devkit.
+    """ImageNet-1k as its archives unpack, with the devkit: train in folders of synsets, val flat.
 
-    `meta.mat` numbers the classes (ILSVRC2012_ID 1 to 1000) in an order of its own, and the ground
-    truth uses those numbers, a line per picture in the order of the file names. Labels here are
-    those of the sorted synsets, as everywhere else.
+    `meta.mat` numbers the classes (ILSVRC2012_ID 1 to 1000) in an order of its own. The ground
+    truth of a flat split uses those numbers, a line per picture in the order of the file names; a
+    folder is called by its synset. Either way labels are those of the devkit's sorted synsets,
+    `folders`, as everywhere else, so those of train and val agree; `classes` are their names, also
+    those of synsets that a split has no picture of.
+
+    Raises:
+        FileNotFoundError: shows the layout where the devkit is missing.
+        ValueError: for a folder that is no synset of the devkit, pictures beside such folders, or
+            a ground truth of another number of pictures.
     """
 
     def __init__(self, root: str | Path, split: str = "val", *, name: str = "imagenet") -> None:
         self.name = name
         folder = Path(root) / split
         if not folder.is_dir():
-            raise unknown_split(root, split, _flat_splits(Path(root)), LAYOUT)
+            raise unknown_split(root, split, _splits(Path(root)), LAYOUT)
         data = require(devkit(Path(root)), LAYOUT)
-        truth = require(data / TRUTH, LAYOUT)
-        synsets = devkit_synsets(require(data / "meta.mat", LAYOUT))
+        self.place = str(folder)
+        meta = require(data / META, LAYOUT)
+        synsets = devkit_synsets(meta)
         self.folders = tuple(sorted(synsets))
         known = imagenet_names()
         self.classes = tuple(known.get(synset, synset) for synset in self.folders)
-        paths = sorted(path for path in folder.iterdir() if path.suffix == ".JPEG")
-        refuse_empty(paths, folder, "no .JPEG")
-        labels = _labels(truth, synsets)
-        if len(labels) != len(paths):
-            raise ValueError(
-                f"{truth} has {len(labels)} lines for the {len(paths)} pictures of {folder}: the "
-                "lines belong to the pictures in the order of their names, so none may be missing"
-            )
-        self.files = list(zip(paths, labels, strict=True))
+        flat, inside = _pictures(folder), class_folders(folder)
+        if inside:
+            refuse_unknown(folder, inside, synsets, meta)
+            if flat:
+                raise ValueError(
+                    f"{folder} holds {len(flat)} pictures beside class folders, such as "
+                    f"{flat[0].name}: move each into the folder of its synset, or all out"
+                )
+            self.files = _sorted_into(folder, inside, self.folders)
+        else:
+            self.files = _told(folder, flat, require(data / TRUTH, LAYOUT), synsets)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -84,14 +98,25 @@ class FlatImageNet:
         return read_image(path), label
 
 
-def _flat_splits(root: Path) -> list[str]:
-    return sorted({path.parent.name for path in root.glob("*/ILSVRC2012_*.JPEG")})
+def class_folders(folder: Path) -> list[str]:
+    """The names of the folders in `folder`, sorted, but for hidden ones."""
+    return sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
+
+
+def refuse_unknown(folder: Path, inside: Sequence[str], synsets: Sequence[str], meta: Path) -> None:
+    """ValueError names a folder `inside` `folder` that is none of the `synsets` of `meta`."""
+    odd = sorted(set(inside) - set(synsets))
+    if odd:
+        raise ValueError(
+            f"{folder / odd[0]} is none of the {len(synsets)} synsets of {meta} ({len(odd)} such "
+            "folders): take them out, or read folders of other classes by --dataset folder"
+        )
 
 
 def devkit(root: Path) -> Path:
     """The folder of meta.mat and the ground truth: in the devkit as unpacked, or `root/data`."""
     unpacked = root / "ILSVRC2012_devkit_t12" / "data"
-    return root / "data" if (root / "data" / TRUTH).exists() else unpacked
+    return root / "data" if (root / "data" / META).exists() else unpacked
 
 
 def devkit_synsets(meta: Path) -> list[str]:
@@ -102,6 +127,39 @@ def devkit_synsets(meta: Path) -> list[str]:
     rows = content["synsets"]
     found = {int(r["ILSVRC2012_ID"]): str(r["WNID"]) for r in rows if int(r["num_children"]) == 0}
     return [found[number] for number in sorted(found)]
+
+
+def _splits(root: Path) -> list[str]:
+    marks = ("*/ILSVRC2012_*.JPEG", "*/n????????")
+    return sorted({path.parent.name for mark in marks for path in root.glob(mark)})
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _sorted_into(
+    folder: Path, inside: Sequence[str], synsets: Sequence[str]
+) -> list[tuple[Path, int]]:
+    """Pictures of a folder per synset, with the rank of the synset."""
+    ranks = {synset: rank for rank, synset in enumerate(synsets)}
+    files = [(path, ranks[synset]) for synset in inside for path in _pictures(folder / synset)]
+    refuse_empty(files, folder, "no picture in its class folders: unpack the archive of each")
+    return files
+
+
+def _told(
+    folder: Path, paths: list[Path], truth: Path, synsets: Sequence[str]
+) -> list[tuple[Path, int]]:
+    """Pictures of a flat folder, with what the ground truth says of each."""
+    refuse_empty(paths, folder, "no .JPEG, nor a folder of a synset (n01440764)")
+    labels = _labels(truth, synsets)
+    if len(labels) != len(paths):
+        raise ValueError(
+            f"{truth} has {len(labels)} lines for the {len(paths)} pictures of {folder}: the "
+            "lines belong to the pictures in the order of their names, so none may be missing"
+        )
+    return list(zip(paths, labels, strict=True))
 
 
 def _labels(truth: Path, synsets: Sequence[str]) -> list[int]:
