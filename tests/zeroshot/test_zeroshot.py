@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cliptex.probes.scorers import AccuracyScorer
 from cliptex.zeroshot import (
     IMAGENET_TEMPLATES,
     PLAYROOM_TEMPLATES,
@@ -137,9 +138,26 @@ def test_zeroshot__colours_are_named():
     outcome = run_zeroshot(ColourClip(), Pictures(), config(templates=("a {} thing",)), model="m")
     row = outcome.results[0]
     assert (row.task, row.metric, row.probe, row.value, row.n) == ("zeroshot", "top1", None, 100, 9)
-    assert len(outcome.results) == 1  # top-5 of three classes would say nothing
+    # top-5 of three classes would say nothing
+    assert [row.metric for row in outcome.results] == ["top1", "mean_per_class"]
     assert row.protocol["templates"] == ["a {} thing"] and row.protocol["crop"] == "squash"
     assert row.protocol["classes"] == 3
+
+
+def test_zeroshot__mean_per_class_is_that_of_the_probe(tmp_path):
+    asked = ("red", "blue", "green")  # red alone is right: of 5, 4 and 4 pictures
+    test = Pictures(13)
+    outcome = run_zeroshot(ColourClip(), test, config(templates=("{}",)), model="m", classes=asked)
+    assert outcome.value("top1") == pytest.approx(500 / 13)
+    assert outcome.value("mean_per_class") == pytest.approx(100 / 3)
+    scorer = AccuracyScorer(3)
+    for index in range(13):
+        scorer.add(torch.eye(3)[[0, 2, 1][index % 3]][:, None, None], np.array(index % 3))
+    images = scorer.per_image()["mean_per_class"]
+    np.testing.assert_array_equal(outcome.per_image["mean_per_class"], images)
+    rules = [row.protocol.get("metric") for row in outcome.results]
+    assert rules == [None, scorer.metrics()["mean_per_class"].rule]
+    assert len(outcome.save_per_image(tmp_path)) == 2
 
 
 def test_zeroshot__wrong_names_give_wrong_classes():

@@ -4,6 +4,7 @@ Each class streams: `update` per image or batch, read the numbers at the end. No
 datasets, models or probes.
 """
 
+from cliptex.metrics.accuracy import MEAN_PER_CLASS, RULE_PER_CLASS, Accuracy
 from cliptex.metrics.confusion import ConfusionMatrix, counts_of, iou_from_counts
 from cliptex.metrics.depth import (
     DEPTH_RANGE,
@@ -29,6 +30,9 @@ from cliptex.metrics.ranking import (
 __all__ = [
     "ANGLES",
     "DEPTH_RANGE",
+    "MEAN_PER_CLASS",
+    "RULE_PER_CLASS",
+    "Accuracy",
     "AngularErrors",
     "ConfusionMatrix",
     "DepthErrors",

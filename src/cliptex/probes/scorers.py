@@ -11,15 +11,15 @@ from torch import Tensor
 
 from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import (
+    MEAN_PER_CLASS,
+    RULE_PER_CLASS,
+    Accuracy,
     AngularErrors,
     DepthErrors,
     ImageConfusion,
     depth_errors,
     mean_of_present,
-    mean_per_class,
-    topk_hits,
 )
-from cliptex.per_image import OF_CLASSES
 from cliptex.probes.protocol import Protocol
 from cliptex.probes.scores import Better, Score, crop_mask
 
@@ -208,43 +208,28 @@ class NormalsScorer(_Scorer):
 
 
 class AccuracyScorer(_Scorer):
-    """Top-1, top-5 where there are more than five classes, and the mean of top-1 over classes.
-
-    Raw outputs are (K, 1, 1), the ground truth a class index.
-    """
+    """`Accuracy` of raw outputs (K, 1, 1), the ground truth a class index."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self._classes = classes
-        self._ks = {"top1": 1} | ({"top5": 5} if classes > 5 else {})
-        self._hits: dict[str, list[bool]] = {name: [] for name in self._ks}
-        self._labels: list[int] = []
+        self._accuracy = Accuracy(classes)
 
     def add(self, prediction: Tensor, target: np.ndarray) -> None:
         if not self._usable(prediction):
             return
         scores = prediction.reshape(1, -1).cpu().numpy()
-        label = np.asarray(target).reshape(1)
-        self._labels.append(int(label[0]))
-        for name, k in self._ks.items():
-            self._hits[name].append(bool(topk_hits(scores, label, k)[0]))
+        self._accuracy.update(scores, np.asarray(target).reshape(1))
 
     def _scores(self) -> dict[str, Score]:
-        images = self.per_image()
-        of_classes = images.pop("mean_per_class")
-        scores = {n: Score(float(mean_of_present(v)), "higher") for n, v in images.items()}
-        value = mean_per_class(of_classes["hit"], of_classes["label"], self._classes)
-        rule = "top-1 per class, mean over the classes of the test set"
-        return {**scores, "mean_per_class": Score(value, "higher", rule)}
+        rules = {MEAN_PER_CLASS: RULE_PER_CLASS}
+        values = self._accuracy.values()
+        return {name: Score(v, "higher", rules.get(name, "")) for name, v in values.items()}
 
     def per_image(self) -> dict[str, np.ndarray]:
-        of_classes = np.zeros(len(self._labels), OF_CLASSES)
-        of_classes["label"], of_classes["hit"] = self._labels, self._hits["top1"]
-        hits = {name: 100 * np.array(hits, float) for name, hits in self._hits.items()}
-        return {**hits, "mean_per_class": of_classes}
+        return self._accuracy.per_image()
 
     def protocol(self) -> dict[str, object]:
-        return {"classes": self._classes}
+        return {"classes": self._accuracy.classes}
 
 
 def named(protocol: Protocol) -> dict[str, object]:

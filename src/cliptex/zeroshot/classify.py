@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cliptex.datasets.protocol import LabelledImages
-from cliptex.metrics import topk_hits
+from cliptex.metrics import MEAN_PER_CLASS, RULE_PER_CLASS, Accuracy
 from cliptex.zeroshot.encode import (
     TwoTowers,
     ZeroShotConfig,
@@ -47,7 +48,7 @@ def run_zeroshot(
     classes: Names | None = None,
     leak: bool = False,
 ) -> ZeroShotOutcome:
-    """Top-1 (and top-5 where there are more than five classes) of `test`.
+    """Top-1, top-5 where there are more than five classes, and mean per class of `test`.
 
     `classes` gives names or synonyms to prompt with, one entry per class of `test`; its own names
     by default. ValueError where these name nothing (synset numbers), and where embeddings are not
@@ -65,12 +66,13 @@ def run_zeroshot(
         return image
 
     images = image_embeddings(clip, read, len(test), config, label=label)
-    scores = (images @ weights.T).numpy()
-    truth = torch.tensor(labels).numpy()
-    names = {"top1": 1} | ({"top5": 5} if len(asked) > 5 else {})
-    hits = {name: 100.0 * topk_hits(scores, truth, k) for name, k in names.items()}
+    accuracy = Accuracy(len(asked))
+    accuracy.update((images @ weights.T).numpy(), np.array(labels))
     protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
-    means = {name: float(values.mean()) for name, values in hits.items()}
     names = {"model": model, "checkpoint": checkpoint, "leak": leak}
-    rows = rows_of(means, test, config, protocol, task="zeroshot", dataset=test.name, **names)
-    return ZeroShotOutcome(rows, hits)
+    names |= {"task": "zeroshot", "dataset": test.name}
+    values = accuracy.values()
+    of_classes = {MEAN_PER_CLASS: values.pop(MEAN_PER_CLASS)}
+    rows = rows_of(values, test, config, protocol, **names)
+    rows += rows_of(of_classes, test, config, protocol | {"metric": RULE_PER_CLASS}, **names)
+    return ZeroShotOutcome(rows, accuracy.per_image())
