@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cliptex.cli import datasets, main, zeroshot
@@ -84,6 +85,16 @@ def test_karpathy__images_are_found_beside_the_json_or_asked_for(tmp_path, capsy
     assert main([str(word) for word in words]) == 2
     error = capsys.readouterr().err
     assert str(path) in error and "1.jpg" in error and "--images" in error
+
+
+@pytest.mark.parametrize("command", ["zeroshot --model playroom", "datasets overlap --data x"])
+def test_images__are_refused_where_the_layout_says_where_they_are(tmp_path, capsys, command):
+    save(tmp_path / "set/val/n01440764/0.png", 1)
+    out = tmp_path / "results.jsonl"
+    words = [*command.split(), "--dataset", "folder", "--root", tmp_path / "set", "--out", out]
+    assert main([*map(str, words), "--images", str(tmp_path)]) == 2 and not out.exists()
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == "error: --images: it is for karpathy alone, and this is folder; leave it out"
 
 
 def test_voc__segmentation_from_text(tmp_path):

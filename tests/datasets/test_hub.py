@@ -6,7 +6,8 @@ import pytest
 from PIL import Image as Pillow
 
 from cliptex.datasets import imagenet_names
-from cliptex.datasets.hub import HubAde20k, HubCaptioned, HubLabelled, HubVoc
+from cliptex.datasets.catalogue import usual_splits
+from cliptex.datasets.hub import HubAde20k, HubCaptioned, HubLabelled, HubVoc, splits_of
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
 
 from .conftest import VOC_MASK, picture, save_palette
@@ -60,10 +61,59 @@ def test_labelled__names_of_imagenet_are_those_of_prompts(tmp_path):
     assert test.classes == tuple(imagenet_names().values()) and test[0][1] == 999
 
 
-def test_labelled__faults(tmp_path):
-    rows("label", [-1, -1], Value("int64")).save_to_disk(tmp_path / "hidden")
-    with pytest.raises(ValueError, match="labels of -1"):
+def test_labelled__a_split_without_answers_names_the_others(labelled, tmp_path):
+    hidden = rows("label", [-1, -1], labelled.features["label"])
+    sets = {"train": labelled, "validation": labelled, "test": hidden}
+    DatasetDict(sets).save_to_disk(tmp_path / "hidden")
+    told = r"labels of -1: .* one of \['train', 'validation'\] \(--train-split, --test-split;"
+    with pytest.raises(ValueError, match=told):
         HubLabelled(tmp_path / "hidden", "test")
+    _, usual = usual_splits("hub-classes", tmp_path / "hidden")
+    assert len(HubLabelled(tmp_path / "hidden", usual)) == 3
+    hidden.save_to_disk(tmp_path / "alone")
+    with pytest.raises(ValueError, match=r"alone, test: labels of -1: this split has no answers$"):
+        HubLabelled(tmp_path / "alone", "test")
+
+
+@pytest.mark.parametrize("form", ["dict", "parquet", "column", "hub"])
+@pytest.mark.parametrize(
+    ("splits", "scored"),
+    [
+        (["test", "train", "val", "validation"], "validation"),
+        (["test", "train", "val"], "val"),
+        (["test", "train"], "test"),
+    ],
+)
+def test_usual_splits__of_classes(labelled, tmp_path, monkeypatch, form, splits, scored):
+    import datasets
+
+    root = tmp_path / "set"
+    parts = {name: labelled.select([0]) for name in splits}
+    if form == "dict":
+        DatasetDict(parts).save_to_disk(root)
+    elif form == "parquet":
+        for name, part in parts.items():
+            part.to_parquet(root / f"data/{name}-00000-of-00001.parquet")
+    elif form == "column":
+        whole = rows("label", [0] * len(splits), Value("int64")).add_column("split", splits)
+        DatasetDict({"test": whole}).save_to_disk(root)
+    else:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, revision: splits)
+        root = Path("org/furniture@abc")
+    assert usual_splits("hub-classes", root) == ("train", scored)
+    if form != "hub":
+        assert splits_of(root) == splits and len(HubLabelled(root, scored)) == 1
+
+
+def test_splits_of__lone_sets(labelled, tmp_path):
+    labelled.save_to_disk(tmp_path / "nameless")
+    assert splits_of(tmp_path / "nameless") == []
+    DatasetDict({"dev": labelled}).save_to_disk(tmp_path / "named")
+    assert splits_of(tmp_path / "named") == ["dev"]
+
+
+def test_labelled__faults(tmp_path):
     rows("answer", [1], Value("int64")).save_to_disk(tmp_path / "named")
     with pytest.raises(ValueError, match=r"no label column among \['answer', 'image'\]"):
         HubLabelled(tmp_path / "named", "test")

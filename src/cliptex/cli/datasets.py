@@ -91,7 +91,8 @@ def overlap(
         root: where the benchmark lies.
         out: results file (JSON lines) to append the row to: percent of test pictures.
         split: of the benchmark, what models are tested on; by default the layout's usual one.
-        images: folder of the images of a Karpathy JSON; by default as for `cliptex zeroshot`.
+        images: folder of the images of a Karpathy JSON (karpathy alone); by default as for
+            `cliptex zeroshot`.
         threshold: of 128 bits, in how many near-duplicates may differ.
         mirrored: look for mirror images, too.
         name: of the training data in the report; by default the folder's.

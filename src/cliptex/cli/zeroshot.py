@@ -30,8 +30,8 @@ class ZeroShotOptions:
         root: where the data set lies; the JSON of karpathy; a folder or hub id of hub-*.
         out: results file (JSON lines) to append to.
         name: how the model is called in the results; by default as `model`.
-        images: folder of the images of a Karpathy JSON; by default `images` or another usual folder
-            beside it, or its own.
+        images: folder of the images of a Karpathy JSON (karpathy alone); by default `images` or
+            another usual folder beside it, or its own.
         split: split that is scored; by default the layout's usual one, as in docs/datasets.md.
         resolution: side in pixels of the square that the model sees, by default what it was trained
             at; the nearest multiple of its stride where that does not divide it.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from cliptex.datasets import captions, coco, folders, voc
+from cliptex.datasets import captions, coco, folders, hub, voc
 from cliptex.datasets.ade20k import Ade20k
 from cliptex.datasets.captions import CocoCaptions
 from cliptex.datasets.coco import CocoInstances
@@ -105,7 +105,7 @@ USUAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "folder": (("train",), ("test", "val")),
     "imagenet-flat": TRAIN_VAL,
     "places365": TRAIN_VAL,
-    "hub-classes": TRAIN_TEST,
+    "hub-classes": (("train",), ("validation", "val", "test")),  # tests often lack answers
     "coco": COCO_FILES,
     "karpathy": TRAIN_TEST,
     "coco-captions": COCO_FILES,
@@ -118,6 +118,7 @@ SPLITS_OF: dict[str, Callable[[Path], list[str]]] = {
     "folder": folders.splits_of,
     "coco": coco.splits_of,
     "coco-captions": captions.splits_of,
+    "hub-classes": hub.splits_of,
 }
 
 
@@ -145,10 +146,12 @@ def open_dataset(
 ) -> DenseDataset | LabelledImages | CaptionedImages | DetectionDataset:
     """The set of `kind` at `root`; `images` is the folder of a Karpathy JSON's pictures.
 
-    None looks for it beside the JSON.
+    None looks for it beside the JSON. ValueError where another kind is given one.
     """
     if kind == "karpathy":
         return Karpathy(root, images, split)
+    if images is not None:
+        raise ValueError(f"--images: it is for karpathy alone, and this is {kind}; leave it out")
     if kind == "coco":
         return CocoInstances(root, split, masks=False)
     return {**DENSE, **LABELLED, **CAPTIONED}[kind](root, split)

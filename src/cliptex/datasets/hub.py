@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ import numpy as np
 
 from cliptex.datasets.ade20k import NUM_CLASSES
 from cliptex.datasets.imagenet import imagenet_names
-from cliptex.datasets.protocol import DenseItem, check_ids, decode_ids, paired, refuse_empty
+from cliptex.datasets.protocol import (
+    SPLIT_OPTIONS,
+    DenseItem,
+    check_ids,
+    decode_ids,
+    paired,
+    refuse_empty,
+)
 from cliptex.datasets.voc import IGNORE, VOC_CLASSES
 from cliptex.labels.kinds import ClassMap
 from cliptex.shards.images import decode_image
@@ -75,8 +83,8 @@ class HubLabelled:
     """Pictures with one class each, from columns image and label.
 
     Names are those of the label's ClassLabel, of ImageNet-1k the ones that CLIP is prompted with;
-    bare numbers become "class 0", ... ValueError for a set whose labels are all -1 (a test split
-    without answers).
+    bare numbers become "class 0", ... ValueError for labels of -1 (a test split without answers)
+    names the other splits.
     """
 
     def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
@@ -87,7 +95,9 @@ class HubLabelled:
         column = self._rows.column(LABEL_COLUMNS, "label")
         self._labels = np.asarray(self._rows.data[column], np.int64)
         if self._labels.min(initial=0) < 0:
-            raise ValueError(f"{source}, {split}: labels of -1: this split has no answers")
+            others = [name for name in splits_of(source) if name != split]
+            remedy = f"; name one of {others} ({SPLIT_OPTIONS})" if others else ""
+            raise ValueError(f"{source}, {split}: labels of -1: this split has no answers{remedy}")
         names = getattr(self._rows.data.features[column], "names", None)
         if names is None:
             names = [f"class {i}" for i in range(int(self._labels.max()) + 1)]
@@ -159,6 +169,16 @@ def _name(source: str | Path) -> str:
     return Path(str(source).partition("@")[0]).name
 
 
+def splits_of(source: str | Path) -> list[str]:
+    """The splits that are there by name; none of a lone set that does not say which it is."""
+    with _in_one_line(source):
+        names, read = _opened(str(source))
+        if len(names) > 1:
+            return names
+        data = read(*names)
+    return sorted(set(data["split"])) if "split" in data.features else names
+
+
 def _load(source: str, split: str) -> tuple[Any, bool]:
     """The rows of `split`, also where they are marked by a column `split` of another split.
 
@@ -167,6 +187,26 @@ def _load(source: str, split: str) -> tuple[Any, bool]:
     (nlphuji/flickr30k keeps all its 31,014 pictures in "test", and says in a column to which of
     Karpathy's splits each belongs.)
     """
+    with _in_one_line(source):
+        names, read = _opened(source)
+        chosen = [split] if split in names else names
+        if len(chosen) > 1:
+            raise ValueError(f"{source}: no split {split!r}, only {sorted(names)}")
+        data = read(*chosen)  # the only one there is may have a column that tells rows apart
+    if "split" in data.features:
+        marks = list(data["split"])
+        rows = [row for row, mark in enumerate(marks) if mark == split]
+        if not rows:
+            raise ValueError(f"{source}: no rows of split {split!r}, only {sorted(set(marks))}")
+        return data.select(rows), False
+    if chosen and chosen != [split]:
+        raise ValueError(f"{source}: no split {split!r}, only {chosen[0]!r}")
+    return data, not chosen
+
+
+@contextmanager
+def _in_one_line(source: str | Path) -> Iterator[None]:
+    """Faults of the library as a ValueError that names `source`."""
     try:
         from datasets.exceptions import DatasetsError
     except ImportError as error:
@@ -174,51 +214,36 @@ def _load(source: str, split: str) -> tuple[Any, bool]:
             f"{source}: reading it needs the library `datasets`: pip install 'cliptex[hub]'"
         ) from error
     try:
-        data, found = _local(source, split) if Path(source).is_dir() else _remote(source, split)
+        yield
     except (RuntimeError, DatasetsError) as error:
         raise ValueError(f"{source}: {error}") from error
-    if "split" in data.features:
-        marks = list(data["split"])
-        rows = [row for row, mark in enumerate(marks) if mark == split]
-        if not rows:
-            raise ValueError(f"{source}: no rows of split {split!r}, only {sorted(set(marks))}")
-        return data.select(rows), False
-    if found not in (None, split):
-        raise ValueError(f"{source}: no split {split!r}, only {found!r}")
-    return data, found is None
 
 
-def _local(source: str, split: str) -> tuple[Any, str | None]:
-    """The rows, and the split that they are; None where a lone set does not say."""
+def _opened(source: str) -> tuple[list[str], Callable[..., Any]]:
+    """The names of the splits, and what reads the rows of one; of a nameless lone set, of none."""
+    return _local(source) if Path(source).is_dir() else _remote(source)
+
+
+def _local(source: str) -> tuple[list[str], Callable[..., Any]]:
     from datasets import Dataset, DatasetDict, load_from_disk
 
     folder = Path(source)
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         data = load_from_disk(source)
         if isinstance(data, DatasetDict):
-            found = _chosen([str(name) for name in data], split, source)
-            return data[found], found
-        return data, None if data.split is None else str(data.split)
+            return [str(name) for name in data], data.__getitem__
+        return [] if data.split is None else [str(data.split)], lambda *_: data
     shards: dict[str, list[Any]] = {}
     for path in sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")]):
         shards.setdefault(path.stem.split("-")[0], []).append(str(path))  # train-00000-of-00012
     if not shards:
         raise FileNotFoundError(f"{folder} holds no data set; expected:\n{LAYOUT}")
-    found = _chosen(list(shards), split, source)
-    return Dataset.from_parquet(shards[found]), found
+    return list(shards), lambda name: Dataset.from_parquet(shards[name])
 
 
-def _remote(source: str, split: str) -> tuple[Any, str]:
+def _remote(source: str) -> tuple[list[str], Callable[..., Any]]:
     from datasets import get_dataset_split_names, load_dataset
 
     name, _, revision = source.partition("@")
     known = get_dataset_split_names(name, revision=revision or None)
-    found = _chosen(known, split, source)
-    return load_dataset(name, split=found, revision=revision or None), found
-
-
-def _chosen(splits: Sequence[str], split: str, source: str) -> str:
-    """The split, or the only one there is, in which a column `split` may tell the rows apart."""
-    if split in splits or len(splits) == 1:
-        return split if split in splits else splits[0]
-    raise ValueError(f"{source}: no split {split!r}, only {sorted(splits)}")
+    return known, lambda split: load_dataset(name, split=split, revision=revision or None)

@@ -16,6 +16,7 @@ from cliptex.labels.kinds import Kind
 from cliptex.shards.images import decode_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SPLIT_OPTIONS = "--train-split, --test-split; zeroshot: --split"
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def unknown_split(where: object, split: str, known: Sequence[str], layout: str) 
     if known:
         return ValueError(
             f"{where} has no split {split!r}, only {sorted(known)}: name one of them "
-            "(--train-split, --test-split; zeroshot: --split)"
+            f"({SPLIT_OPTIONS})"
         )
     return FileNotFoundError(f"{where} has no split {split!r}, nor another; expected:\n{layout}")
 
