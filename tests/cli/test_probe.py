@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from cliptex.cli.app import main
-from cliptex.probes import baselines
+from cliptex.probes import baselines, features
 from cliptex.probes.member import Member
 from cliptex.probes.sources import FeatureBatch
 from cliptex.report import write_report
@@ -231,6 +231,27 @@ def test_protocols__depth_is_scored_by_both_and_rows_say_which(nyu, tmp_path, ca
     assert len([name for name in saved if "eigen" in name]) == 7  # all measures of one image
 
 
+def test_features__of_the_fast_recipe_are_not_computed_again(voc, tmp_path, capsys, monkeypatch):
+    folder, seeds = tmp_path / "features", ("--seeds", "0", "1")
+
+    def probe(name: str, *more: str) -> list[dict]:
+        out = tmp_path / f"{name}.jsonl"
+        code, _, err = run(capsys, *common(voc, out), *SMALL, *seeds, *more)
+        assert code == 0, err
+        return rows_of(out)
+
+    plain, first = probe("plain"), probe("first", "--features", str(folder))
+    assert [row["value"] for row in first] == [row["value"] for row in plain]  # float16 either way
+    assert first[0]["protocol"]["features"] == "stored as float16, no augmentation"
+    assert 0 < first[0]["protocol"]["storage_error"] < 2**-11
+    asked = (*common(voc, tmp_path / "r"), *SMALL, "--features", str(tmp_path / "f"))
+    code, _, err = run(capsys, *asked, "--features-gib", "0")
+    assert code == 2 and "--features-gib" in err
+    monkeypatch.setattr(features, "encode", None)  # what a killed probe has left is not lost
+    again = probe("again", "--features", str(folder))
+    assert [row["value"] for row in again] == [row["value"] for row in first]
+
+
 def test_features__need_no_augmentation_and_fit_the_budget(voc, tmp_path, capsys):
     out, folder = tmp_path / "r.jsonl", tmp_path / "features"
     arguments = [*common(voc, out), "--recipe", "paper", "--warmup-steps", "1", *SMALL]
@@ -292,7 +313,6 @@ def test_faults__classification_has_the_linear_head_alone(tmp_path, capsys):
     ("recipe", "option"),
     [
         ("fast", ("--state", "s")),
-        ("fast", ("--features", "f")),
         ("fast", ("--warmup-steps", "1")),
         ("fast", ("--no-augmentation",)),
         ("paper", ("--scratch", "s")),

@@ -66,8 +66,10 @@ def test_dense__rows_and_protocol(encoder, world, kind, config):
     assert protocol["selection"] == f"{row.metric} on 5 held-out images of train"
     assert protocol["lr_at_grid_edge"] == (protocol["lr"] != 0.1)
     assert protocol["resolution"] == 16 and protocol["map"] == [4, 4, 4]
+    assert protocol["feature_dtype"] == "float16"
     if row.task == "depth":
-        assert protocol["range"] == [0, 10] and "disparity" in protocol["alignment"]
+        assert protocol["range"] == protocol["train_range"] == [0, 10]
+        assert "disparity" in protocol["alignment"]
         assert protocol["name"] == "lasinger" and protocol["depths"] is None  # the world's only
     if row.task == "segmentation":
         assert protocol["ignore_index"] == 255 and protocol["things"] == 3

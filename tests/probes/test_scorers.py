@@ -50,6 +50,16 @@ def test_segmentation__classes_without_background_have_no_such_row():
     assert values(scorer) == {"miou": 100.0}
 
 
+def test_segmentation__chosen_things_are_named():
+    kind = ClassMap(classes=("background", "cat", "dog", "cow"))
+    chosen, all_things = (SegmentationScorer(kind, WHOLE, t) for t in (("dog", "cow"), None))
+    for scorer in (chosen, all_things):
+        scorer.add(torch.eye(4)[:, None], np.array([[0, 1, 2, 3]]))
+    some, usual = chosen.protocol(), all_things.protocol()
+    assert (some["things"], some["thing_classes"]) == (2, ["dog", "cow"])
+    assert usual["things"] == 3 and "thing_classes" not in usual
+
+
 def test_segmentation__support_counts_pixels_and_images_of_the_truth():
     scorer = SegmentationScorer(KIND, WHOLE)
     for truth in ([0, 0, 1], [1, 255, 255], [1, 1, 0]):

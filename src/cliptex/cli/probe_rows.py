@@ -120,6 +120,7 @@ def fast_rows(options: ProbeOptions) -> Measured:
     from cliptex.probes.classification import run_classification_probe
     from cliptex.probes.config import ProbeConfig
     from cliptex.probes.dense import run_dense_probe
+    from cliptex.probes.feature_store import StoredMemory
     from cliptex.probes.features import FeatureMemory
     from cliptex.probes.pictures import draw_linear
 
@@ -128,8 +129,9 @@ def fast_rows(options: ProbeOptions) -> Measured:
     if process_of()[1] > 1:
         raise ValueError("torchrun: the fast recipe is one process; add --recipe paper")
     options.refuse(
-        ("state", "features", "warmup_steps", "augmentation"),
-        "the fast recipe keeps features in memory and in --scratch, without augmentation",
+        ("state", "warmup_steps", "augmentation"),
+        "the fast recipe learns in minutes from features of whole pictures; what it can go on "
+        "with after a kill are those of --features",
     )
     train, val, test = options.splits()
     run: Any = run_classification_probe
@@ -138,7 +140,10 @@ def fast_rows(options: ProbeOptions) -> Measured:
     found = Measured(options)
     for one in probed(options, test):
         memory = FeatureMemory(2 << 30) if len(one.seeds) > 1 else None
+        store = feature_store(options)
         for seed in one.seeds:
+            if store is not None:
+                memory = StoredMemory(store)
             config = ProbeConfig(seed=seed, scratch=options.scratch, **options.asked_fast())
             names = {name: getattr(one.naming, name) for name in ("model", "checkpoint", "leak")}
             outcome = run(one.encoder, train, val, test, config, memory=memory, **names)

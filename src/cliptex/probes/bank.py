@@ -19,10 +19,11 @@ from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.bank_state import StateFile
 from cliptex.probes.examples import BankTask, Examples
+from cliptex.probes.features import encode
 from cliptex.probes.member import HeadKey, Member
 from cliptex.probes.processes import ALL, Share, pairs_of
 from cliptex.probes.scores import Score, Scorer
-from cliptex.probes.sources import BatchSource, batch_plan, encode, steps_of
+from cliptex.probes.sources import BatchSource, batch_plan, steps_of
 
 
 def keys_of(config: BankConfig, share: Share = ALL) -> list[HeadKey]:

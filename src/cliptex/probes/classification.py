@@ -7,17 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cliptex.console import track
 from cliptex.datasets.protocol import LabelledImages
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.config import ProbeConfig
-from cliptex.probes.features import FeatureMemory, FeatureReader, proven_frozen
+from cliptex.probes.features import FeatureReader, Memory, Space, proven_frozen
 from cliptex.probes.fit import Heads, TrainData
 from cliptex.probes.items import check_sets, class_item
 from cliptex.probes.outcome import ProbeOutcome
 from cliptex.probes.scorers import AccuracyScorer
 from cliptex.probes.scores import Naming, Tested, rows_of
 from cliptex.probes.select import chosen_head
+
+SCORED_TOGETHER = 1024  # vectors: seven rates of a thousand classes are 29 MB of outputs
 
 
 def run_classification_probe(
@@ -30,7 +31,7 @@ def run_classification_probe(
     model: str,
     checkpoint: str = "",
     leak: bool = False,
-    memory: FeatureMemory | None = None,
+    memory: Memory | None = None,
 ) -> ProbeOutcome:
     """Train a linear classifier on pooled features of `train`, score its accuracy on `test`.
 
@@ -48,7 +49,7 @@ def run_classification_probe(
             if rows is None:
                 assert held is not None
                 return score(heads, held)
-            return score(heads, TrainData(data.maps[rows], data.targets[rows]))
+            return score(heads, data, rows)
 
         head, selection = chosen_head(
             data,
@@ -66,6 +67,7 @@ def run_classification_probe(
         "loss": "cross-entropy",
         "train_images": len(train),
         **selection.protocol(),
+        **reader.protocol(),
         **encoder.protocol(config.resolution),
         "encoder_sha256": sha,
     }
@@ -86,21 +88,26 @@ def class_loss(out: Tensor, y: Tensor) -> Tensor:
 
 def read_pooled(reader: FeatureReader, dataset: LabelledImages, *, label: str) -> TrainData:
     """Pooled features (N, P, 1, 1) float32 and classes (N, 1, 1) int64 of a whole set."""
-    size = reader.config.extract_batch
-    pooled: list[Tensor] = []
-    labels: list[int] = []
-    for start in track(range(0, len(dataset), size), label=label):
-        items = [class_item(dataset, i) for i in range(start, min(start + size, len(dataset)))]
-        pooled += [features.pooled for features in reader.read([image for image, _ in items])]
-        labels += [index for _, index in items]
-    return TrainData(torch.stack(pooled)[:, :, None, None], torch.tensor(labels)[:, None, None])
+    config, n = reader.config, len(dataset)
+    space = Space(config.scratch, config.memory_budget)
+    labels = space.empty((n, 1, 1), torch.int64, f"labels of {dataset.name}")
+    pooled: Tensor | None = None
+    read = reader.stream(dataset.name, n, lambda i: class_item(dataset, i), label)
+    for i, index, features in read:
+        if pooled is None:
+            pooled = space.empty((n, *features.shape), reader.dtype, f"features of {dataset.name}")
+        pooled[i], labels[i] = features, index
+    assert pooled is not None  # `check_sets` refuses an empty set
+    return TrainData(pooled, labels)
 
 
-def score(heads: Heads, data: TrainData) -> list[AccuracyScorer]:
-    """One scorer per head, filled with all rows of `data`."""
-    out = heads(data.maps)  # (N, R, K, 1, 1)
+def score(heads: Heads, data: TrainData, rows: Tensor | None = None) -> list[AccuracyScorer]:
+    """One scorer per head, filled with the rows of `data`, a block of them at a time."""
     scorers = [AccuracyScorer(heads.weight.shape[1]) for _ in range(len(heads))]
-    for predictions, target in zip(out, data.targets.numpy(), strict=True):
-        for prediction, scorer in zip(predictions, scorers, strict=True):
-            scorer.add(prediction, target)
+    chosen = torch.arange(len(data.maps)) if rows is None else rows
+    for block in chosen.split(SCORED_TOGETHER):
+        out = heads(data.maps[block]).cpu()  # (B, R, K, 1, 1)
+        for predictions, target in zip(out, data.targets[block].numpy(), strict=True):
+            for prediction, scorer in zip(predictions, scorers, strict=True):
+                scorer.add(prediction, target)
     return scorers

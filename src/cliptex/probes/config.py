@@ -85,5 +85,5 @@ class ProbeConfig(BaseModel):
             "warmup",
             "min_factor",
         )
-        keys += ("refit", "standardise", "precision", "feature_dtype")
+        keys += ("refit", "standardise", "precision")
         return {"recipe": "fast", **{key: getattr(self, key) for key in keys}}

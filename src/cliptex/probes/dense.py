@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliptex.console import track
 from cliptex.datasets.protocol import DenseDataset, DenseItem
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.config import ProbeConfig
-from cliptex.probes.features import (
-    FeatureMemory,
-    FeatureReader,
-    Space,
-    proven_frozen,
-)
+from cliptex.probes.features import FeatureReader, Memory, Space, proven_frozen
 from cliptex.probes.fit import Heads, TrainData
 from cliptex.probes.items import check_sets, dense_item
 from cliptex.probes.outcome import ProbeOutcome
@@ -39,14 +33,15 @@ def run_dense_probe(
     model: str,
     checkpoint: str = "",
     leak: bool = False,
-    memory: FeatureMemory | None = None,
+    memory: Memory | None = None,
     truths: Mapping[str, DenseDataset] | None = None,
 ) -> ProbeOutcome:
     """Train a linear probe on `train` and score it on `test`.
 
     The learning rate is chosen on `val`, or on a held-out part of `train` where that is None;
     `test` is read once, at the end, by the one chosen head. `memory` is shared among the probes
-    of a model. `truths` hold, by protocol, sets of test's pictures with other ground truths.
+    of a model (`FeatureMemory`), or what a killed probe left (`StoredMemory`). `truths` hold, by
+    protocol, sets of test's pictures with other ground truths.
     Raises FrozenEncoderChanged if the encoder is not what it was, ValueError if the sets are empty
     or of different kinds, an item is not as `DenseItem` says, or no depth is within `depth_range`.
     """
@@ -71,7 +66,7 @@ def run_dense_probe(
         scorers = [task.scorer(protocol) for protocol in answers.protocols]
         score_dataset(reader, answers, head, [scorers], label=f"{label}, test")
     protocol = dense_protocol(task, config, selection, data, train)
-    protocol |= {**encoder.protocol(config.resolution), "encoder_sha256": sha}
+    protocol |= {**reader.protocol(), **encoder.protocol(config.resolution), "encoder_sha256": sha}
     tested = Tested(
         task=task.name, dataset=test.name, probe="linear", n=len(test), seed=config.seed
     )
@@ -125,17 +120,10 @@ def dense_protocol(
         "loss": task.loss_name,
         "train_pixels": f"{config.pixels}x{config.pixels} drawn per picture and step",
         "train_images": len(data.maps),
-        **train_facts(train),
+        **train_facts(train, task.bounds),
         "interpolation": "bilinear, align_corners=False, to the ground truth's size",
         **selection.protocol(),
     }
-
-
-def batches(dataset: DenseDataset, size: int, label: str) -> Iterable[tuple[int, list[DenseItem]]]:
-    """(index of the first, items) of consecutive runs of `size` items."""
-    for start in track(range(0, len(dataset), size), label=label):
-        stop = min(start + size, len(dataset))
-        yield start, [dense_item(dataset, i) for i in range(start, stop)]
 
 
 def read_train(
@@ -148,17 +136,26 @@ def read_train(
     maps: Tensor | None = None
     shape = (n, side, side, *task.target_shape)
     targets = space.empty(shape, task.dtype, f"labels of {dataset.name}")
-    for start, items in batches(dataset, reader.config.extract_batch, label):
-        for i, features in enumerate(reader.read([item.image for item in items]), start=start):
-            assert features.dense is not None
-            if maps is None:
-                shape = (n, *features.dense.shape)
-                maps = space.empty(shape, reader.dtype, f"features of {dataset.name}")
-            maps[i] = features.dense
-            target = task.prepare(items[i - start].target, side)
-            targets[i] = torch.from_numpy(np.ascontiguousarray(target)).to(task.dtype)
+    for i, item, features in dense_features(reader, dataset, label):
+        if maps is None:
+            maps = space.empty((n, *features.shape), reader.dtype, f"features of {dataset.name}")
+        maps[i] = features
+        target = task.prepare(item.target, side)
+        targets[i] = torch.from_numpy(np.ascontiguousarray(target)).to(task.dtype)
     assert maps is not None  # `check_sets` refuses an empty set
     return TrainData(maps, targets)
+
+
+def dense_features(
+    reader: FeatureReader, dataset: DenseDataset, label: str
+) -> Iterator[tuple[int, DenseItem, Tensor]]:
+    """Index, item and features of every picture of a set."""
+
+    def picture(index: int) -> tuple[np.ndarray, DenseItem]:
+        item = dense_item(dataset, index)
+        return item.image, item
+
+    return reader.stream(dataset.name, len(dataset), picture, label)
 
 
 def score_dataset(
@@ -170,14 +167,12 @@ def score_dataset(
     label: str,
 ) -> None:
     """Read a set once and add every picture to each head's scorers, one per ground truth."""
-    for start, items in batches(truths.dataset, reader.config.extract_batch, label):
-        features = reader.read([item.image for item in items])
-        numbered = enumerate(zip(features, items, strict=True), start=start)
-        score_pairs(((f.dense, truths.of(i, item)) for i, (f, item) in numbered), heads, panels)
+    read = dense_features(reader, truths.dataset, label)
+    score_pairs(((f, truths.of(i, item)) for i, item, f in read), heads, panels)
 
 
 def score_pairs(
-    pairs: Iterable[tuple[Tensor | None, Sequence[np.ndarray]]],
+    pairs: Iterable[tuple[Tensor, Sequence[np.ndarray]]],
     heads: Heads,
     panels: Sequence[Sequence[Scorer]],
 ) -> None:
@@ -185,9 +180,8 @@ def score_pairs(
 
     One head at a time at the truth's size: all of them would be gigabytes for large pictures.
     """
-    for dense, targets in pairs:
-        assert dense is not None
-        for out, scorers in zip(heads(dense[None])[0], panels, strict=True):  # (K, h, w)
+    for features, targets in pairs:
+        for out, scorers in zip(heads(features[None])[0], panels, strict=True):  # (K, h, w)
             prediction = upsample(out[None], targets[0].shape[:2])[0]  # (K, H, W)
             for scorer, target in zip(scorers, targets, strict=True):
                 scorer.add(prediction, target)
@@ -208,8 +202,7 @@ def predict_dense(
     reader = FeatureReader(encoder, outcome.config, fingerprint="")
     predictions = []
     for image, features in zip(images, reader.read(images), strict=True):
-        assert features.dense is not None
-        out = upsample(outcome.head(features.dense[None])[0], image.shape[:2])[0].cpu()
+        out = upsample(outcome.head(features[None])[0], image.shape[:2])[0].cpu()
         assert outcome.kind is not None
         predictions.append(label_of(out, outcome.kind))
     return predictions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,13 +16,12 @@ from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.classification import class_loss
 from cliptex.probes.features import WHOLE
 from cliptex.probes.fit import Loss
-from cliptex.probes.items import class_item, dense_item, place_of
+from cliptex.probes.items import class_item, dense_item, digest_of, place_of
 from cliptex.probes.protocol import train_facts, truths_of
 from cliptex.probes.scorers import AccuracyScorer
 from cliptex.probes.scores import Scorer
 from cliptex.probes.tasks import probe_task
 
-DIGEST_PICTURES = 16
 Pair = tuple[np.ndarray, np.ndarray]  # (r, r, 3) uint8 and a target
 
 
@@ -74,13 +72,7 @@ class Examples:
 
         Another split, order or ground truth under the same name has another digest.
         """
-        rows = np.linspace(0, self.count - 1, min(self.count, DIGEST_PICTURES)).round().astype(int)
-        found = hashlib.blake2b(f"{self.name} {self.count}".encode(), digest_size=16)
-        for index in rows.tolist():
-            for array in self.plain(index):
-                found.update(f"{array.shape} {array.dtype}".encode())
-                found.update(np.ascontiguousarray(array).tobytes())
-        return found.hexdigest()
+        return digest_of(self.name, self.count, self.plain)
 
 
 def dense_examples(
@@ -133,7 +125,7 @@ def dense_examples(
         test=test,
         check=partial(dense.require_targets, dataset),
         place=place_of(dataset),
-        facts=train_facts(dataset),
+        facts=train_facts(dataset, dense.bounds),
     )
 
 

@@ -1,4 +1,5 @@
-"""Features on disk, addressed by what they were made from, as a bank's source of batches.
+"""Features on disk, addressed by what they were made from: a bank's source of batches, and what
+the fast recipe remembers.
 
     FOLDER/ab/abcdef....safetensors     map (C, h, w) float16 or int8, scale, error (2,)
 
@@ -9,7 +10,6 @@ sets. Every file is whole or absent. Stored maps know no augmentation.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,11 +28,10 @@ from cliptex.files import write_atomic
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.examples import Examples
-from cliptex.probes.features import Space
-from cliptex.probes.sources import Draw, FeatureBatch, ahead, encode
+from cliptex.probes.features import Address, Space, encode
+from cliptex.probes.sources import Draw, FeatureBatch, ahead
 
 Storage = Literal["float16", "int8"]
-TRANSFORM = "squashed, antialiased bilinear"
 TARGETS_IN_MEMORY = 1 << 30  # bytes of targets; more goes to a memory-mapped file
 REMEDIES = "use int8 (--features-dtype), or do not store features (leave out --features)"
 
@@ -71,6 +70,24 @@ class FeatureStore:
         with self._open(key) as file:
             return file.get_tensor("error")
 
+    def forecast(self, name: str, count: int, features: Tensor) -> int:
+        """Bytes of one picture; says those of all `count` like `features` (C, h, w).
+
+        ValueError where the budget is less.
+        """
+        each = sum(t.numel() * t.element_size() for t in pack(features, self.dtype).values())
+        total, shape = each * count, "x".join(map(str, features.shape))
+        say(
+            f"features of {name}: {count} maps of {shape} {self.dtype}, {total / 2**20:.1f} MiB in "
+            f"{self.folder}"
+        )
+        if total > self.budget:
+            raise ValueError(
+                f"{self.folder}: {total} bytes of features exceed the {self.budget} that are "
+                f"allowed; raise the budget (--features-gib), {REMEDIES}"
+            )
+        return each
+
     @contextmanager
     def _open(self, key: str) -> Iterator[Any]:
         try:
@@ -101,6 +118,52 @@ def unpack(packed: dict[str, Tensor]) -> Tensor:
     return values * packed["scale"] if "scale" in packed else values
 
 
+def stored_facts(store: FeatureStore, lost: Tensor) -> dict[str, object]:
+    """What rows say of stored features; `lost` (2,) are summed squared errors and norms."""
+    error, norm = lost.tolist()
+    return {
+        "features": f"stored as {store.dtype}, no augmentation",
+        "storage_error": (error / max(norm, 1e-300)) ** 0.5,  # relative RMS
+    }
+
+
+class StoredMemory:
+    """A store as the `features.Memory` of a reader: a probe that was killed reads it again.
+
+    The error of storing is over all pictures that were asked for.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._lost = torch.zeros(2, dtype=torch.float64)
+        self._expected: set[tuple[str, int]] = set()
+
+    @property
+    def storage(self) -> str:
+        return self._store.dtype
+
+    def get(self, key: str) -> Tensor | None:
+        if not self._store.path(key).exists():
+            return None
+        self._lost += self._store.error(key)
+        return self._store.read(key)
+
+    def keep(self, key: str, features: Tensor) -> Tensor:
+        self._store.write(key, features.float())
+        kept = self.get(key)
+        assert kept is not None
+        return kept
+
+    def expect(self, name: str, count: int, features: Tensor) -> None:
+        """Say the size once per set; ValueError where the store's budget is less."""
+        if (name, count) not in self._expected:
+            self._store.forecast(name, count, features)
+            self._expected.add((name, count))
+
+    def protocol(self) -> dict[str, object]:
+        return stored_facts(self._store, self._lost)
+
+
 class StoredSource:
     """Maps of whole pictures from a store, which is filled first with what it lacks.
 
@@ -127,18 +190,22 @@ class StoredSource:
         self._encoder = encoder
         self._examples = examples
         self._config = config
-        facts = [fingerprint, "last map" if examples.task.dense else "pooled", config.resolution]
-        self._facts = repr([*facts, TRANSFORM, config.precision, store.dtype])
+        self._address = Address(
+            fingerprint=fingerprint,
+            dense=examples.task.dense,
+            resolution=config.resolution,
+            precision=config.precision,
+            storage=store.dtype,
+        )
         store.folder.mkdir(parents=True, exist_ok=True)
         image, target = examples.plain(0)
-        each = self._forecast(self._encode([image])[0])
+        each = store.forecast(examples.name, len(examples), self._encode([image])[0])
         space = Space(store.folder, TARGETS_IN_MEMORY)
         shape, what = (len(examples), *target.shape), f"labels of {examples.name}"
         self._targets = space.empty(shape, examples.task.dtype, what)
         self._keys = self._addresses()
         self._fill(each)
-        errors = [store.error(key) for key in self._keys]
-        self._lost = torch.stack(errors).sum(0)  # (2,)
+        self._lost = torch.stack([store.error(key) for key in self._keys]).sum(0)  # (2,)
 
     def stream(self, plan: Iterable[Sequence[Draw]]) -> Iterator[FeatureBatch]:
         device = self._encoder.device
@@ -151,34 +218,14 @@ class StoredSource:
         return draw[0], self._store.read(self._keys[draw[0]])
 
     def protocol(self) -> dict[str, object]:
-        lost, norm = self._lost.tolist()
-        return {
-            "features": f"stored as {self._store.dtype}, no augmentation",
-            "storage_error": (lost / max(norm, 1e-300)) ** 0.5,  # relative RMS over the whole set
-        }
-
-    def _forecast(self, features: Tensor) -> int:
-        """Bytes of one picture; says those of all, ValueError where the budget is less."""
-        each = sum(t.numel() * t.element_size() for t in pack(features, self._store.dtype).values())
-        total, place = each * len(self._examples), self._store.folder
-        shape = "x".join(map(str, features.shape))
-        say(
-            f"features of {self._examples.name}: {len(self._examples)} maps of {shape} "
-            f"{self._store.dtype}, {total / 2**20:.1f} MiB in {place}"
-        )
-        if total > self._store.budget:
-            raise ValueError(
-                f"{place}: {total} bytes of features exceed the {self._store.budget} that are "
-                f"allowed; raise the budget (--features-gib), {REMEDIES}"
-            )
-        return each
+        return stored_facts(self._store, self._lost)  # of the whole training set
 
     def _addresses(self) -> list[str]:
         """Every picture's key; reads the targets by the way."""
         keys: list[str] = []
         for i in track(range(len(self._examples)), label=f"pictures of {self._examples.name}"):
             image, target = self._examples.plain(i)
-            keys.append(self._key(image))
+            keys.append(self._address.of(image))
             self._targets[i] = torch.from_numpy(np.ascontiguousarray(target))
         return keys
 
@@ -202,8 +249,3 @@ class StoredSource:
     def _encode(self, images: Sequence[np.ndarray]) -> Tensor:
         dense, precision = self._examples.task.dense, self._config.precision
         return encode(self._encoder, images, dense=dense, precision=precision).cpu()
-
-    def _key(self, image: np.ndarray) -> str:
-        digest = hashlib.blake2b(self._facts.encode(), digest_size=20)
-        digest.update(np.ascontiguousarray(image).tobytes())
-        return digest.hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from cliptex.datasets.protocol import (
@@ -11,6 +14,8 @@ from cliptex.datasets.protocol import (
     LabelledImages,
     refuse_empty,
 )
+
+DIGEST_PICTURES = 16
 
 Probed = DenseDataset | LabelledImages | DetectionDataset
 
@@ -85,3 +90,17 @@ def _only(classes: tuple[object, ...], others: tuple[object, ...], place: str) -
     extra = [one for one in classes if one not in set(others)]
     named = ", ".join(map(repr, extra[:5])) + (", ..." if len(extra) > 5 else "")
     return f"only {place} has {named} ({len(extra)} of {len(classes)})" if extra else ""
+
+
+def digest_of(name: str, count: int, arrays: Callable[[int], Sequence[np.ndarray]]) -> str:
+    """Of a set's name and size, and of the `arrays` of 16 of its pictures, evenly spread.
+
+    Another split, order or ground truth under the same name has another digest.
+    """
+    rows = np.linspace(0, count - 1, min(count, DIGEST_PICTURES)).round().astype(int)
+    found = hashlib.blake2b(f"{name} {count}".encode(), digest_size=16)
+    for index in rows.tolist():
+        for array in arrays(index):
+            found.update(f"{array.shape} {array.dtype}".encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -16,9 +16,9 @@ from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.dense import label_of, predict_dense
 from cliptex.probes.examples import squashed
+from cliptex.probes.features import encode
 from cliptex.probes.outcome import ProbeOutcome
 from cliptex.probes.run_bank import HeadOutcome
-from cliptex.probes.sources import encode
 
 
 @dataclass(frozen=True, kw_only=True)

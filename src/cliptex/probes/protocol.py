@@ -41,7 +41,9 @@ LASINGER = Protocol(name="lasinger", depths="rawDepths")
 EIGEN = Protocol(name="eigen", crop=(45, 471, 41, 601), depth_range=(1e-3, 10.0), depths="depths")
 """The convention of supervised depth (Eigen et al. 2014; ZoeDepth, DPT): in-painted depths, their
 crop of pictures of 480 x 640. Predictions that know no scale are aligned all the same."""
-DEPTH_PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (LASINGER, EIGEN)}
+EIGEN_RAW = EIGEN.model_copy(update={"name": "eigen-raw", "depths": "rawDepths"})
+"""Crop and range of `EIGEN` on what the sensor saw: no in-painted pixel counts."""
+DEPTH_PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (LASINGER, EIGEN, EIGEN_RAW)}
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,14 @@ def truths_of(
     return Truths(dataset, sets, tuple(_as_read(protocol, one) for protocol, one in pairs))
 
 
-def train_facts(train: DenseDataset) -> dict[str, object]:
-    """What rows say of the set that heads learn from: which depths, and which sets were joined."""
-    facts = {"train_depths": getattr(train, "depths", None)}  # of sets that hold several
+def train_facts(
+    train: DenseDataset, bounds: tuple[float, float] | None = None
+) -> dict[str, object]:
+    """What rows say of the set that heads learn from: which depths, those within `bounds` in
+    metres, and which sets were joined."""
+    facts: dict[str, object] = {}
+    facts["train_depths"] = getattr(train, "depths", None)  # of sets that hold several
+    facts["train_range"] = None if bounds is None else list(bounds)
     facts["train_sets"] = getattr(train, "joined", None)
     return {name: fact for name, fact in facts.items() if fact is not None}
 

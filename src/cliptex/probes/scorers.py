@@ -63,6 +63,7 @@ class SegmentationScorer(_Scorer):
         self._kind = kind
         self._protocol = protocol
         self._things = thing_ids(kind.classes, things)
+        self._named = things is not None
         self._all = ImageConfusion(len(kind.classes), kind.ignore)
         rest = [i for i, name in enumerate(kind.classes) if name != BACKGROUND]
         self._rest = rest if 0 < len(rest) < len(kind.classes) else []
@@ -113,8 +114,12 @@ class SegmentationScorer(_Scorer):
             "miou": "global confusion matrix; classes absent from the ground truth left out",
             "classes": len(self._kind.classes),
             "things": len(self._things),
+            **({"thing_classes": self._thing_classes()} if self._named else {}),
             **self._all.by_class(self._kind.classes),
         }
+
+    def _thing_classes(self) -> list[str]:
+        return [self._kind.classes[i] for i in self._things]
 
 
 class DepthScorer(_Scorer):

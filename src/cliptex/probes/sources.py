@@ -16,6 +16,7 @@ from cliptex.data.transforms import sample_generator
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.examples import Examples, Pair
+from cliptex.probes.features import encode
 
 _ORDER, _AUGMENTATION = 11, 12  # purposes of the data seed's generators
 
@@ -86,23 +87,6 @@ class LiveSource:
 
     def protocol(self) -> dict[str, object]:
         return {"features": "one encoder pass per batch"}
-
-
-def encode(
-    encoder: FrozenEncoder, images: Sequence[np.ndarray], *, dense: bool, precision: str
-) -> Tensor:
-    """The last map of (r, r, 3) uint8 pictures, or their pooled features as maps of one cell.
-
-    (B, C, h, w) or (B, P, 1, 1) float32, on the encoder's device. Where its stride does not divide
-    r, the encoder sees them at the nearest multiple.
-    """
-    device = encoder.device
-    batch = torch.from_numpy(np.stack(images)).to(device)  # (B, r, r, 3)
-    batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, r, r)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        features = encoder(batch)
-    read = features.maps[max(features.maps)] if dense else features.pooled[:, :, None, None]
-    return read.float().contiguous()
 
 
 def ahead(

@@ -94,6 +94,10 @@ def test_training__goes_on_after_a_kill(
     with pytest.raises(ValueError, match="belongs to a probe of other settings"):
         other = config.model_copy(update={"weight_decay": 0.5})
         run_detection_probe(encoder, data, data, other, model="m", folder=tmp_path)
+    relabelled = shapes(12, seed=2)
+    assert relabelled.image_ids == data.image_ids
+    with pytest.raises(ValueError, match="belongs to a probe of other settings"):
+        run_detection_probe(encoder, relabelled, data, config, model="m", folder=tmp_path)
 
 
 def test_rows__say_what_they_depend_on(encoder, shapes, probe, tmp_path: Path) -> None:

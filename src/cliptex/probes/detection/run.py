@@ -24,7 +24,7 @@ from cliptex.probes.detection.matches import coco_matches
 from cliptex.probes.detection.predict import MASK_THRESHOLD, Found, detect_all
 from cliptex.probes.detection.train import Candidate, MapReader, train_heads
 from cliptex.probes.features import proven_frozen
-from cliptex.probes.items import check_sets
+from cliptex.probes.items import check_sets, digest_of
 from cliptex.results import Result
 
 Key = tuple[str, int]
@@ -135,7 +135,13 @@ def _trained(
 def _facts(
     train: DetectionDataset, rows: Sequence[int], config: DetectionProbe, fingerprint: str
 ) -> dict[str, object]:
-    """Whatever the trained heads depend on."""
+    """Whatever the trained heads depend on; of 16 pictures also what is in them."""
+
+    def arrays(place: int) -> list[np.ndarray]:
+        item = train.item(rows[place], masks=config.masks)
+        found = (item.image, item.boxes, item.labels, item.masks)
+        return [array for array in found if array is not None]
+
     ids = json.dumps([train.image_ids[i] for i in rows]).encode()
     return {
         **config.protocol(),
@@ -145,6 +151,7 @@ def _facts(
         "dataset": train.name,
         "classes": list(train.classes),
         "pictures": hashlib.sha256(ids).hexdigest(),
+        "content": digest_of(train.name, len(rows), arrays),
     }
 
 
