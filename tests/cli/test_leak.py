@@ -126,9 +126,9 @@ LAYOUTS = sorted({*get_args(Layout), *get_args(Classes), *get_args(Captions), *g
 OWN = {  # what an expert learnt from, of every layout that holds one benchmark
     "voc": {"voc", "voc20", "hub-voc"},
     "ade20k": {"ade20k", "hub-ade20k"},
-    "coco": {"coco", "coco-voc", "coco-captions"},
-    "nyu-depth": {"nyu-depth", "nyu-raw"},
-    "nyu-normals": {"nyu-normals", "dsine-normals", "geonet-normals"},
+    "coco": {"coco", "coco-voc", "coco-captions", "hub-coco"},
+    "nyu-depth": {"nyu-depth", "nyu-raw", "hub-nyu-depth"},
+    "nyu-normals": {"nyu-normals", "dsine-normals", "geonet-normals", "hub-nyu-normals"},
     "imagenet": {"imagenet-flat"},
     "places365": {"places365"},
 }

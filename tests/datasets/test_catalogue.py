@@ -11,7 +11,8 @@ from .conftest import picture, save_image
 
 
 def test_usual__every_layout_has_some():
-    kinds = {*catalogue.DENSE, *catalogue.LABELLED, *catalogue.CAPTIONED, "karpathy", "coco"}
+    kinds = {*catalogue.DENSE, *catalogue.LABELLED, *catalogue.CAPTIONED, "karpathy"}
+    kinds |= {"coco", "hub-coco"}
     assert set(USUAL) == kinds and set(catalogue.SPLITS_OF) < kinds
 
 

@@ -46,6 +46,9 @@ Compared = Literal[
     "hub-captions",
     "hub-voc",
     "hub-ade20k",
+    "hub-nyu-depth",
+    "hub-nyu-normals",
+    "hub-coco",
 ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cliptex.cli.layouts import DETECTORS, TASK_OF, Head, Layout, Task
+from cliptex.cli.layouts import DETECTORS, TASK_OF, Head, Layout, Task, read_objects
 
 if TYPE_CHECKING:
     from cliptex.probes.bank_config import BankConfig
@@ -193,13 +193,12 @@ class ProbeOptions:
     def read(self, split: str, **options: Any) -> Any:
         """One split of the data set; of NYUv2's depths the raw ones, unless asked otherwise."""
         from cliptex.datasets.catalogue import DENSE, LABELLED
-        from cliptex.datasets.coco import CocoInstances
 
         assert self.dataset is not None and self.root is not None
         if self.dataset == "nyu-depth":
             options = {"depths": "rawDepths", **options}
-        if self.dataset == "coco":
-            return CocoInstances(self.root, split, masks=self.probe != ("ssd",))
+        if self.task == "detection":
+            return read_objects(self.dataset, self.root, split, self.probe)
         return {**DENSE, **LABELLED}[self.dataset](self.root, split, **options)
 
     def splits(self) -> tuple[Any, Any, Any]:

@@ -15,6 +15,8 @@ from cliptex.datasets.coco_voc import CocoAsVoc
 from cliptex.datasets.folders import ImageFolder
 from cliptex.datasets.geonet import GeoNetNormals
 from cliptex.datasets.hub import HubAde20k, HubCaptioned, HubLabelled, HubVoc
+from cliptex.datasets.hub_coco import HubCoco
+from cliptex.datasets.hub_nyu import HubNyuDepth, HubNyuNormals
 from cliptex.datasets.imagenet import FlatImageNet
 from cliptex.datasets.karpathy import Karpathy
 from cliptex.datasets.normals import DsineNormals, NormalsFolder
@@ -41,6 +43,8 @@ DENSE: dict[str, Callable[[Path, str], DenseDataset]] = {
     "geonet-normals": GeoNetNormals,
     "hub-voc": HubVoc,
     "hub-ade20k": HubAde20k,
+    "hub-nyu-depth": HubNyuDepth,
+    "hub-nyu-normals": HubNyuNormals,
 }
 LABELLED: dict[str, Callable[[Path, str], LabelledImages]] = {
     "folder": ImageFolder,
@@ -61,13 +65,16 @@ BENCHMARKS = {
     "ade20k": "ade20k",
     "hub-ade20k": "ade20k",
     "coco": "coco",
+    "hub-coco": "coco",
     "coco-voc": "coco",
     "coco-captions": "coco",
     "nyu-depth": "nyu-depth",
     "nyu-raw": "nyu-depth",
+    "hub-nyu-depth": "nyu-depth",
     "nyu-normals": "nyu-normals",
     "dsine-normals": "nyu-normals",
     "geonet-normals": "nyu-normals",
+    "hub-nyu-normals": "nyu-normals",
     "imagenet-flat": "imagenet",
     "places365": "places365",
 }
@@ -90,6 +97,7 @@ TRAIN_VAL = (("train",), ("val",))
 TRAIN_TEST = (("train",), ("test",))
 VOC_LISTS = (("train_aug", "train"), ("val", "test"))  # the paper's 10,582, where SBD is there
 COCO_FILES = (("train",), ("val", "test"))
+HUB_NYU = (("train",), ("val", "test"))  # tanganke/nyuv2 calls the 654 test pictures val
 USUAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "voc": VOC_LISTS,
     "voc20": VOC_LISTS,
@@ -102,11 +110,14 @@ USUAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "geonet-normals": TRAIN_TEST,
     "hub-voc": TRAIN_VAL,
     "hub-ade20k": (("train",), ("validation",)),
+    "hub-nyu-depth": HUB_NYU,
+    "hub-nyu-normals": HUB_NYU,
     "folder": (("train",), ("test", "val")),
     "imagenet-flat": TRAIN_VAL,
     "places365": TRAIN_VAL,
     "hub-classes": (("train",), ("validation", "val", "test")),  # tests often lack answers
     "coco": COCO_FILES,
+    "hub-coco": COCO_FILES,
     "karpathy": TRAIN_TEST,
     "coco-captions": COCO_FILES,
     "hub-captions": TRAIN_TEST,
@@ -119,6 +130,9 @@ SPLITS_OF: dict[str, Callable[[Path], list[str]]] = {
     "coco": coco.splits_of,
     "coco-captions": captions.splits_of,
     "hub-classes": hub.splits_of,
+    "hub-nyu-depth": hub.splits_of,
+    "hub-nyu-normals": hub.splits_of,
+    "hub-coco": hub.splits_of,
 }
 
 
@@ -154,4 +168,6 @@ def open_dataset(
         raise ValueError(f"--images: it is for karpathy alone, and this is {kind}; leave it out")
     if kind == "coco":
         return CocoInstances(root, split, masks=False)
+    if kind == "hub-coco":
+        return HubCoco(root, split)
     return {**DENSE, **LABELLED, **CAPTIONED}[kind](root, split)

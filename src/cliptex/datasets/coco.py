@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cliptex.datasets.coco_objects import CocoObjects
 from cliptex.datasets.protocol import (
-    DetectionItem,
     check_entries,
     read_image,
     read_json,
@@ -30,7 +29,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 
 
-class CocoInstances:
+class CocoInstances(CocoObjects):
     """Pictures with the boxes and masks of their objects.
 
     Args:
@@ -70,66 +69,18 @@ class CocoInstances:
                 f"{path}: {len(bare)} annotations have no 'segmentation', such as {bare[0]}: masks "
                 "need polygons or a run-length code in each (SSD, --probe ssd, needs none)"
             )
-        self._has_masks = masks
-        categories = sorted(content["categories"], key=lambda c: c["id"])
-        self.classes = tuple(str(c["name"]) for c in categories)
-        self.category_ids = tuple(int(c["id"]) for c in categories)
-        self._categories = categories
-        self._images = _chosen(content["images"], ids, path)
-        refuse_empty(self._images, path)
-        self.image_ids = tuple(int(image["id"]) for image in self._images)
-        files = [str(image["file_name"]) for image in self._images]
+        images = _chosen(content["images"], ids, path)
+        refuse_empty(images, path)
+        super().__init__(content, images, path, masks=masks)
+        files = [str(image["file_name"]) for image in images]
         refuse_missing(
             self._folder, files, path, "complete the download, or pass `ids` of a subset"
         )
         self.pictures = [str(self._folder / file) for file in files]
-        known = {int(image["id"]) for image in content["images"]}
-        self._objects = _objects(content["annotations"], known, set(self.category_ids), path)
-        self._labels = {number: k for k, number in enumerate(self.category_ids, start=1)}
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def item(self, index: int, *, masks: bool) -> DetectionItem:
-        """The picture at `index` with its objects; ValueError where its size is not as listed."""
-        about = self._images[index]
-        path = self._folder / about["file_name"]
-        image = read_image(path, upright=False)
-        height, width = about["height"], about["width"]
-        if image.shape[:2] != (height, width):
-            raise ValueError(
-                f"{path} has {image.shape[0]}x{image.shape[1]} pixels, its annotations are for "
-                f"{height}x{width}: use the images that the annotations were made for"
-            )
-        seen = [(a, box) for a in self._singles(index) if (box := _clipped(a, height, width))]
-        boxes = np.array([box for _, box in seen], np.float32).reshape(-1, 4)
-        labels = np.array([self._labels[a["category_id"]] for a, _ in seen], np.int64)
-        planes = None
-        if masks:
-            if not self._has_masks:
-                raise ValueError(f"{self.name} was opened without masks")
-            planes = np.zeros((len(seen), height, width), np.uint8)
-            for plane, (annotation, _) in zip(planes, seen, strict=True):
-                plane[:] = decode_mask(annotation["segmentation"], height, width)
-        return DetectionItem(image=image, boxes=boxes, labels=labels, masks=planes)
-
-    def with_objects(self) -> list[int]:
-        """Indices of pictures with at least one object to learn from."""
-        found = []
-        for index, about in enumerate(self._images):
-            size = about["height"], about["width"]
-            if any(_clipped(a, *size) for a in self._singles(index)):
-                found.append(index)
-        return found
-
-    def ground_truth(self, indices: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
-        """COCO's dictionary of the pictures at `indices`, crowds included."""
-        images = [self._images[i] for i in indices]
-        annotations = [a for image in images for a in self._objects[int(image["id"])]]
-        return {"images": images, "annotations": annotations, "categories": self._categories}
-
-    def _singles(self, index: int) -> list[dict[str, Any]]:
-        return [a for a in self._objects[self.image_ids[index]] if not a.get("iscrowd", 0)]
+    def picture(self, index: int) -> tuple[np.ndarray, Path]:
+        path = self._folder / self._images[index]["file_name"]
+        return read_image(path, upright=False), path
 
 
 def read_instances(path: Path) -> dict[str, Any]:
@@ -162,25 +113,6 @@ def splits_of(root: Path) -> list[str]:
     return sorted(path.stem.removeprefix("instances_").removesuffix("2017") for path in paths)
 
 
-def mask_code(segmentation: Any, height: int, width: int) -> Any:
-    """A compressed run-length code of polygons, or of a run-length code, compressed or not."""
-    from faster_coco_eval.core import mask as codes  # 0.2 s to import; only detection needs it
-
-    if isinstance(segmentation, list):
-        polygons: Any = codes.frPyObjects(segmentation, height, width)
-        return codes.merge(polygons)
-    if isinstance(segmentation["counts"], list):
-        return codes.frPyObjects(segmentation, height, width)
-    return segmentation
-
-
-def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """(H, W) uint8 of 0 and 1 from whatever `mask_code` takes."""
-    from faster_coco_eval.core import mask as codes
-
-    return codes.decode(mask_code(segmentation, height, width))
-
-
 def _places(root: Path, split: str) -> tuple[Path, Path]:
     """The annotations' file and the images' folder of a split."""
     require(root, LAYOUT)
@@ -203,31 +135,5 @@ def _chosen(
     return [by_id[number] for number in ids]
 
 
-def _objects(
-    annotations: list[dict[str, Any]], images: set[int], categories: set[int], path: Path
-) -> defaultdict[int, list[dict[str, Any]]]:
-    """Annotations by image id."""
-    found: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in annotations:
-        for key, known in (("image_id", images), ("category_id", categories)):
-            if annotation[key] not in known:
-                raise ValueError(
-                    f"{path}: annotation {annotation['id']} has {key} {annotation[key]}, "
-                    "which the file does not list"
-                )
-        found[int(annotation["image_id"])].append(annotation)
-    return found
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _clipped(
-    annotation: dict[str, Any], height: int, width: int
-) -> tuple[float, float, float, float] | None:
-    """The box inside the picture, None where less than a pixel of a side is left."""
-    left, top, w, h = annotation["bbox"]
-    right, bottom = min(left + w, width), min(top + h, height)
-    left, top = max(left, 0.0), max(top, 0.0)
-    return (left, top, right, bottom) if right - left >= 1 and bottom - top >= 1 else None

@@ -35,19 +35,26 @@ REMEDY = "other classes need the layout voc or ade20k on disk, with a list of th
 IMAGENET_FIRST = "tench, Tinca tinca"  # how imagenet-1k on the hub calls its first class
 
 
-class _Rows:
-    """One split with its picture column left undecoded; decoding is this package's own."""
+class Rows:
+    """One split with its picture column left undecoded; decoding is this package's own.
 
-    def __init__(self, source: str | Path, split: str) -> None:
+    arrays: pictures are arrays (3, H, W) float32 from 0 to 1, not encoded files.
+    """
+
+    def __init__(self, source: str | Path, split: str, *, arrays: bool = False) -> None:
         self.source = str(source)
         self.data, alone = _load(self.source, split)
         refuse_empty(self.data, f"{self.source}, split {split!r},", "no row")
         # a lone set that does not say what it is gives the same rows for any split
         self.pictures = [f"row {row}" for row in range(len(self.data))] if alone else []
-        self.image = self.column(IMAGE_COLUMNS, "picture", kind="Image")
-        self._raw(self.image)
+        if arrays:
+            self.image = self.column(IMAGE_COLUMNS, "picture")
+        else:
+            self.image = self.column(IMAGE_COLUMNS, "picture", kind="Image")
+            self.keep_raw(self.image)
 
-    def _raw(self, column: str) -> None:
+    def keep_raw(self, column: str) -> None:
+        """Leave the files of `column` undecoded."""
         from datasets import Image
 
         self.data = self.data.cast_column(column, Image(decode=False))
@@ -62,6 +69,18 @@ class _Rows:
             f"{self.source}: no {what} column among {sorted(self.data.features)}; expected one "
             f"of {list(names)}: rename it (Dataset.rename_column)"
         )
+
+    def planes(self, index: int, column: str, channels: int) -> np.ndarray:
+        """A cell of numbers as (H, W, channels) float32; it is stored as (channels, H, W)."""
+        row = self.data.select_columns([column]).with_format("numpy")[index]
+        where = f"{self.source}, row {index}: column {column!r}"
+        try:
+            values = np.asarray(row[column], np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where} is no array of numbers: {error}") from error
+        if values.ndim != 3 or values.shape[0] != channels or not values.size:
+            raise ValueError(f"{where} has shape {values.shape}, expected ({channels}, H, W)")
+        return np.ascontiguousarray(values.transpose(1, 2, 0))
 
     def bytes_of(self, index: int, column: str) -> bytes:
         cell = self.data[index][column]
@@ -88,9 +107,9 @@ class HubLabelled:
     """
 
     def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
-        self.name = name or _name(source)
+        self.name = name or name_of(source)
         self.place = f"{source}, split {split!r}"
-        self._rows = _Rows(source, split)
+        self._rows = Rows(source, split)
         self.pictures = self._rows.pictures
         column = self._rows.column(LABEL_COLUMNS, "label")
         self._labels = np.asarray(self._rows.data[column], np.int64)
@@ -116,8 +135,8 @@ class HubCaptioned:
     """Pictures with captions: a column with a list of texts, or one text, per picture."""
 
     def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
-        self.name = name or _name(source)
-        self._rows = _Rows(source, split)
+        self.name = name or name_of(source)
+        self._rows = Rows(source, split)
         column = self._rows.column(CAPTION_COLUMNS, "caption")
         cells = list(self._rows.data[column])
         self.captions = [[cell] if isinstance(cell, str) else list(cell) for cell in cells]
@@ -137,11 +156,11 @@ class HubMasks:
     """
 
     def __init__(self, source: str | Path, split: str, *, scheme: str, name: str | None = None):
-        self.name = name or _name(source)
-        self._rows = _Rows(source, split)
+        self.name = name or name_of(source)
+        self._rows = Rows(source, split)
         self.pictures = self._rows.pictures
         self._mask = self._rows.column(MASK_COLUMNS, "mask", kind="Image")
-        self._rows._raw(self._mask)
+        self._rows.keep_raw(self._mask)
         self._from_one = scheme == "ade20k"
         numbered = tuple(f"class {i}" for i in range(1, NUM_CLASSES + 1))
         self.kind = ClassMap(numbered if self._from_one else VOC_CLASSES, IGNORE)
@@ -165,7 +184,8 @@ class HubMasks:
 HubVoc, HubAde20k = partial(HubMasks, scheme="voc"), partial(HubMasks, scheme="ade20k")
 
 
-def _name(source: str | Path) -> str:
+def name_of(source: str | Path) -> str:
+    """What results call a set: its folder, or the last part of its id."""
     return Path(str(source).partition("@")[0]).name
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.coco import mask_code
+from cliptex.datasets.coco_objects import mask_code
 from cliptex.datasets.protocol import DetectionDataset
 from cliptex.probes.controls import MEAN
 from cliptex.probes.detection.ap import PROTOCOL, coco_ap
@@ -20,17 +20,19 @@ def run_detection_baseline(train: DetectionDataset, test: DetectionDataset) -> l
     """Score on `test` one object of each class of `train`, the same in all pictures; probe None.
 
     It has the mean centre and size of the class's boxes, relative to their pictures', is filled
-    as a mask, and is as sure as the class is common (its share of all objects).
+    as a mask, and is as sure as the class is common (its share of all objects). Masks are scored
+    where every object of `test` has one.
     """
     means = _means(train.ground_truth(range(len(train))))
     truth = test.ground_truth(range(len(test)))
     found = [entry for image in truth["images"] for entry in _entries(image, means)]
+    masked = all(entry.get("segmentation") for entry in truth["annotations"])
     about = {"task": "detection", "dataset": test.name, "probe": None, "n": len(test), "seed": 0}
     prediction = "the mean box of each class, filled"
     protocol: dict[str, object] = {"ap": PROTOCOL, "prediction": prediction}
     return [
         Result(model=MEAN, metric=name, value=value, better="higher", protocol=protocol, **about)
-        for name, value in coco_ap(truth, found).items()
+        for name, value in coco_ap(truth, found, ("bbox", "segm") if masked else ("bbox",)).items()
         if not math.isnan(value)  # no object of that size
     ]
 
