@@ -131,6 +131,11 @@ def test_unpacked__is_probed_by_its_usual_splits(unpacked, tmp_path, capsys):
     assert (row.protocol["train_split"], row.protocol["test_split"]) == ("train", "val")
 
 
+def test_unpacked__as_a_folder_names_the_other_layout(unpacked):
+    with pytest.raises(FileNotFoundError, match=r"val holds no class folder(.|\n)*imagenet-flat"):
+        ImageFolder(unpacked, "val")
+
+
 @pytest.fixture
 def places(tmp_path):
     categories = ["/a/airfield 0", "/a/apartment_building/outdoor 1", "/b/bar 2"]

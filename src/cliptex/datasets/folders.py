@@ -12,7 +12,8 @@ from cliptex.datasets.imagenet import imagenet_names, is_synset
 from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_image, read_lines, unknown_split
 
 LAYOUT = """  ROOT/SPLIT/CLASS/*.jpg|jpeg|png|webp
-  ROOT/LOC_synset_mapping.txt   (optional: "FOLDER name, synonym, ..." a line)"""
+  ROOT/LOC_synset_mapping.txt   (optional: "FOLDER name, synonym, ..." a line)
+  ImageNet with a flat val and the devkit: --dataset imagenet-flat"""
 
 
 class ImageFolder:
