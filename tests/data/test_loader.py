@@ -124,7 +124,10 @@ def test_only_a_few_batches_are_kept_ready(dataset, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(JoinedDataset, "batch", counted)
     batches = load_batches(dataset(), sampler(), range(100), workers=2, prefetch=3)
     next(batches)
-    time.sleep(0.3)
+    deadline = time.monotonic() + 60
+    while len(made) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)  # for a fifth
     assert sorted(made) == [0, 1, 2, 3]
     batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("batch")]

@@ -157,19 +157,20 @@ from cliptex.pipeline.stages import Stage, run_stages
 
 def count(folder):
     path = folder / "count.txt"
-    for i in range(len(path.read_text()) if path.exists() else 0, 40):
+    for i in range(len(path.read_text()) if path.exists() else 0, total):
         with path.open("a") as file:
             file.write("x")
         time.sleep(0.005)
 
-stages = [Stage(name, {"n": 40}, count) for name in ("one", "two")]
+total = int(sys.argv[2])
+stages = [Stage(name, {"n": total}, count) for name in ("one", "two")]
 print("ready", flush=True)
 run_stages(stages, Path(sys.argv[1]))
 """
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, str(folder)]
+def start(folder: Path, total: int = 40) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD, str(folder), str(total)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stdout.readline() == "ready\n"
     return child
@@ -190,9 +191,24 @@ def test_killed_runs_go_on_and_leave_no_lock(tmp_path):
     assert not (tmp_path / ".replaced").exists()
 
 
+def test_killed_while_it_notes_a_new_key__earlier_work_is_kept(tmp_path, recorder):
+    recorder.run(tmp_path, recorder.stage("data", n=1))
+    old = (tmp_path / "data/out.txt").read_bytes()
+    changed = recorder.stage("data", n=2)
+    (tmp_path / "data").rename(tmp_path / "kept")  # as the killed run leaves it: see `_enter`
+    (tmp_path / ".replaced").mkdir()
+    (tmp_path / "kept").rename(tmp_path / ".replaced/data")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/.stage.json.0123.tmp").write_text('{"key"')
+    assert recorder.run(tmp_path, changed) == ["data"]
+    assert (tmp_path / ".replaced/data/out.txt").read_bytes() == old
+    assert not list((tmp_path / "data").glob(".*.tmp"))
+
+
 def test_second_run_in_a_busy_folder_is_refused_and_a_stale_lock_is_not(tmp_path, recorder):
-    child = start(tmp_path)
+    child = start(tmp_path, 100_000)  # eight minutes, of which it is given some milliseconds
     while not (tmp_path / "one/stage.json").exists():
+        assert child.poll() is None
         time.sleep(0.01)
     with pytest.raises(BlockingIOError, match=f"in use by process {child.pid}"):
         run_stages([recorder.stage("three")], tmp_path)

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -101,3 +102,17 @@ def test_panel__other_test_images_begin_anew(drawn, tmp_path):
     add_to_panel(drawn(20, indices=(1,)), tmp_path, "B")
     (panel,) = read_panels(tmp_path)
     assert panel.columns == ("image", "ground truth", "B") and len(panel.rows) == 1
+
+
+def test_panel__probes_that_end_together_keep_both_columns(tmp_path):
+    picture = (np.zeros((4, 4, 3), np.uint8),)
+    drawn = {"images": picture, "truths": picture, "predictions": picture}
+    one = Drawn(dataset="voc", probe="linear", indices=(0,), **drawn)
+
+    def add(number: int) -> None:
+        add_to_panel(one, tmp_path, f"model {number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))  # raises what a thread raised
+    panel = json.loads((tmp_path / "voc--linear.json").read_text())
+    assert set(panel["columns"][2:]) == {f"model {number}" for number in range(8)}

@@ -230,7 +230,7 @@ def launch(start) -> Callable[..., list[int | None]]:
         ranks = start(size, program, *arguments)
         try:
             for rank in ranks:
-                rank.join(300)
+                rank.join(240)
             return [rank.exitcode for rank in ranks]
         finally:
             for rank in ranks:

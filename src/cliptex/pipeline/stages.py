@@ -177,6 +177,8 @@ class _Attempt:
             attempts = int(before.get("attempts", 1)) + 1
         else:
             attempts = 1
+            for half in self.folder.glob(f".{STARTED}.*.tmp"):  # of a run killed right below
+                half.unlink()
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 self._move_aside(before)
         (self.folder / DONE).unlink(missing_ok=True)

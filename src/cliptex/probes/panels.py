@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 from urllib.parse import quote
@@ -24,6 +25,12 @@ def add_to_panel(drawn: Drawn, folder: Path, model: str) -> Path:
     shows the panels of the folder `panels` that lies beside its results.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another model's probe may add its column, too
+        return _add(drawn, folder, model)
+
+
+def _add(drawn: Drawn, folder: Path, model: str) -> Path:
     name = quote(f"{drawn.dataset}--{drawn.probe}", safe="")
     path = folder / f"{name}.json"
     columns = _columns(path, drawn)
