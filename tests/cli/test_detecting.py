@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cliptex.cli.app import main
+from cliptex.cli.detecting import detection_probes
+from cliptex.cli.probing import ProbeOptions
 from cliptex.probes.controls import MEAN, PIXELS, RANDOM
 from cliptex.probes.detection import train as training
 from cliptex.probes.small import small_probes
@@ -138,6 +141,15 @@ def test_coco__mistakes_are_one_line(
 ) -> None:
     code, _, err = run(capsys, *typed(coco, "--out", str(tmp_path / "r"), *arguments))
     assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+def test_epochs__drops_of_the_rate_move_along() -> None:
+    def drops(**given: Any) -> tuple[int, ...]:
+        options = ProbeOptions(model="playroom", recipe="paper", probe=("mask-rcnn",), **given)
+        return detection_probes(options)[0].schedule.milestones
+
+    assert drops() == drops(warmup_steps=1) == (22, 24)
+    assert drops(epochs=100) == (88, 96)  # of the library's 25 epochs of four passes each
 
 
 def test_detectors__need_objects(voc: Path, capsys) -> None:

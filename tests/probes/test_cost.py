@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -5,9 +7,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
-from cliptex.probes.cost import Device, Job, Part, cost_of, cost_table, encoder_pass, paper_jobs
-from cliptex.probes.cost_detection import COCO, head_flops
+from cliptex.probes.cost import (
+    Device,
+    Job,
+    Part,
+    cost_of,
+    cost_table,
+    encoder_pass,
+    paper_jobs,
+    rounds_of,
+    stored_bytes,
+)
+from cliptex.probes.cost_detection import COCO, Pictures, detection_cost, head_flops
 from cliptex.probes.detection.config import small_mask_rcnn, small_ssd
+from cliptex.probes.examples import dense_examples
+from cliptex.probes.feature_store import FeatureStore, pack
+from cliptex.probes.member import Member
+from cliptex.probes.run_bank import Naming, Storage, run_bank
 from cliptex.probes.schedule import Schedule
 
 
@@ -24,6 +40,16 @@ class Patches(nn.Module):
         maps = self.conv(images)
         pooled = maps.mean((2, 3))
         return Features(pooled, pooled, {16: maps})
+
+
+class Counting(Patches):
+    """Counts the pictures that it sees, but for blank ones, which only show heads its shape."""
+
+    seen = 0
+
+    def forward(self, images: torch.Tensor) -> Features:
+        self.seen += int(images.flatten(1).any(1).sum())
+        return super().forward(images)
 
 
 PASS = 2 * 4 * 3 * 16 * 16 * 4  # 2 x outputs x kernel x cells of a 32 pixel picture
@@ -50,8 +76,54 @@ def test_flops__by_hand():
     assert (one.steps, one.heads) == (6, 1)
     assert one.parts == (Part("encoder", 0, 23 * PASS), Part("linear", 1, (3 * 20 + 3) * HEAD))
     grid = cost_of(job(learning_rates=(1.0, 2.0), seeds=(0, 1, 2)), encoder)
-    choice, refit = 20 * (PASS + 3 * 6 * HEAD), 20 * (PASS + 3 * 3 * HEAD)
-    assert grid.heads == 6 and grid.flops == choice + refit + 3 * (PASS + 3 * HEAD)
+    choice = 16 * (PASS + 3 * 6 * HEAD) + 2 * (PASS + 6 * HEAD)  # 2 of 10 are held out
+    refit = 20 * (PASS + 3 * 3 * HEAD)
+    assert (grid.heads, grid.steps) == (6, 4 + 6)
+    assert grid.flops == choice + refit + 3 * (PASS + 3 * HEAD)
+
+
+@pytest.mark.parametrize("stored", [None, "float16"])
+@pytest.mark.parametrize("val_images", [None, 5])
+@pytest.mark.parametrize("rates", [(), (0.01, 0.1)])
+def test_rounds__are_those_of_a_run(world, kinds, tmp_path, monkeypatch, stored, val_images, rates):
+    batches, learn = [], Member.learn
+    monkeypatch.setattr(
+        Member,
+        "learn",
+        lambda self, batch, *rest: (batches.append(batch), learn(self, batch, *rest)),
+    )
+    one = replace(job(learning_rates=rates, resolution=16), val_images=val_images, stored=stored)
+    train, val, test = (
+        dense_examples(world(kinds["segmentation"], count or 1, seed), one.config)
+        for seed, count in enumerate((one.train_images, val_images, one.test_images))
+    )
+    module = Counting()
+    storage = Storage(features=None if stored is None else FeatureStore(tmp_path, stored))
+    names = {"naming": Naming(model="m"), "storage": storage}
+    run_bank(FrozenEncoder(module), train, val if val_images else None, test, one.config, **names)
+    shown = 0 if stored is None else 1  # picture more, for the forecast
+    cost, rounds = cost_of(one, FrozenEncoder(Patches())), rounds_of(one)
+    assert cost.parts[0].flops == (module.seen - shown) * PASS / 4  # of 16 pixels, not 32
+    assert cost.steps == len({id(batch) for batch in batches})
+    trained = rounds.learnt * max(len(rates), 1) + rounds.again
+    assert trained == sum(len(batch.targets) for batch in batches)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("side", [1, 3])
+def test_stored_bytes__are_those_of_the_store(dtype, side):
+    features = torch.rand(7, side, side)
+    packed = pack(features, dtype).values()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in packed)
+    assert stored_bytes(features[None], dtype) == size
+
+
+def test_on__runs_one_after_the_other_need_no_more_memory():
+    one = cost_of(replace(job(), stored="float16"), FrozenEncoder(Patches()))
+    three = one.on("other", 3)
+    assert [part.name for part in three.parts] == ["other", "linear"]
+    assert (three.flops, three.heads, three.steps) == (3 * one.flops, 3, 18)
+    assert three.stored == 3 * one.stored == 3 * 10 * 2 * 4 * 4 and three.memory == one.memory
 
 
 def test_flops__a_stride_that_does_not_divide_counts_the_side_that_is_seen():
@@ -95,6 +167,20 @@ def test_detection__products_are_those_of_a_real_training_pass(probe):
     one = {16: torch.empty(1, 4, side // 16, side // 16, device="meta")}
     ours = head_flops(probe, head.to("meta"), one, side, train=True)
     assert real <= ours <= 1.2 * real
+
+
+def test_detection__rates_are_compared_on_a_part_of_train_or_on_val():
+    probe, encoder = small_ssd(), FrozenEncoder(Patches())  # 16 pictures a step, 16 epochs
+
+    def counted(*rates, val=None, train=40):
+        changed = probe.model_copy(update={"rates": rates})
+        cost = detection_cost(changed, encoder, Pictures("d", train, 6, 3, val))
+        return cost.steps, cost.parts[0].flops / encoder_pass(encoder, probe.size)[0]
+
+    assert counted() == (32, 32 * 16 + 6)  # the 8 that are left of an epoch are dropped
+    assert counted(0.1, 0.2) == (32, 32 * 16 + 4 + 6)
+    assert counted(0.1, 0.2, val=9) == (32, 32 * 16 + 9 + 6)
+    assert counted(train=10) == (16, 16 * 10 + 6)
 
 
 def test_paper_jobs__their_counts():

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from cliptex.cli.detecting import detection_counts
 from cliptex.cli.layouts import DETECTORS
 from cliptex.cli.probing import ProbeOptions, example_sets
 
 if TYPE_CHECKING:
-    from cliptex.probes.cost import Job
+    from cliptex.cli.detecting import Count
+    from cliptex.models.encoder import FrozenEncoder
+    from cliptex.probes.cost import Cost, Job
 
 
 def cost_text(options: ProbeOptions) -> str:
     """What --dry-run prints; the model is described, not loaded."""
-    from cliptex.probes.cost import Device, cost_of, cost_table, described_encoder
+    from cliptex.probes.cost import Device, cost_table, described_encoder
 
     if options.recipe == "fast":
         raise ValueError("--dry-run: it counts the other recipes; add --recipe paper or small")
     device = Device(peak_tflops=options.peak_tflops, utilisation=options.utilisation)
+    counts = _counts(options)
     encoder = described_encoder(options.model, options.output_stride)
-    if options.dataset == "coco" or (options.probe and set(options.probe) <= DETECTORS):
-        from cliptex.cli.detecting import detection_costs
-
-        return f"{options.model}\n{cost_table(detection_costs(options, encoder), device)}"
-    costs = [cost_of(job, encoder) for job in _jobs(options)]
-    if options.dataset is None and not options.probe:
-        from cliptex.probes.cost_detection import paper_detection_costs
-
-        costs[2:2] = paper_detection_costs(encoder)  # where Table 8 has them
+    costs = [cost for count in counts for cost in _of_encoders(count, encoder, options)]
     return f"{options.model}\n{cost_table(costs, device)}"
 
 
-def _jobs(options: ProbeOptions) -> list[Job]:
-    from dataclasses import replace
-
+def _counts(options: ProbeOptions) -> list[Count]:
+    """One for each set of probes that share an encoder's passes."""
     from cliptex.probes.cost import Job, paper_jobs
 
     if options.dataset is None:
-        options.refuse(("extra_coco",), "it adds to --dataset voc")
-        return [replace(job, config=options.bank(job.task)) for job in paper_jobs()]
-    train, _, test, config = example_sets(options)
-    assert options.task != "detection"  # see `cliptex.cli.detecting`
+        return _of_paper(options, paper_jobs())
+    if options.task == "detection":
+        return detection_counts(options)
+    train, val, test, config = example_sets(options)
     job = Job(
         task=options.task,
         dataset=train.name,
@@ -48,5 +46,59 @@ def _jobs(options: ProbeOptions) -> list[Job]:
         test_images=len(test),
         outputs=train.task.channels,
         config=config,
+        val_images=None if val is None else len(val),
     )
-    return [job]
+    return [_of_job(job, options)]
+
+
+def _of_paper(options: ProbeOptions, jobs: list[Job]) -> list[Count]:
+    """All columns of Table 8, or those of the heads that are named."""
+    detectors = tuple(head for head in options.probe if head in DETECTORS)
+    others = tuple(head for head in options.probe if head not in DETECTORS)
+    counts: list[Count] = []
+    if others or not detectors:
+        dense = replace(options, probe=others)
+        linear = "linear" in others or not others
+        counts = [
+            _of_job(replace(job, config=dense.bank(job.task)), options)
+            for job in jobs
+            if linear or job.task != "classification"
+        ]
+    if detectors or not others:
+        counts[2:2] = detection_counts(replace(options, probe=detectors))  # where Table 8 has them
+    return counts
+
+
+def _of_job(job: Job, options: ProbeOptions) -> Count:
+    stored = None if options.features is None else options.features_dtype
+    return partial(_cost, replace(job, stored=stored))
+
+
+def _cost(job: Job, encoder: FrozenEncoder, seeds: tuple[int, ...]) -> Cost:
+    from cliptex.probes.cost import cost_of
+
+    return cost_of(job.of_seeds(seeds), encoder)
+
+
+def _of_encoders(count: Count, encoder: FrozenEncoder, options: ProbeOptions) -> Iterator[Cost]:
+    """The model's cost and, with --controls, those of what `probe_rows.probed` adds to it."""
+    from cliptex.models.controls import PixelEncoder
+    from cliptex.models.encoder import FrozenEncoder
+    from cliptex.probes.controls import PIXELS, RANDOM
+
+    cost = count(encoder, options.seeds)
+    _check_room(cost, options)
+    yield cost
+    if options.controls:
+        yield count(encoder, options.seeds[:1]).on(RANDOM, len(options.seeds))
+        yield count(FrozenEncoder(PixelEncoder(encoder.stride)), options.seeds).on(PIXELS)
+
+
+def _check_room(cost: Cost, options: ProbeOptions) -> None:
+    """ValueError where the features of one set exceed --features-gib, as in the run."""
+    gib = cost.stored / 2**30
+    if gib > options.features_gib:
+        raise ValueError(
+            f"--features-gib {options.features_gib:g}: {gib:.2f} GiB of features of "
+            f"{cost.dataset} exceed it; raise it, or add --features-dtype int8"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cliptex.cli.layouts import Head
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from cliptex.datasets.protocol import DetectionDataset
     from cliptex.models.encoder import FrozenEncoder
     from cliptex.probes.cost import Cost
+    from cliptex.probes.cost_detection import Pictures
     from cliptex.probes.detection.config import DetectionProbe
+
+    Count = Callable[[FrozenEncoder, tuple[int, ...]], Cost]  # on an encoder, of these seeds
 
 HEADS: tuple[Head, ...] = ("mask-rcnn", "ssd")
 
@@ -27,9 +31,7 @@ def detection_probes(options: ProbeOptions) -> list[DetectionProbe]:
     unknown = [head for head in options.probe if head not in HEADS]
     if unknown:
         raise ValueError(f"--probe {unknown[0]}: detection has {' and '.join(HEADS)}")
-    options.refuse(
-        ("features", "augmentation", "scratch"), "detection probes learn from augmented pictures"
-    )
+    options.refuse(("features", "augmentation"), "detection probes learn from augmented pictures")
     made = {
         ("paper", "mask-rcnn"): recipes.paper_mask_rcnn,
         ("paper", "ssd"): recipes.paper_ssd,
@@ -94,26 +96,42 @@ def _detect(
         show_pictures(options, [drawn], naming.model)
 
 
-def detection_costs(options: ProbeOptions, encoder: FrozenEncoder) -> list[Cost]:
+def detection_counts(options: ProbeOptions) -> list[Count]:
     """What --dry-run counts: on the data set, or on COCO's numbers of pictures without one."""
-    from cliptex.probes.cost_detection import COCO, Pictures, detection_cost
+    from functools import partial
+
+    from cliptex.probes.cost_detection import COCO, Pictures
 
     data = COCO
     if options.dataset is not None:
-        train, _, test = options.splits()
+        train, val, test = options.splits()
         counts = len(train.with_objects()), len(test)
-        data = Pictures(train.name, *counts, len(train.classes) + 1)
-    return [detection_cost(probe, encoder, data) for probe in detection_probes(options)]
+        compared = None if val is None else len(val)
+        data = Pictures(train.name, *counts, len(train.classes) + 1, compared)
+    return [partial(_cost, probe, data) for probe in detection_probes(options)]
+
+
+def _cost(
+    probe: DetectionProbe, data: Pictures, encoder: FrozenEncoder, seeds: tuple[int, ...]
+) -> Cost:
+    from cliptex.probes.cost_detection import detection_cost
+
+    return detection_cost(probe.model_copy(update={"seeds": seeds}), encoder, data)
 
 
 def _changed(probe: DetectionProbe, options: ProbeOptions) -> DetectionProbe:
+    """The probe with what was given; a longer or shorter one has its drops in proportion."""
     values: dict[str, Any] = {"epochs": options.epochs, "batch_size": options.batch_size}
     values["precision"] = options.precision
     changes = {name: value for name, value in values.items() if value is not None}
     if options.resolution is not None:
         changes |= {"size": options.resolution, "train_sizes": ()}
+    plan: dict[str, Any] = {}
     if options.warmup_steps is not None:
-        steps = {"warmup_steps": options.warmup_steps}
-        changes["schedule"] = probe.schedule.model_copy(update=steps)
+        plan["warmup_steps"] = options.warmup_steps
+    if options.epochs is not None:
+        share = options.epochs / probe.epochs
+        plan["milestones"] = tuple(round(share * epoch) for epoch in probe.schedule.milestones)
+    changes |= {"schedule": probe.schedule.model_copy(update=plan)}
     changes |= {"rates": options.lr, "seeds": options.seeds}
     return type(probe).model_validate({**dict(probe), **changes})

@@ -23,7 +23,7 @@ from cliptex.probes.examples import Examples
 from cliptex.probes.feature_store import FeatureStore
 from cliptex.probes.member import HeadKey, Member
 from cliptex.probes.processes import ALL, Share, pairs_of
-from cliptex.probes.select import Selection, best_index
+from cliptex.probes.select import Selection, best_index, held_count
 from cliptex.probes.sources import BatchSource
 
 UNTRAINED = ("recipe", "protocols", "things", "holdout", "refit", "workers", "extract_batch")
@@ -108,7 +108,7 @@ class Bank:
                 f"{n} training images cannot be split for selection: name a validation split "
                 "(`val`, --val-split)"
             )
-        count = min(n - 1, max(1, round(self.config.holdout * n)))
+        count = held_count(n, self.config.holdout)
         order = np.random.default_rng([self.config.data_seed, n]).permutation(n).tolist()
         return sorted(order[count:]), sorted(order[:count])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -17,6 +17,8 @@ from cliptex.models.dual import Clip
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.models.spec import OutputStride
 from cliptex.probes.bank_config import BankConfig
+from cliptex.probes.feature_store import Storage
+from cliptex.probes.select import held_count
 from cliptex.probes.sources import steps_of
 from cliptex.probes.table8 import Task, paper_probes
 
@@ -37,7 +39,11 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A bank on one data set: counts of images and of outputs per pixel."""
+    """A bank on one data set: counts of images and of outputs per pixel.
+
+    val_images: of the split that several rates are chosen on; None where it is a part of train.
+    stored: how features are kept, in a folder that holds none of them yet; None where they are not.
+    """
 
     task: Task
     dataset: str
@@ -45,6 +51,12 @@ class Job:
     test_images: int
     outputs: int
     config: BankConfig
+    val_images: int | None = None
+    stored: Storage | None = None
+
+    def of_seeds(self, seeds: tuple[int, ...]) -> Self:
+        """The same with other seeds."""
+        return replace(self, config=self.config.model_copy(update={"seeds": seeds}))
 
 
 def paper_jobs() -> list[Job]:
@@ -84,10 +96,11 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One job's cost; memory is an estimate in bytes.
+    """One job's cost; memory and stored features are estimates in bytes.
 
-    images: pictures of train, how often they are seen, and those of test. parts: the encoder's
-    passes, which all heads share, and each kind of head.
+    images: pictures of train, how often they are seen, and those of test. steps: with those of
+    heads that learn again at the chosen rate. parts: the passes of the encoder, by its name, which
+    all heads share, and each kind of head.
     """
 
     task: str
@@ -96,6 +109,7 @@ class Cost:
     steps: int
     memory: float
     parts: tuple[Part, ...]
+    stored: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -105,39 +119,87 @@ class Cost:
     def heads(self) -> int:
         return sum(part.heads for part in self.parts)
 
+    def on(self, encoder: str, times: int = 1) -> Self:
+        """The cost of so many runs one after the other, on what is called `encoder`."""
+        first, *heads = [
+            replace(part, heads=times * part.heads, flops=times * part.flops) for part in self.parts
+        ]
+        return replace(
+            self,
+            steps=times * self.steps,
+            parts=(replace(first, name=encoder), *heads),
+            stored=times * self.stored,
+        )
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How many pictures go by while heads learn, are compared where there are several rates, and
+    learn again at the chosen one; and steps of learning."""
+
+    learnt: int
+    compared: int
+    again: int
+    steps: int
+
+
+def rounds_of(job: Job) -> Rounds:
+    """What `probes.choice` does: a validation split leaves train whole, and nothing to refit."""
+    config, every = job.config, job.train_images
+    compared, kept, again, steps = 0, every, 0, 0
+    if len(config.rates) > 1 and job.val_images is not None:
+        compared = job.val_images
+    elif len(config.rates) > 1:
+        compared = held_count(every, config.holdout)
+        kept = every - compared
+        if config.refit:
+            again, steps = config.epochs * every, steps_of(every, config)[0]
+    return Rounds(config.epochs * kept, compared, again, steps + steps_of(kept, config)[0])
+
 
 def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
     """Count one picture's arithmetic on the meta device, and multiply.
 
-    With several rates the bank also refits what it chose; that is included. Memory: the encoder,
-    heads with gradients and AdamW's two moments, the maps of a batch, four times the outputs of
-    one head at the resolution, and a ViT's or CNN's largest layer as eight maps.
+    Where features are stored each picture of train is encoded once, and those that compare rates
+    once more. Memory: the encoder, heads with gradients and AdamW's two moments, the maps of a
+    batch, four times the outputs of one head at the resolution, and a ViT's or CNN's largest layer
+    as eight maps.
     """
     config = job.config
     dense = job.task != "classification"
     passes, features = encoder_pass(encoder, config.resolution)
     maps = features.maps[max(features.maps)] if dense else features.pooled[:, :, None, None]
     seeds, rates = len(config.seeds), len(config.rates)
-    seen = config.epochs * job.train_images
-    again = seeds if rates > 1 and config.refit else 0  # heads that are trained a second time
-    rounds = seen * (2 if again else 1) + job.test_images
-    parts = [Part("encoder", 0, rounds * passes)]
+    rounds = rounds_of(job)
+    encoded = rounds.learnt + rounds.again if job.stored is None else job.train_images
+    parts = [Part("encoder", 0, (encoded + rounds.compared + job.test_images) * passes)]
     memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
     memory += 4.0 * (1 + 8) * config.batch_size * maps.numel()
     for name in config.heads:
         flops, parameters = _head(name, job, maps, encoder.stride)
-        trained = TRAINING * seen * (seeds * rates + again)
-        parts.append(Part(name, seeds * rates, flops * (trained + job.test_images * seeds)))
+        trained = TRAINING * (rounds.learnt * seeds * rates + rounds.again * seeds)
+        scored = rounds.compared * seeds * rates + job.test_images * seeds
+        parts.append(Part(name, seeds * rates, flops * (trained + scored)))
         memory += 16.0 * parameters * seeds * rates
     side = config.resolution if dense else 1
+    kept = 0 if job.stored is None else job.train_images * stored_bytes(maps, job.stored)
     return Cost(
         task=job.task,
         dataset=job.dataset,
         images=(job.train_images, config.epochs, job.test_images),
-        steps=steps_of(job.train_images, config)[0],
+        steps=rounds.steps,
         memory=memory + 4 * 4.0 * config.batch_size * job.outputs * side * side,
         parts=tuple(parts),
+        stored=kept,
     )
+
+
+def stored_bytes(maps: torch.Tensor, dtype: Storage) -> int:
+    """Bytes that `feature_store.pack` makes of (1, C, h, w) features."""
+    if dtype == "float16":
+        return 2 * maps.numel()
+    scales = maps.shape[1] if maps[0, 0].numel() > 1 else 1  # float32
+    return maps.numel() + 4 * scales
 
 
 def _head(name: HeadName, job: Job, maps: torch.Tensor, stride: int) -> tuple[float, int]:
@@ -193,9 +255,12 @@ def cost_table(costs: Sequence[Cost], device: Device) -> str:
         f"{'sum':61}{heads:5}{steps:9}"
         f"{total / 1e15:10.2f}{memory / 2**30:7.1f}{device.hours(total):11.2f}"
     )
+    stored = sum(c.stored for c in costs)
+    if stored:
+        lines.append(f"{stored / 2**30:.2f} GiB of features are kept on disk")
     lines.append(
         f"GPU-hours at {device.utilisation:.0%} of {device.peak_tflops:g} TFLOP/s; GiB is an "
-        "estimate for all heads of a data set at once, which share the encoder's passes; reading "
-        "and decoding pictures is not counted"
+        "estimate for all heads at once that share an encoder's passes; reading and decoding "
+        "pictures is not counted"
     )
     return "\n".join(lines)

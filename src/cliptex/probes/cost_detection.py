@@ -1,4 +1,4 @@
-"""What the paper's two detection probes cost on COCO, counted on one picture."""
+"""What detection probes cost, on COCO or another data set, counted on one picture."""
 
 from __future__ import annotations
 
@@ -12,36 +12,45 @@ from cliptex.models.detection.mask_rcnn import MaskRcnnForm
 from cliptex.models.detection.ssd import SsdHead
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.cost import TRAINING, Cost, Part, counted, encoder_pass
-from cliptex.probes.detection.config import DetectionProbe, Head, paper_mask_rcnn, paper_ssd
+from cliptex.probes.detection.config import DetectionProbe, Head
+from cliptex.probes.select import held_count
 
 FLOPS_PER_VALUE = 500  # of the heads, per stored activation
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """How many pictures a data set trains and tests on, and its classes with the background."""
+    """How many pictures a data set trains and tests on, and its classes with the background.
+
+    val: pictures of the split that several rates are compared on; None where it is a part of train.
+    """
 
     name: str
     train: int
     test: int
     classes: int
+    val: int | None = None
+
+    def split(self, probe: DetectionProbe) -> tuple[int, int]:
+        """How many are learnt from, and how many several rates are compared on."""
+        if len(probe.grid) == 1:
+            return self.train, 0
+        if self.val is not None:
+            return self.train, self.val
+        held = held_count(self.train, probe.holdout)
+        return self.train - held, held
 
 
 COCO = Pictures("coco", 117_266, 5_000, 81)
 """COCO 2017: annotated pictures of train; all of val."""
 
 
-def paper_detection_costs(encoder: FrozenEncoder) -> list[Cost]:
-    """Mask R-CNN and SSD at Table 8's settings."""
-    return [detection_cost(probe, encoder) for probe in (paper_mask_rcnn(), paper_ssd())]
-
-
 def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures = COCO) -> Cost:
     """The cost on `data`, with training counted at the median of its sizes.
 
-    Several rates are compared on a part of train, which is counted as learnt from.
-    Memory: encoder, heads with gradients and AdamW's moments, and a batch's activations as one
-    picture's arithmetic would fill them at one value per 500 FLOPs.
+    Several rates are compared on pictures that are counted with those of test. Memory: encoder,
+    heads with gradients and AdamW's moments, and a batch's activations as one picture's arithmetic
+    would fill them at one value per 500 FLOPs.
     """
     sides = sorted(probe.train_sizes or (probe.size,))
     middle = sides[len(sides) // 2]
@@ -52,20 +61,23 @@ def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures
         head = probe.build(channels, data.classes).to("meta")
     learnt = head_flops(probe, head, features.maps, middle, train=True)
     found = head_flops(probe, head, seen_again.maps, probe.size, train=False)
-    seen, seeds = data.train * probe.epochs, len(probe.seeds)
-    trained = len(probe.grid) * seeds
+    kept, compared = data.split(probe)
+    batch = max(1, min(probe.batch_size, kept))
+    steps, seeds = probe.epochs * (kept // batch), len(probe.seeds)
+    seen, trained = steps * batch, len(probe.grid) * seeds
     memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
     memory += trained * 16.0 * sum(p.numel() for p in head.parameters())
     learning = TRAINING * seen * trained * learnt
+    scoring = (compared * trained + data.test * seeds) * found
     return Cost(
         task="detection",
         dataset=data.name,
         images=(data.train, probe.epochs, data.test),
-        steps=probe.epochs * (data.train // probe.batch_size),
-        memory=memory + 4.0 * probe.batch_size * learnt / FLOPS_PER_VALUE,
+        steps=steps,
+        memory=memory + 4.0 * batch * learnt / FLOPS_PER_VALUE,
         parts=(
-            Part("encoder", 0, seen * passes + data.test * looks),
-            Part(probe.name, trained, learning + data.test * seeds * found),
+            Part("encoder", 0, seen * passes + (compared + data.test) * looks),
+            Part(probe.name, trained, learning + scoring),
         ),
     )
 

@@ -62,7 +62,7 @@ def chosen_head(
                 f"{n} training images cannot be split for selection: name a validation split "
                 "(`val`, --val-split)"
             )
-        held = min(n - 1, max(1, round(config.holdout * n)))
+        held = held_count(n, config.holdout)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(config.seed))
         fit_rows, held_rows = order[held:], order[:held]
         on = f"{held} held-out images of train"
@@ -77,6 +77,12 @@ def chosen_head(
     best_rate = [rates[best]]
     final = fit_heads(data, loss, channels, config, rates=best_rate, rows=everything, device=device)
     return final, selection
+
+
+def held_count(count: int, share: float) -> int:
+    """How many of `count` training pictures a rate is chosen on: about `share`, one at least and
+    never all of them."""
+    return min(count - 1, max(1, round(share * count)))
 
 
 def best_index(scores: Sequence[Score]) -> int:

@@ -12,6 +12,7 @@ from cliptex.probes.detection.ap import coco_ap
 from cliptex.probes.detection.config import DetectionProbe
 from cliptex.probes.detection.predict import detect_all
 from cliptex.probes.detection.train import Candidate, MapReader
+from cliptex.probes.select import held_count
 
 SPLIT = 3  # stream of random numbers drawn from the data's seed; see `batches`
 
@@ -48,7 +49,7 @@ def split_rows(
         return rows, []
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} pictures of {train.name} cannot be split for selection")
-    count = min(len(rows) - 1, max(1, round(config.holdout * len(rows))))
+    count = held_count(len(rows), config.holdout)
     order = np.random.default_rng([config.data_seed, SPLIT]).permutation(rows).tolist()
     return sorted(order[count:]), sorted(order[:count])
 
