@@ -132,12 +132,6 @@ def test_dry_run__tells_the_cost_and_trains_nothing(voc, tmp_path, capsys):
     assert "4 x 50 + 2" in text and "GPU-hours" in text and not out.exists()
 
 
-def test_dry_run__of_the_whole_paper_adds_nothing_to_voc(capsys):
-    arguments = ["--model", "playroom", "--recipe", "paper", "--dry-run", "--extra-coco", "coco"]
-    code, _, err = run(capsys, *arguments)
-    assert code == 2 and "--extra-coco: it adds to --dataset voc; leave it out" in err
-
-
 def test_dry_run__all_twelve_columns_of_the_paper_by_default(capsys):
     code, text, err = run(capsys, "--model", "playroom", "--recipe", "paper", "--dry-run")
     assert code == 0, err
@@ -211,24 +205,25 @@ def nyu(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["fast", "paper"])
-def test_protocols__depth_is_scored_by_both_and_rows_say_which(nyu, tmp_path, capsys, recipe):
+def test_protocols__depth_is_scored_by_all_and_rows_say_which(nyu, tmp_path, capsys, recipe):
     out = tmp_path / "r.jsonl"
     arguments = ["--model", "playroom", "--dataset", "nyu-depth", "--root", str(nyu)]
     arguments += ["--out", str(out), "--resolution", "64", "--epochs", "2", "--lr", "0.001"]
     if recipe == "paper":
         arguments += ["--recipe", "paper", "--probe", "linear", "--warmup-steps", "1"]
-    code, text, err = run(capsys, *arguments, "--protocol", "lasinger", "eigen")
+    code, text, err = run(capsys, *arguments, "--protocol", "lasinger", "eigen", "eigen-raw")
     assert code == 0, err
     rows = [row for row in rows_of(out) if row["metric"] == "absrel"]
     told = [[row["protocol"][key] for key in ("name", "depths", "crop", "range")] for row in rows]
     assert told == [
         ["lasinger", "rawDepths", None, [0, 10]],
         ["eigen", "depths", [45, 471, 41, 601], [0.001, 10]],
+        ["eigen-raw", "rawDepths", [45, 471, 41, 601], [0.001, 10]],
     ]
     assert {row["protocol"]["train_depths"] for row in rows} == {"rawDepths"}
-    assert rows[0]["value"] != rows[1]["value"] and "absrel (eigen) on nyu-depth" in text
+    assert len({row["value"] for row in rows}) == 3 and "absrel (eigen) on nyu-depth" in text
     saved = {path.name for path in (tmp_path / "per_image").iterdir()}
-    assert len([name for name in saved if "eigen" in name]) == 7  # all measures of one image
+    assert len([name for name in saved if "eigen" in name]) == 2 * 7  # all measures of one image
 
 
 def test_features__of_the_fast_recipe_are_not_computed_again(voc, tmp_path, capsys, monkeypatch):

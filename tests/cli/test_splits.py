@@ -38,7 +38,7 @@ def test_equal_names__are_refused(voc: Path, splits: dict[str, str], said: str) 
 def test_equal_names__from_the_command_line(voc, tmp_path, capsys, more) -> None:
     out = tmp_path / "r.jsonl"
     words = ["probe", "--model", "playroom", "--dataset", "voc", "--root", str(voc), *more]
-    words += ["--val-split", "test", "--out", str(out)]
+    words += ["--val-split", "test", "--lr", "0.1", "0.2", "--out", str(out)]
     assert main(words) == 2 and not out.exists()
     error = capsys.readouterr().err
     assert "held-out part of train" in error and len(error.strip().splitlines()) == 1

@@ -8,6 +8,7 @@ from tyro.conf import OmitArgPrefixes, arg
 
 from cliptex.cli.costing import cost_text
 from cliptex.cli.detecting import detection_rows
+from cliptex.cli.probe_checks import check_options
 from cliptex.cli.probe_rows import fast_rows, paper_rows
 from cliptex.cli.probing import ProbeOptions
 from cliptex.cli.rows import check_writable, record
@@ -18,8 +19,7 @@ def probe(options: Annotated[ProbeOptions, OmitArgPrefixes, arg(name="probe")]) 
     """Train probes on a frozen image encoder and append their scores to a results file."""
     from cliptex.probes.processes import wait_for_others
 
-    if options.dataset is not None:
-        options.check()
+    check_options(options)
     if options.dry_run:
         print(cost_text(options))
         return

@@ -160,7 +160,6 @@ def paper_rows(options: ProbeOptions) -> Measured:
     from cliptex.probes.pictures import draw_bank
     from cliptex.probes.run_bank import Share, Storage, run_bank
 
-    options.refuse(("scratch",), f"the {options.recipe} recipe writes to --state and --features")
     train, val, test, config = example_sets(options)
     pictured = options.splits()[2]
     found = Measured(options)

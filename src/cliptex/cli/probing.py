@@ -36,10 +36,10 @@ class ProbeOptions:
             mask-rcnn and ssd.
         protocol: rules by which depth is scored, one set of rows each. lasinger: raw depths, no
             crop, below 10 m. eigen: in-painted depths within Eigen's crop, as is usual for
-            supervised depth.
+            supervised depth. eigen-raw: raw depths within it.
         lr: learning rates, one of which is chosen away from the test set; by default the recipe's.
         seeds: of heads; one set of rows per head and seed.
-        epochs: instead of the recipe's.
+        epochs: instead of the recipe's; where the rate drops at epochs, these move in proportion.
         batch_size: instead of the recipe's.
         warmup_steps: instead of the recipe's; not of the fast one.
         resolution: side in pixels that pictures are resized to; by default 512 (paper recipe for
@@ -49,14 +49,14 @@ class ProbeOptions:
         augmentation: of the paper recipe; without it, training sees whole pictures.
         train_split: what the probe learns from; by default the layout's usual one, as in
             docs/datasets.md.
-        val_split: what a learning rate is chosen on; by default a part of train.
+        val_split: what one of several learning rates is chosen on; by default a part of train.
         test_split: what is scored, once; by default the layout's usual one.
         extra_coco: folder of COCO, whose train pictures a probe on voc learns from, too, as VOC's
             21 classes.
         state: folder in which the paper and small recipes save what they did, to go on from after
             a kill.
-        features: folder in which these recipes keep features of dense and classification probes
-            (paper: needs --no-augmentation).
+        features: folder in which features of dense and classification probes are kept, for a killed
+            probe to go on from and any later one to use (paper: needs --no-augmentation).
         features_dtype: how they are kept.
         features_gib: refuse to keep more than this.
         scratch: folder for features and labels of the fast recipe beyond 4 GiB, while it runs; by
@@ -70,8 +70,8 @@ class ProbeOptions:
             where the report finds them; models with the same `out` stand side by side.
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps. Under torchrun every
             process trains other heads and seeds of the paper and small recipes, on its own GPU.
-        dry_run: only print images, steps, arithmetic, memory and GPU-hours of the paper recipe;
-            without a data set, those of all probes of the paper.
+        dry_run: only print images, steps, arithmetic, memory and GPU-hours of the paper or small
+            recipe with the other options; without a data set, those of all probes of the paper.
         peak_tflops: of the GPU that --dry-run assumes.
         utilisation: share of it that is reached.
     """
@@ -84,7 +84,7 @@ class ProbeOptions:
     name: str | None = None
     recipe: Literal["fast", "paper", "small"] = "fast"
     probe: tuple[Head, ...] = ()
-    protocol: tuple[Literal["lasinger", "eigen"], ...] = ("lasinger",)
+    protocol: tuple[Literal["lasinger", "eigen", "eigen-raw"], ...] = ("lasinger",)
     lr: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     epochs: int | None = None
@@ -123,20 +123,6 @@ class ProbeOptions:
             if field.name in names and getattr(self, field.name) != field.default:
                 no = "no-" if field.default is True else ""
                 raise ValueError(f"--{no}{field.name.replace('_', '-')}: {why}; leave it out")
-
-    def check(self) -> None:
-        """ValueError for what no probe, or not one of this task, can do."""
-        if self.task != "depth":
-            self.refuse(("protocol",), "it is for depth")
-        if self.task == "classification":
-            self.refuse(("pictures",), "classes have nothing to draw")
-            if self.probe not in ((), ("linear",)):
-                raise ValueError(f"--probe {self.probe[0]}: classification has linear alone")
-        if self.pictures < 0:
-            raise ValueError(f"--pictures {self.pictures}: give their number, or leave it out")
-        for name in ("seeds", "protocol"):
-            if not getattr(self, name):
-                raise ValueError(f"--{name}: name one at least, or leave it out")
 
     def chosen_splits(self) -> tuple[str, str | None, str]:
         """The names of train, val (or None) and test: given, or the layout's usual ones."""
