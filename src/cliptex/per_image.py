@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
-from cliptex.files import write_atomic
+from cliptex.files import file_name, write_atomic
 from cliptex.results import Result
 
 OF_CLASSES = np.dtype([("label", "<i4"), ("hit", "?")])
@@ -21,7 +20,7 @@ def per_image_path(folder: Path, row: Result) -> Path:
     test = (row.task, row.dataset, row.probe, row.variant, row.metric)
     parts = (row.model, *test, f"seed{row.seed}")
     name = "--".join(part for part in parts if part)
-    return folder / (quote(name, safe=" ,") + ".npz")  # a model may be called like a path
+    return folder / f"{file_name(name, safe=' ,')}.npz"  # a model may be called like a path
 
 
 def save_per_image(

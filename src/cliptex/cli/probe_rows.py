@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from cliptex.cli.probing import ProbeOptions, example_sets, feature_store, learnt_from
 from cliptex.cli.rows import record, record_rows
 from cliptex.cli.weights import RANDOM as UNTRAINED
 from cliptex.cli.weights import checkpoint_of, process_of
 from cliptex.console import say
+from cliptex.files import file_name
 
 if TYPE_CHECKING:
     from cliptex.models.encoder import FrozenEncoder
@@ -45,7 +45,7 @@ class Probed:
         names = [self.naming.model, options.dataset or "", options.recipe]
         if self.control:
             names.append("-".join(map(str, self.seeds)))
-        return options.state.joinpath(*(quote(name, safe=" ,:") for name in names))
+        return options.state.joinpath(*(file_name(name, safe=" ,:") for name in names))
 
 
 def probed(options: ProbeOptions, test: Any) -> Iterator[Probed]:

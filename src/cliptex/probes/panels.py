@@ -5,12 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from cliptex.files import write_atomic
+from cliptex.files import file_name, write_atomic
 from cliptex.probes.pictures import Drawn
 
 HEIGHT = 192
@@ -31,13 +30,13 @@ def add_to_panel(drawn: Drawn, folder: Path, model: str) -> Path:
 
 
 def _add(drawn: Drawn, folder: Path, model: str) -> Path:
-    name = quote(f"{drawn.dataset}--{drawn.probe}", safe="")
-    path = folder / f"{name}.json"
+    name = f"{drawn.dataset}--{drawn.probe}"
+    path = folder / f"{file_name(name)}.json"
     columns = _columns(path, drawn)
     shown = {IMAGE: drawn.images, TRUTH: drawn.truths, model: drawn.predictions}
     for number, (column, pictures) in enumerate(shown.items()):
-        part = str(number) if number < 2 else quote(model, safe="")
-        files = [f"{name}-{index:05d}-{part}.png" for index in drawn.indices]
+        part = str(number) if number < 2 else model
+        files = [f"{file_name(f'{name}-{index:05d}-{part}')}.png" for index in drawn.indices]
         for file, picture in zip(files, pictures, strict=True):
             _shrunk(picture).save(folder / file)
         columns[column] = files
