@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from cliptex.datasets.ade20k import NUM_CLASSES
+from cliptex.datasets.class_ids import check_ids, decode_ids
 from cliptex.datasets.imagenet import imagenet_names
 from cliptex.datasets.protocol import (
     SPLIT_OPTIONS,
     DenseItem,
-    check_ids,
-    decode_ids,
     paired,
     refuse_empty,
 )

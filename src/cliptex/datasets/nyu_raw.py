@@ -7,11 +7,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from cliptex.datasets.class_ids import read_ids
 from cliptex.datasets.mat import open_h5
 from cliptex.datasets.protocol import (
     DenseItem,
     paired,
-    read_ids,
     read_image,
     read_lines,
     refuse_empty,

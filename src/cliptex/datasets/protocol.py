@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from cliptex.labels.kinds import Kind
 from cliptex.shards.images import decode_image
@@ -130,43 +128,6 @@ def read_image(path: Path, *, upright: bool = True) -> np.ndarray:
         return decode_image(path.read_bytes(), upright=upright)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def read_ids(path: Path) -> np.ndarray:
-    """Class ids (H, W) of a palette or grey PNG: the stored indices, not the palette's colours."""
-    return decode_ids(path.read_bytes(), str(path))
-
-
-def decode_ids(data: bytes, source: str) -> np.ndarray:
-    """Class ids (H, W) uint8 or uint16 of a PNG's bytes; ValueError names `source`."""
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            mode, ids = picture.mode, np.array(picture)
-    except (OSError, SyntaxError) as error:  # Pillow's SyntaxError: a damaged PNG
-        raise ValueError(
-            f"{source} does not decode (was its download cut off?): {error}"
-        ) from error
-    if mode not in ("P", "L", "I", "I;16"):
-        raise ValueError(
-            f"{source}: a mask of mode {mode!r}; expected a palette or grey PNG "
-            "whose pixel values are class ids (do not convert masks to RGB)"
-        )
-    return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)
-
-
-def check_ids(
-    ids: np.ndarray, count: int, source: object, remedy: str, *, ignore: int | None = None
-) -> None:
-    """ValueError names `source` and the largest id that is neither below `count` nor `ignore`."""
-    unknown = ids >= count
-    if ignore is not None:
-        unknown &= ids != ignore
-    if unknown.any():
-        ignored = "" if ignore is None else f", or {ignore} for none"
-        raise ValueError(
-            f"{source}: class id {int(ids[unknown].max())}, but its data set has {count} ids, 0 to "
-            f"{count - 1}{ignored}: {remedy}"
-        )
 
 
 def paired(

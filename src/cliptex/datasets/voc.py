@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from cliptex.datasets.class_ids import check_ids, read_ids
 from cliptex.datasets.protocol import (
     DenseItem,
-    check_ids,
     paired,
-    read_ids,
     read_image,
     read_lines,
     read_names,
