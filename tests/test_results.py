@@ -105,6 +105,29 @@ def test_read__an_undefined_row_leaves_the_others_readable(tmp_path, said, value
     assert told.endswith(f"line 2 of {path} is left out")
 
 
+def test_read__a_byte_order_mark_and_any_line_ends_are_read(tmp_path):
+    path = tmp_path / "results.jsonl"
+    line = row().model_dump_json()
+    path.write_text(f"\ufeff{line}\r\n{line}\r{line}\n", encoding="utf-8", newline="")
+    assert len(read_results(path)) == 3
+
+
+def test_read__other_bytes_are_named_by_file_and_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    line = row(note="é").model_dump_json()
+    path.write_bytes(line.encode() + b"\n" + line.encode("latin-1") + b"\n")
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2: .*no UTF-8 text.*as UTF-8$"):
+        read_results(path)
+
+
+def test_read__says_of_another_file_s_line_no_more_than_is_of_use(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"loss": 1.0}\n')
+    with pytest.raises(ValueError, match="model: Field required; .*, ...$") as raised:
+        read_results(path)
+    assert len(str(raised.value)) < 250
+
+
 def test_read__a_row_without_its_value_or_name_is_still_an_error(tmp_path):
     path = tmp_path / "results.jsonl"
     for key in ("value", "model"):

@@ -23,6 +23,12 @@ the architecture, the pixels with their places, and the frequencies of the answe
 TEST_SPLIT = "test_split"
 """The protocol's key for the split that was scored."""
 
+LONGEST_ROW = 2**24
+"""Bytes of a row, at most: one with an IoU for each of a thousand classes has 100,000."""
+
+BLANK = b" \t\r\n\xef\xbb\xbf"
+"""Bytes of a line that holds nothing, a byte order mark's among them."""
+
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -104,19 +110,48 @@ def read_results(path: Path) -> list[Result]:
     standard error.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip(BLANK):
             continue
         try:
-            content = json.loads(line)
-            if isinstance(content, dict) and content.get("value", 0) is None:
-                content["value"] = math.nan
-            row = Result.model_validate(content)
-        except (json.JSONDecodeError, ValidationError) as error:
+            row = _row_of(line)
+        except ValueError as error:
             raise ValueError(f"{path}, line {number}: not a result row: {error}") from error
         if _defined(row, f"line {number} of {path} is left out"):
             rows.append(row)
     return rows
+
+
+def first_line(path: Path) -> bytes:
+    """The first line of a file that is not blank; b"" where there is none. Reads no more of it."""
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_ROW):
+            if line.strip(BLANK):
+                return line
+    return b""
+
+
+def is_row(line: bytes) -> bool:
+    """Whether a line of a file is a result row."""
+    try:
+        _row_of(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _row_of(line: bytes) -> Result:
+    """ValueError that says, in a few words, why it is no row."""
+    try:
+        content = json.loads(line.decode("utf-8-sig"))  # some editors begin a file with a mark
+        if isinstance(content, dict) and content.get("value", 0) is None:
+            content["value"] = math.nan
+        return Result.model_validate(content)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"no UTF-8 text ({error}): save the file as UTF-8") from error
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]
+        raise ValueError("; ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")) from error
 
 
 def _ended(file: FileIO) -> bool:

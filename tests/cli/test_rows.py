@@ -4,17 +4,32 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cliptex.cli import rows
+from cliptex.cli import main, rows
 from cliptex.cli.rows import check_writable
+from cliptex.results import Result
+
+ROW = Result(
+    model="m", task="t", dataset="d", metric="x", value=1, better="higher", n=1
+).model_dump_json()
 
 
 def test_check_writable__leaves_things_as_they_are(tmp_path):
     out = tmp_path / "new" / "r.jsonl"
     check_writable(out)
     assert list(out.parent.iterdir()) == []
-    out.write_text("a row\n")
-    check_writable(out)
-    assert out.read_text() == "a row\n"
+    for content in (ROW, f"\n{ROW}\n", f"\ufeff{ROW}\nnonsense", "", "\n"):
+        out.write_text(content, encoding="utf-8")
+        check_writable(out)
+        assert out.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize("content", ["<!DOCTYPE html>\n", "model,value\nm,1\n", '\n{"loss": 1}\n'])
+def test_check_writable__refuses_what_holds_no_rows(tmp_path, content):
+    out = tmp_path / "page.html"
+    out.write_text(content)
+    with pytest.raises(ValueError, match=r"^--out .*page\.html: not a results file .*another$"):
+        check_writable(out)
+    assert out.read_text() == content
 
 
 def test_check_writable__processes_do_not_disturb_one_another(tmp_path, monkeypatch):
@@ -47,3 +62,11 @@ def test_check_writable__names_the_file_and_not_what_it_tried(tmp_path, monkeypa
         check_writable(tmp_path / "r.jsonl")
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
         check_writable(tmp_path)
+
+
+def test_label_score__checks_its_results_file_first(tmp_path, capsys):
+    out = tmp_path / "page.html"
+    out.write_text("<!DOCTYPE html>\n")
+    words = ["--root", str(tmp_path / "none"), "--dataset-kind", "voc", "--expert", "none"]
+    assert main(["label", "score", *words, "--out", str(out)]) == 2
+    assert "page.html: not a results file" in capsys.readouterr().err

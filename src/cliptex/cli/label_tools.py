@@ -17,6 +17,7 @@ from cliptex.cli.expert_options import (
     load_one,
 )
 from cliptex.cli.label_data import whole_shards
+from cliptex.cli.rows import check_writable
 
 if TYPE_CHECKING:
     from cliptex.labelling.adopt import Form
@@ -114,6 +115,8 @@ def score(
 
     if (expert is None) == (labels is None):
         raise ValueError("say what to score: either --expert or --labels")
+    if out is not None:
+        check_writable(out)
     dataset = _dataset(dataset_kind, root, split)
     if expert is not None:
         rows = score_expert_on(dataset, load_one(expert, loading), batch_size=batch_size)

@@ -17,17 +17,30 @@ PER_IMAGE = "per_image"  # where the report looks for it, beside the rows
 def check_writable(out: Path) -> None:
     """OSError where `out` cannot be appended to: known before hours of work, not after.
 
-    Neither makes nor removes `out`: other processes of torchrun may be at it already.
+    ValueError where it begins with anything but a result row. Neither makes nor removes `out`:
+    other processes of torchrun may be at it already.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
         with out.open("ab"):
             pass
+        _require_rows(out)
     else:
         try:
             TemporaryFile(dir=out.parent).close()
         except OSError as error:  # it names the temporary file
             raise OSError(error.errno, error.strerror, str(out)) from error
+
+
+def _require_rows(out: Path) -> None:
+    from cliptex.results import first_line, is_row
+
+    line = first_line(out) if out.is_file() else b""
+    if line and not is_row(line):
+        raise ValueError(
+            f"--out {out}: not a results file (its first line is no result row), and rows would be "
+            "appended to it; name another"
+        )
 
 
 def record(out: Path, outcome: Any, facts: Mapping[str, object]) -> list[Result]:
