@@ -21,7 +21,8 @@ def report(
 
     Args:
         runs: run folders, each with a results.jsonl, or results files.
-        out: the page; by default report.html in the first run, or beside the first file.
+        out: the page, which ends in .html (or .htm) and is replaced; by default report.html in
+            the first run, or beside the first file.
         title: heading of the page.
         baseline: model that the others are compared with; by default clip-ft.
         ours: model whose gain is shown; by default cliptex.
@@ -33,8 +34,17 @@ def report(
         raise ValueError("name at least one run folder")
     first = runs[0].parent if runs[0].is_file() else runs[0]
     page = first / "report.html" if out is None else out
+    _check_page(page, runs)
     write_report(list(runs), page, title=title, baseline=baseline, ours=ours, start=start)
     print(page)
+
+
+def _check_page(page: Path, runs: tuple[Path, ...]) -> None:
+    """ValueError where writing `page` would replace what is no page, above all results."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {page}: the report is one HTML file; name one that ends in .html")
+    if page.resolve() in {run.resolve() for run in runs}:
+        raise ValueError(f"{page}: results are read from it; name another page with --out")
 
 
 def demo(
