@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
+from cliptex.cli.rows import check_writable
 
 if TYPE_CHECKING:
     from cliptex.datasets.overlap import Overlap
@@ -99,8 +100,11 @@ def overlap(
         threshold: of 128 bits, in how many near-duplicates may differ.
         mirrored: look for mirror images, too.
         name: of the training data in the report; by default the folder's.
-        pairs: file to write, a JSON line per pair.
+        pairs: file to write, a JSON line per pair; what it held is replaced.
     """
+    check_writable(out)
+    if pairs is not None:
+        _check_pairs(pairs, out)
     from cliptex.datasets.catalogue import open_dataset, usual_splits
     from cliptex.datasets.overlap import find_overlap, overlap_row
     from cliptex.results import append_results
@@ -114,6 +118,16 @@ def overlap(
     _show(found, f"pictures of {test.name}", training, pairs)
     append_results(out, [row])
     print(out)
+
+
+def _check_pairs(pairs: Path, out: Path) -> None:
+    """ValueError or OSError where the pairs could not be written, or would replace rows."""
+    from cliptex.results import first_line, is_row
+
+    if pairs.resolve() == out.resolve():
+        raise ValueError(f"--pairs {pairs}: the row goes there (--out); name another file")
+    if pairs.exists() and is_row(first_line(pairs)):
+        raise ValueError(f"--pairs {pairs}: holds result rows, which pairs would replace")
 
 
 def _show(found: Overlap, pictures: str, training: str, pairs: Path | None) -> None:
