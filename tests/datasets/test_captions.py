@@ -54,6 +54,30 @@ def test_captions__faults(coco):
         CocoCaptions(coco, "val")
 
 
+@pytest.mark.parametrize(
+    ("images", "caption", "said"),
+    [
+        (({"id": 9, "file_name": "9.jpg"}, {"id": 9, "file_name": "3.jpg"}), "a", "have id 9: "),
+        (({"id": 9, "file_name": None},), "a", "image 9 has file_name None, expected"),
+        (({"id": 9, "file_name": "9.jpg"},), None, "image 9 has the caption None, expected a text"),
+    ],
+)
+def test_captions__an_image_listed_twice_or_without_name_or_text(coco, images, caption, said):
+    content = {"images": images, "annotations": [{"image_id": 9, "caption": caption}]}
+    (coco / "annotations/captions_val2017.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"captions_val2017\.json: .*{said}"):
+        CocoCaptions(coco, "val")
+
+
+def test_captions__file_names_may_begin_at_the_folder(coco):
+    content = {
+        "images": [{"id": "nine", "file_name": "./9.jpg"}],
+        "annotations": [{"image_id": "nine", "caption": "a"}],
+    }
+    (coco / "annotations/captions_val2017.json").write_text(json.dumps(content))
+    assert CocoCaptions(coco, "val").files == ["9.jpg"]
+
+
 def test_captions__a_listed_picture_that_is_missing_is_named(coco):
     (coco / "val2017/9.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 2 .*captions_val2017.json.*9\.jpg"):

@@ -117,6 +117,37 @@ def test_dangling_annotations__are_named(coco: Path, change: dict, message: str)
         CocoInstances(coco, "val")
 
 
+def changed(part: str, **values: object) -> dict:
+    """The content with these values in the last entry of `part`."""
+    *entries, last = CONTENT[part]
+    return {**CONTENT, part: [*entries, {**last, **values}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed("images", id=42), "several images have id 42: list each once"),
+        (changed("images", id="img_7"), "images: 'a.png' has id 'img_7', expected a whole number"),
+        (changed("images", file_name=None), "image 7 has file_name None, expected the name"),
+        (changed("images", height=5.0), "image 7: height and width must be whole pixels"),
+        (changed("categories", id=90), "several categories have id 90"),
+        (changed("categories", id="3"), "categories: 'car' has id '3', expected a whole number"),
+        (changed("annotations", image_id="7"), "annotation 4 has image_id '7', which the file"),
+    ],
+)
+def test_odd_ids_and_names__are_refused(coco: Path, content: dict, message: str) -> None:
+    write(coco, content)
+    with pytest.raises(ValueError, match=rf"instances_val2017\.json: {message}"):
+        CocoInstances(coco, "val")
+
+
+def test_file_names__may_begin_at_the_folder(coco: Path) -> None:
+    write(coco, changed("images", file_name="./a.png"))
+    data = CocoInstances(coco, "val")
+    assert data.pictures == [str(coco / "val2017" / name) for name in ("b.png", "a.png")]
+    assert data.item(1, masks=False).image.shape == (5, 5, 3)
+
+
 def test_other_files__are_refused(coco: Path) -> None:
     write(coco, {"images": []})
     with pytest.raises(ValueError, match="no key 'annotations', 'categories'"):
@@ -174,7 +205,7 @@ def test_boxes__of_another_form_are_named(coco: Path, box: object) -> None:
 
 def test_sizes__of_no_pixel_are_named(coco: Path) -> None:
     write(coco, CONTENT | {"images": [{**CONTENT["images"][0], "width": 0}], "annotations": []})
-    with pytest.raises(ValueError, match="image 42: height and width must be pixels"):
+    with pytest.raises(ValueError, match="image 42: height and width must be whole pixels"):
         CocoInstances(coco, "val")
 
 

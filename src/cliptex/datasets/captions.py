@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cliptex.datasets.coco_files import check_images
 from cliptex.datasets.protocol import (
     check_entries,
     read_image,
@@ -51,15 +52,21 @@ def read_captions(path: Path) -> list[tuple[str, list[str]]]:
     content = read_json(path, LAYOUT, PARTS)
     check_entries(path, content["images"], "images", ("id", "file_name"))
     check_entries(path, content["annotations"], "annotations", ("image_id", "caption"))
+    check_images(path, content["images"])
     captions: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in captions:
             raise ValueError(
-                f"{path}: a caption has image_id {annotation['image_id']}, which the file does not "
-                "list among its images"
+                f"{path}: a caption has image_id {annotation['image_id']!r}, which the file does "
+                "not list among its images"
+            )
+        if not isinstance(annotation["caption"], str):
+            raise ValueError(
+                f"{path}: image {annotation['image_id']!r} has the caption "
+                f"{annotation['caption']!r}, expected a text"
             )
         captions[annotation["image_id"]].append(annotation["caption"].strip())
-    return [(str(image["file_name"]), captions[image["id"]]) for image in content["images"]]
+    return [(image["file_name"], captions[image["id"]]) for image in content["images"]]
 
 
 def splits_of(root: Path) -> list[str]:

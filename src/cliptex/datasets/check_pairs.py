@@ -38,7 +38,7 @@ def _check_coco(folder: Path) -> CheckReport:
         content = _annotations(path, coco.read_instances, report)
         if content is None:
             continue
-        listed = [str(image["file_name"]) for image in content["images"]]
+        listed = [image["file_name"] for image in content["images"]]
         there = names_in(folder / name)
         report.splits.append(split_of(name, listed, there, official, folder / name))
         categories = len(content["categories"])

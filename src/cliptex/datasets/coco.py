@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cliptex.datasets.coco_files import check_images, refuse_twice, require_numbers
 from cliptex.datasets.coco_objects import CocoObjects
 from cliptex.datasets.protocol import (
     check_entries,
@@ -72,7 +73,7 @@ class CocoInstances(CocoObjects):
         images = _chosen(content["images"], ids, path)
         refuse_empty(images, path)
         super().__init__(content, images, path, masks=masks)
-        files = [str(image["file_name"]) for image in images]
+        files = [image["file_name"] for image in images]
         refuse_missing(
             self._folder, files, path, "complete the download, or pass `ids` of a subset"
         )
@@ -84,13 +85,19 @@ class CocoInstances(CocoObjects):
 
 
 def read_instances(path: Path) -> dict[str, Any]:
-    """The JSON of a split; ValueError names an entry of it without a key that is needed."""
+    """The JSON of a split; ValueError names an entry that lacks a key, or an odd id."""
     content = read_json(path, LAYOUT, list(PARTS))
     for part, keys in PARTS.items():
         check_entries(path, content[part], part, keys)
+    for part, key in (("images", "file_name"), ("categories", "name")):
+        require_numbers(path, content[part], part, key)
+    refuse_twice(path, content["categories"], "categories")
+    check_images(path, content["images"])
     for image in content["images"]:
         if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
-            raise ValueError(f"{path}: image {image['id']}: height and width must be pixels, not 0")
+            raise ValueError(
+                f"{path}: image {image['id']}: height and width must be whole pixels, not 0"
+            )
     for annotation in content["annotations"]:
         box = annotation["bbox"]
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):

@@ -123,7 +123,7 @@ def _objects(
         for key, known in (("image_id", images), ("category_id", categories)):
             if annotation[key] not in known:
                 raise ValueError(
-                    f"{source}: annotation {annotation['id']} has {key} {annotation[key]}, "
+                    f"{source}: annotation {annotation['id']} has {key} {annotation[key]!r}, "
                     "which the file does not list"
                 )
         found[int(annotation["image_id"])].append(annotation)
