@@ -12,7 +12,7 @@ from cliptex.labels.kinds import ClassMap, ScalarField
 from cliptex.models.clip import build_clip
 from cliptex.models.encoder import Features, ImageEncoder
 from cliptex.models.spec import ClipConfig, ModelSpec
-from cliptex.zeroshot import run_zeroshot_segmentation
+from cliptex.zeroshot import classify, run_zeroshot_segmentation
 from cliptex.zeroshot import segment as room
 from cliptex.zeroshot.encode import ZeroShotConfig
 from cliptex.zeroshot.patches import patch_embeddings, way_of
@@ -221,6 +221,19 @@ def test_run__scores_by_hand(colours):
     assert areas.shape == (3, 3, 3) and outcome.per_image["miou_things"].shape == (3, 2, 3)
     assert areas[:, 0].tolist() == [[48, 48, 48], [0, 48, 0], [0, 0, 0]]
     assert areas.sum(0).tolist() == [[48, 96, 48], [96, 96, 96], [0, 0, 48]]
+
+
+def test_run__classes_with_the_same_prompts_are_named_and_counted(colours, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(classify, "say", said.append)
+    asked = ("bin", "green", "background")
+    scenes = Scenes([halves(0, 1)])
+    rows = run_zeroshot_segmentation(colours, scenes, CONFIG, model="m", classes=asked).results
+    assert [row.protocol["classes_alike"] for row in rows] == [2, 2]
+    told = "m: segmentation by text on scenes: 2 of 3 classes have the same prompts as another: bin"
+    assert [line[: len(told)] for line in said] == [told]
+    clear = run_zeroshot_segmentation(colours, scenes, CONFIG, model="m", classes=NAMES).results
+    assert "classes_alike" not in clear[0].protocol and len(said) == 1
 
 
 def test_run__resolution_need_not_fit_the_stride(colours):

@@ -11,6 +11,7 @@ from cliptex.zeroshot import (
     PLAYROOM_TEMPLATES,
     SHORT_TEMPLATES,
     classifier_weights,
+    classify,
     run_retrieval,
     run_zeroshot,
 )
@@ -110,6 +111,11 @@ def test_prompts__names(tmp_path):
     path.write_text("red; crimson\ngreen\n")
     names = read_names(path)
     assert names == [("red", "crimson"), ("green",)]
+    path.write_text("\ufeffred\n ; \ngreen\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"names\.txt: the line ';' holds no name"):
+        read_names(path)
+    path.write_text("\ufeffred\n", encoding="utf-8")  # as some editors begin a file
+    assert read_names(path) == [("red",)]
     assert names_for(("n01440764", "x"), names, "d") is names
     with pytest.raises(ValueError, match="2 names for the 1 classes of d"):
         names_for(("x",), names, "d")
@@ -169,6 +175,45 @@ def test_zeroshot__wrong_names_give_wrong_classes():
     assert outcome.per_image["top1"].tolist() == [0, 0, 100] * 3
     with pytest.raises(ValueError, match="2 names for the 3 classes"):
         run_zeroshot(ColourClip(), Pictures(), config(), model="m", classes=("a", "b"))
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """The lines on standard error, but for progress."""
+    lines: list[str] = []
+    monkeypatch.setattr(classify, "say", lines.append)
+    return lines
+
+
+def test_alike__by_tokens_of_every_template():
+    clip = ColourClip()
+    names = ["red", "shiny red", ("red", "crimson"), ("crimson", "old red"), "green", "red"]
+    assert classify.alike_classes(clip, names, ("a {}", "{} thing")) == [(0, 1, 5), (2, 3)]
+    # the first template alone hides what tells these two apart
+    assert classify.alike_classes(clip, ["red", "blue"], ("the{}", "a {}")) == []
+    assert classify.alike_classes(clip, ["red", "blue"], ("the{}",)) == [(0, 1)]
+
+
+def test_zeroshot__classes_with_the_same_prompts_are_named_and_counted(said):
+    plain = config(templates=("a {}",))
+    whole = run_zeroshot(ColourClip(), Pictures(), plain, model="m").results
+    assert said == [] and all("classes_alike" not in row.protocol for row in whole)
+    asked = ("tench", "golf ball", ("green", "tench"))
+    rows = run_zeroshot(ColourClip(), Pictures(), plain, model="m", classes=asked).results
+    assert [row.protocol["classes_alike"] for row in rows] == [2, 2]
+    (line,) = said
+    assert line.startswith(
+        "m: zero-shot on colours: 2 of 3 classes have the same prompts as another: tench = golf "
+        "ball. Their names are equal, or differ in words that the model's tokenizer does not know"
+    )
+
+
+def test_alike__of_many_a_few_are_named(said):
+    label, names = "m", [f"{i} {colour}" for colour in ("red", "green") for i in range(7)]
+    assert classify.alike_protocol(ColourClip(), names, ("a {}",), label=label) == {
+        "classes_alike": 14
+    }
+    assert "0 red = 1 red = 2 red = 3 red and 3 more; 0 green = 1 green" in said[0]
 
 
 class Strided(ColourClip):
@@ -247,6 +292,14 @@ def test_retrieval__many_captions(tmp_path):
     assert all(r.probe is None and r.better == "higher" for r in outcome.results)
     assert outcome.results[0].protocol["captions"] == 5
     assert len(outcome.save_per_image(tmp_path)) == 6
+
+
+def test_retrieval__pictures_without_a_caption_are_refused_before_any_is_encoded(monkeypatch):
+    monkeypatch.setattr(Pictures, "image", lambda *_: pytest.fail("encoded"))
+    test = Pictures(4, captions=[["red"], [], ["blue"], []])
+    told = r"^colours: 2 of 4 pictures have no caption, the first of them number 1 \(from 0\): "
+    with pytest.raises(ValueError, match=told):
+        run_retrieval(ColourClip(), test, config(), model="m")
 
 
 def test_zeroshot__batches_and_precision_change_nothing_much():

@@ -172,7 +172,7 @@ def check_entries(path: Path, entries: Any, part: str, keys: Sequence[str]) -> N
 def read_lines(path: Path) -> list[str]:
     """The non-empty lines of a UTF-8 file, stripped; ValueError names a file of other bytes."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # with or without its mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no UTF-8 text ({error}): save it as UTF-8") from error
     return [line.strip() for line in lines if line.strip()]

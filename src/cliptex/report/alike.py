@@ -15,6 +15,7 @@ ground truth."""
 OF_THE_MODEL = frozenset(
     {
         *("encoder_sha256", "encoder_stride", "encoder_resolution", "map", "cells"),
+        "classes_alike",  # to its tokenizer
         *("lr", "lr_scores", "lr_at_grid_edge", "storage_error", "diverged_at_step"),
         *(CLASS_IOU, CLASS_SUPPORT),
     }

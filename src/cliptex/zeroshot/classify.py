@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cliptex.console import say
 from cliptex.datasets.protocol import LabelledImages
 from cliptex.metrics import MEAN_PER_CLASS, RULE_PER_CLASS, Accuracy
 from cliptex.zeroshot.encode import (
@@ -20,6 +23,9 @@ from cliptex.zeroshot.encode import (
 )
 from cliptex.zeroshot.prompts import Names, fill, names_for, prompt_protocol
 
+SHOWN = 4
+"""Classes of a group, and groups, that a message names."""
+
 
 def classifier_weights(
     clip: TwoTowers, classes: Names, config: ZeroShotConfig, *, label: str = "zero-shot"
@@ -29,13 +35,53 @@ def classifier_weights(
     A class is a name or several synonyms; the embeddings of all its names in all templates are
     averaged with equal weight. ValueError that starts with `label` where they are not finite.
     """
-    names = [(c,) if isinstance(c, str) else tuple(c) for c in classes]
+    names = [_synonyms(c) for c in classes]
     if not all(names):
         raise ValueError("a class without a name cannot be prompted")
     prompts = [[p for name in group for p in fill(config.templates, name)] for group in names]
     flat = text_embeddings(clip, [p for group in prompts for p in group], config, label=label)
     means = [part.mean(0) for part in flat.split([len(group) for group in prompts])]
     return F.normalize(torch.stack(means), dim=-1)
+
+
+def alike_classes(
+    clip: TwoTowers, classes: Names, templates: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """Groups of the indices of classes whose prompts are the same tokens, template by template.
+
+    So are equal names, and names that differ in words alone which the tokenizer drops.
+    """
+    groups = [tuple(range(len(classes)))]
+    for template in templates:  # the first tells nearly all apart, so few are asked for more
+        found: dict[tuple[int, bytes], tuple[int, ...]] = {}
+        for number, group in enumerate(groups):
+            for index in group:
+                prompts = [fill((template,), name)[0] for name in _synonyms(classes[index])]
+                tokens = sorted(row.tobytes() for row in clip.tokenize(prompts).numpy())
+                key = number, b"".join(tokens)
+                found[key] = (*found.get(key, ()), index)
+        groups = [group for group in found.values() if len(group) > 1]
+    return groups
+
+
+def alike_protocol(
+    clip: TwoTowers, classes: Names, templates: Sequence[str], *, label: str
+) -> dict[str, object]:
+    """How many classes no prompt tells from another, for rows; {} where all are told apart.
+
+    They are named on standard error, in a line that starts with `label`.
+    """
+    groups = alike_classes(clip, classes, templates)
+    if not groups:
+        return {}
+    count = sum(map(len, groups))
+    texts = [_shown([" / ".join(_synonyms(classes[i])) for i in g], " = ") for g in groups]
+    say(
+        f"{label}: {count} of {len(classes)} classes have the same prompts as another: "
+        f"{_shown(texts, '; ')}. Their names are equal, or differ in words that the model's "
+        "tokenizer does not know: which of them it is, chance alone decides"
+    )
+    return {"classes_alike": count}
 
 
 def run_zeroshot(
@@ -52,11 +98,12 @@ def run_zeroshot(
 
     `classes` gives names or synonyms to prompt with, one entry per class of `test`; its own names
     by default. ValueError where these name nothing (synset numbers), and where embeddings are not
-    finite.
+    finite. Classes that share all prompts are named (see `alike_protocol`).
     """
     asked = names_for(test.classes, classes, test.name)
     clip = evaluating(clip)
     label = f"{model}: zero-shot on {test.name}"
+    alike = alike_protocol(clip, asked, config.templates, label=label)
     weights = classifier_weights(clip, asked, config, label=label)
     labels: list[int] = []
 
@@ -68,7 +115,7 @@ def run_zeroshot(
     images = image_embeddings(clip, read, len(test), config, label=label)
     accuracy = Accuracy(len(asked))
     accuracy.update((images @ weights.T).numpy(), np.array(labels))
-    protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
+    protocol = config.protocol(clip) | prompt_protocol(config.templates, asked) | alike
     names = {"model": model, "checkpoint": checkpoint, "leak": leak}
     names |= {"task": "zeroshot", "dataset": test.name}
     values = accuracy.values()
@@ -76,3 +123,13 @@ def run_zeroshot(
     rows = rows_of(values, test, config, protocol, **names)
     rows += rows_of(of_classes, test, config, protocol | {"metric": RULE_PER_CLASS}, **names)
     return ZeroShotOutcome(rows, accuracy.per_image())
+
+
+def _synonyms(name: str | Sequence[str]) -> tuple[str, ...]:
+    return (name,) if isinstance(name, str) else tuple(name)
+
+
+def _shown(texts: Sequence[str], between: str) -> str:
+    """The first of `texts`, and how many there are more."""
+    more = len(texts) - SHOWN
+    return between.join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -48,9 +48,16 @@ def read_templates(name: str) -> Templates:
 
 
 def read_names(path: Path) -> list[tuple[str, ...]]:
-    """Names of classes from a file, one class a line in the classes' order, synonyms after `;`."""
+    """Names of classes from a file, one class a line in the classes' order, synonyms after `;`.
+
+    ValueError where there is no file, or a line with no name.
+    """
     lines = _lines(str(path), f"{path}: no such file of class names")
-    return [tuple(name.strip() for name in line.split(";") if name.strip()) for line in lines]
+    found = [tuple(name.strip() for name in line.split(";") if name.strip()) for line in lines]
+    if not all(found):
+        where = lines[found.index(())]
+        raise ValueError(f"{path}: the line {where!r} holds no name: one class a line")
+    return found
 
 
 def readable(classes: Sequence[str]) -> list[str]:

@@ -33,8 +33,9 @@ def run_retrieval(
     `image_r*`: a caption finds its picture (one query per caption); `text_r*`: a picture finds
     any of its captions (one query per picture). Ties count against. Per picture, `image_r*` keeps
     (N, 2) captions that found it and captions in all, `text_r*` (N,) hits of 0 or 100. ValueError
-    where embeddings are not finite.
+    where a picture has no caption, and where embeddings are not finite.
     """
+    _require_captions(test)
     clip = evaluating(clip)
     label = f"{model}: retrieval on {test.name}"
     images = image_embeddings(clip, test.image, len(test), config, label=label)
@@ -50,6 +51,15 @@ def run_retrieval(
     names = {"model": model, "checkpoint": checkpoint, "leak": leak}
     rows = rows_of(means, test, config, protocol, task="retrieval", dataset=test.name, **names)
     return ZeroShotOutcome(rows, per_image)
+
+
+def _require_captions(test: CaptionedImages) -> None:
+    bare = [index for index, captions in enumerate(test.captions) if not captions]
+    if bare:
+        raise ValueError(
+            f"{test.name}: {len(bare)} of {len(test)} pictures have no caption, the first of them "
+            f"number {bare[0]} (from 0): retrieval needs one for each; leave these pictures out"
+        )
 
 
 def _found(hits: np.ndarray, owners: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from cliptex.datasets.protocol import DenseDataset
 from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import ImageConfusion
 from cliptex.models.dual import Clip
-from cliptex.zeroshot.classify import classifier_weights
+from cliptex.zeroshot.classify import alike_protocol, classifier_weights
 from cliptex.zeroshot.encode import (
     WHOLE,
     ZeroShotConfig,
@@ -56,9 +56,10 @@ def run_zeroshot_segmentation(
     asked = names_for(kind.classes, classes, test.name)
     clip = clip.eval()
     label = f"{model}: segmentation by text on {test.name}"
+    alike = alike_protocol(clip, asked, config.templates, label=label)
     weights = classifier_weights(clip, asked, config, label=label)
     confusion = _compare(clip, test, kind, weights, config, label)
-    protocol = config.protocol(clip) | prompt_protocol(config.templates, asked)
+    protocol = config.protocol(clip) | prompt_protocol(config.templates, asked) | alike
     protocol |= {"cells": way_of(clip.image)} | _scoring(kind, confusion)
     values, areas = {"miou": confusion.miou()}, {"miou": confusion.areas()}
     if kind.classes[0] == BACKGROUND and len(kind.classes) > 1:
