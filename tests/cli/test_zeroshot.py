@@ -73,6 +73,31 @@ def test_folder__options_are_recorded(tmp_path, capsys):
     assert "openai79" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--resolution", "0"), "--resolution 0: a side in pixels, of at least 1"),
+        (("--resolution", "-8"), "--resolution -8: a side in pixels, of at least 1"),
+        (
+            ("--classes", "names.txt"),
+            "--classes names.txt: it names 1, but set has 2 classes: one line for each, in "
+            "their order",
+        ),
+    ],
+)
+def test_folder__options_that_fit_nothing_are_refused_without_the_model(
+    tmp_path, capsys, monkeypatch, option, told
+):
+    for synset in ("n01440764", "n03445777"):
+        save(tmp_path / "set/val" / synset / "0.png", 1)
+    (tmp_path / "names.txt").write_text("chair; seat\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cliptex.models.clip.load_clip", lambda *_: pytest.fail("loaded"))
+    words = ["zeroshot", "--model", "playroom", "--dataset", "folder", "--root", "set"]
+    assert main([*words, "--out", "r.jsonl", *option]) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"
+
+
 def test_karpathy__images_are_found_beside_the_json_or_asked_for(tmp_path, capsys):
     save(tmp_path / "images/1.jpg", 1)
     entry = {"filename": "1.jpg", "split": "test", "sentences": [{"raw": "a"}]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cliptex.cli.probing import learnt_from
 from cliptex.cli.weights import check_text, checkpoint_of
@@ -73,20 +73,24 @@ class ZeroShotOptions:
 
 def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
     """Read the data set, load the model, and score it; what cannot be read is said first."""
+    if options.resolution is not None and options.resolution < 1:
+        raise ValueError(f"--resolution {options.resolution}: a side in pixels, of at least 1")
     split = options.chosen_split()  # before the imports below, which take seconds
     from cliptex.datasets.catalogue import open_dataset
     from cliptex.models.clip import load_clip
     from cliptex.models.device import pick_device
     from cliptex.zeroshot import run_retrieval, run_zeroshot, run_zeroshot_segmentation
     from cliptex.zeroshot.encode import ZeroShotConfig
-    from cliptex.zeroshot.prompts import read_names, read_templates
+    from cliptex.zeroshot.prompts import read_templates
 
     templates = read_templates(options.templates)
     check_text(options.model)
     data: Any = open_dataset(options.dataset, options.root, split, options.images)
+    asked = _asked_names(options, data)
     clip = load_clip(options.model).to(pick_device(options.device))
+    side = clip.image.image_size if options.resolution is None else options.resolution
     config = ZeroShotConfig(
-        resolution=options.resolution or clip.image.image_size,
+        resolution=side,
         crop=options.crop,
         templates=templates,
         precision=options.precision,
@@ -96,11 +100,25 @@ def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
         "checkpoint": checkpoint_of(options.model, clip),
         "leak": options.leak or learnt_from(options.model, options.dataset, data),
     }
-    if options.dataset in ("karpathy", "coco-captions", "hub-captions"):
-        if options.classes is not None:
-            raise ValueError("--classes: retrieval has captions, not classes")
+    if options.dataset in get_args(Captions):
         return run_retrieval(clip, data, config, **names)
-    asked = None if options.classes is None else read_names(options.classes)
-    by_class = options.dataset in ("folder", "imagenet-flat", "places365", "hub-classes")
-    run = run_zeroshot if by_class else run_zeroshot_segmentation
+    run = run_zeroshot if options.dataset in get_args(Classes) else run_zeroshot_segmentation
     return run(clip, data, config, classes=asked, **names)
+
+
+def _asked_names(options: ZeroShotOptions, data: Any) -> list[tuple[str, ...]] | None:
+    """The names of --classes; ValueError where they are not as many as the classes of `data`."""
+    from cliptex.zeroshot.prompts import read_names
+
+    if options.classes is None:
+        return None
+    if options.dataset in get_args(Captions):
+        raise ValueError("--classes: retrieval has captions, not classes")
+    names = read_names(options.classes)
+    of_data = data.classes if options.dataset in get_args(Classes) else data.kind.classes
+    if len(names) != len(of_data):
+        raise ValueError(
+            f"--classes {options.classes}: it names {len(names)}, but {data.name} has "
+            f"{len(of_data)} classes: one line for each, in their order"
+        )
+    return names
