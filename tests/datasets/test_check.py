@@ -352,6 +352,23 @@ def test_decode__reads_captions_objects_and_depths(nyu, karpathy, coco):
     assert "1.jpg: empty" in found.broken[0] and "3x3 pixels, its" in found.broken[1]
 
 
+def test_decode__lists_every_broken_mask_of_objects(coco):
+    path = coco / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    about = {"category_id": 1, "bbox": [1, 1, 3, 3], "area": 9}
+    masks = [[[1, 1, 4, 1, 4, 4]], [[]], {"counts": "abc", "size": [6, 8]}]
+    for number, mask in enumerate(masks):
+        entry = {"id": number, "image_id": max(number, 1), "segmentation": mask, **about}
+        content["annotations"].append(entry)
+    content["annotations"][2]["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    (found,) = check_dataset(coco, "coco", decode=True)
+    assert [said.partition(" is ")[0] for said in found.broken] == [
+        f"{path}: the mask of annotation {number}" for number in (1, 2)
+    ]
+    assert not found.ok
+
+
 def test_decode__a_split_that_cannot_be_opened_is_said(karpathy):
     (found,) = check_dataset(karpathy, "karpathy", decode=True)  # none.jpg has no captions
     assert not found.broken

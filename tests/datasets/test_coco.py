@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,6 +195,43 @@ def test_masks__are_needed_unless_boxes_are_enough(coco: Path) -> None:
         assert len(data.item(0, masks=False).boxes)
         with pytest.raises(ValueError, match="coco was opened without masks"):
             data.item(0, masks=True)
+
+
+BAD_MASKS = [
+    ([[]], "no list of polygons"),
+    ([[1, 2]], "no list of polygons"),
+    (SQUARE, "no list of polygons"),
+    ([[*SQUARE[:-1], None]], "no list of polygons"),
+    ([[*SQUARE[:-1], float("nan")]], "no list of polygons"),  # would be filled for hours
+    ([[*SQUARE[:-1], 1e300]], "no list of polygons"),
+    ("abc", "neither polygons nor a run-length code"),
+    ({"counts": [6, 2, 16]}, r"a run-length code of size None in a picture of \[4, 6\]"),
+    ({"counts": [6, 2, 17], "size": [5, 5]}, r"of size \[5, 5\] in a picture of \[4, 6\]"),
+    ({"counts": [6, 2], "size": [4, 6]}, "does not cover its picture"),
+    ({"counts": [-1, 25], "size": [4, 6]}, "does not cover its picture"),
+    ({"counts": "abc", "size": [4, 6]}, r"damaged \(RLE string is malformed"),
+    ({"size": [4, 6]}, "a run-length code without counts"),
+]
+
+
+@pytest.mark.parametrize(("segmentation", "fault"), BAD_MASKS)
+def test_damaged_masks__are_named_at_once(coco: Path, segmentation: Any, fault: str) -> None:
+    write(coco, CONTENT | {"annotations": [annotation(9, 42, 3, segmentation=segmentation)]})
+    with pytest.raises(
+        ValueError, match=f"instances_val2017.json: the mask of annotation 9 is .*{fault}"
+    ):
+        CocoInstances(coco, "val")
+    assert len(CocoInstances(coco, "val", masks=False).item(0, masks=False).boxes) == 1
+
+
+def test_damaged_masks__a_compressed_code_too_short_is_named_when_read(coco: Path) -> None:
+    short = {"counts": "62", "size": [4, 6]}
+    write(coco, CONTENT | {"annotations": [annotation(9, 42, 3, segmentation=short)]})
+    with pytest.raises(
+        ValueError,
+        match=r"val2017.json: the mask of annotation 9 is damaged .*8 pixels but expected 24",
+    ):
+        CocoInstances(coco, "val").item(0, masks=True)
 
 
 @pytest.mark.parametrize("box", [[1, 2, 3], None, [1, 2, "3", 4], [1, 2, float("nan"), 4]])

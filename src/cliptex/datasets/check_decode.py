@@ -10,6 +10,8 @@ from typing import Any
 from cliptex.datasets import folders
 from cliptex.datasets.catalogue import open_dataset
 from cliptex.datasets.check_report import CheckReport
+from cliptex.datasets.coco import CocoInstances
+from cliptex.datasets.coco_objects import read_mask
 from cliptex.datasets.nyu import NyuDepth
 from cliptex.datasets.overlap import in_threads, reader_of
 
@@ -23,7 +25,8 @@ def decode_all(report: CheckReport) -> None:
             report.missing.append(f"{split.name} cannot be read: {_line(error)}")
             continue
         for one in sets:
-            read = partial(_fault, reader_of(one))
+            reader = partial(_objects, one) if isinstance(one, CocoInstances) else reader_of(one)
+            read = partial(_fault, reader)
             label = f"decoding {report.kind}, {split.name}"
             report.broken += [said for said in in_threads(read, len(one), label) if said]
 
@@ -35,6 +38,14 @@ def _sets(kind: str, place: Path, split: str) -> list[Any]:
     if kind == "imagenet":
         kind = "folder" if split in folders.splits_of(place) else "imagenet-flat"
     return [open_dataset(kind, place, split)]
+
+
+def _objects(data: CocoInstances, index: int) -> None:
+    """Read a picture with its boxes, and each mask that is there, also of crowds."""
+    height, width = data.item(index, masks=False).image.shape[:2]
+    for annotation in data.ground_truth([index])["annotations"]:
+        if annotation.get("segmentation"):
+            read_mask(annotation, height, width, data.place)
 
 
 def _fault(read: Callable[[int], object], index: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cliptex.datasets.coco_files import check_images, refuse_twice, require_numbers
-from cliptex.datasets.coco_objects import CocoObjects
+from cliptex.datasets.coco_objects import CocoObjects, mask_fault
 from cliptex.datasets.protocol import (
     check_entries,
     read_image,
@@ -44,7 +44,8 @@ class CocoInstances(CocoObjects):
         FileNotFoundError: shows the layout, or names images that the annotations list and the
             folder lacks.
         ValueError: for a file that is not COCO's, an unknown id, an annotation of an unknown
-            image or category, or without a key that is needed.
+            image or category, without a key that is needed, or, where they are needed, with a
+            damaged mask.
 
     Category ids are sparse in COCO (1 to 90 for 80 classes): they become labels 1.. in rising
     order of the ids, as `classes` and `category_ids` list them. `place` is the annotations' file.
@@ -70,6 +71,8 @@ class CocoInstances(CocoObjects):
                 f"{path}: {len(bare)} annotations have no 'segmentation', such as {bare[0]}: masks "
                 "need polygons or a run-length code in each (SSD, --probe ssd, needs none)"
             )
+        if masks:
+            _refuse_damaged(content, path)
         images = _chosen(content["images"], ids, path)
         refuse_empty(images, path)
         super().__init__(content, images, path, masks=masks)
@@ -118,6 +121,16 @@ def splits_of(root: Path) -> list[str]:
     """The splits that have annotations, by their short names."""
     paths = root.glob("annotations/instances_*.json")
     return sorted(path.stem.removeprefix("instances_").removesuffix("2017") for path in paths)
+
+
+def _refuse_damaged(content: dict[str, Any], path: Path) -> None:
+    """ValueError names the first annotation whose mask is damaged, as far as is seen at once."""
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    for annotation in content["annotations"]:
+        size = sizes.get(annotation["image_id"])  # an unknown image is said elsewhere
+        fault = mask_fault(annotation["segmentation"], *size) if size else ""
+        if fault:
+            raise ValueError(f"{path}: the mask of annotation {annotation['id']} is {fault}")
 
 
 def _places(root: Path, split: str) -> tuple[Path, Path]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from cliptex.datasets.protocol import DetectionItem
+
+FAR = 1e5  # pixels that a polygon may reach to: one of 1e9 would be filled for hours
+HELP = ": take it out, or export the set again"
 
 
 class CocoObjects:
@@ -37,6 +41,7 @@ class CocoObjects:
         masks: bool,
     ) -> None:
         self._has_masks = masks
+        self._source = source
         categories = sorted(content["categories"], key=lambda c: c["id"])
         self.classes = tuple(str(c["name"]) for c in categories)
         self.category_ids = tuple(int(c["id"]) for c in categories)
@@ -73,7 +78,7 @@ class CocoObjects:
                 raise ValueError(f"{self.name} was opened without masks")
             planes = np.zeros((len(seen), height, width), np.uint8)
             for plane, (annotation, _) in zip(planes, seen, strict=True):
-                plane[:] = decode_mask(annotation["segmentation"], height, width)
+                plane[:] = read_mask(annotation, height, width, self._source)
         return DetectionItem(image=image, boxes=boxes, labels=labels, masks=planes)
 
     def with_objects(self) -> list[int]:
@@ -112,6 +117,51 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     from faster_coco_eval.core import mask as codes
 
     return codes.decode(mask_code(segmentation, height, width))
+
+
+def read_mask(annotation: dict[str, Any], height: int, width: int, source: object) -> np.ndarray:
+    """(H, W) uint8 of 0 and 1; ValueError names `source` and the annotation where it is damaged."""
+    segmentation = annotation["segmentation"]
+    fault = mask_fault(segmentation, height, width)
+    if not fault:
+        try:
+            return decode_mask(segmentation, height, width)
+        except (RuntimeError, ValueError) as error:  # a compressed code too short for its picture
+            fault = f"damaged ({str(error).splitlines()[0]}){HELP}"
+    raise ValueError(f"{source}: the mask of annotation {annotation['id']} is {fault}")
+
+
+def mask_fault(segmentation: Any, height: int, width: int) -> str:
+    """What a damaged segmentation is instead of a mask of this size; "" where it seems sound."""
+    if isinstance(segmentation, list):
+        sound = all(map(_is_polygon, segmentation))
+        return "" if sound else f"no list of polygons [x, y, ...]{HELP}"
+    if not isinstance(segmentation, dict):
+        return f"neither polygons nor a run-length code{HELP}"
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        return f"a run-length code of size {size} in a picture of [{height}, {width}]{HELP}"
+    if isinstance(counts, list):
+        sound = all(isinstance(run, int) and run >= 0 for run in counts)
+        sound = sound and sum(counts) == height * width
+        return "" if sound else f"a run-length code that does not cover its picture{HELP}"
+    if not isinstance(counts, str):
+        return f"a run-length code without counts{HELP}"
+    from faster_coco_eval.core import mask as codes
+
+    try:
+        codes.area(segmentation)
+    except (RuntimeError, ValueError) as error:
+        return f"damaged ({str(error).splitlines()[0]}){HELP}"
+    return ""
+
+
+def _is_polygon(part: Any) -> bool:
+    try:
+        finite = isinstance(part, list) and len(part) >= 4 and isfinite(sum(part))
+        return finite and min(part) >= -FAR and max(part) <= FAR
+    except TypeError:  # not numbers
+        return False
 
 
 def _objects(

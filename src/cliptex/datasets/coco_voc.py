@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cliptex.datasets.coco import CocoInstances
-from cliptex.datasets.coco_objects import decode_mask
+from cliptex.datasets.coco_objects import read_mask
 from cliptex.datasets.protocol import DenseDataset, DenseItem
 from cliptex.datasets.voc import IGNORE, VOC_CLASSES
 from cliptex.labels.kinds import ClassMap
@@ -53,7 +53,7 @@ class CocoAsVoc:
         for annotation in self._coco.ground_truth([index])["annotations"]:
             label = self._ids.get(annotation["category_id"], 0)
             if label:
-                mask = decode_mask(annotation["segmentation"], height, width)
+                mask = read_mask(annotation, height, width, self._coco.place)
                 target[(target == 0) & (mask > 0)] = label
         return DenseItem(image=image, target=target)
 
