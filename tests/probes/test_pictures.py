@@ -116,3 +116,12 @@ def test_panel__probes_that_end_together_keep_both_columns(tmp_path):
         list(pool.map(add, range(8)))  # raises what a thread raised
     panel = json.loads((tmp_path / "voc--linear.json").read_text())
     assert set(panel["columns"][2:]) == {f"model {number}" for number in range(8)}
+
+
+def test_panel__pictures_of_one_pixel_s_width(tmp_path):
+    picture = (np.zeros((600, 1, 3), np.uint8),)
+    drawn = {"images": picture, "truths": picture, "predictions": picture}
+    add_to_panel(Drawn(dataset="voc", probe="linear", indices=(0,), **drawn), tmp_path, "m")
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as shown:
+            assert shown.size == (1, 192)

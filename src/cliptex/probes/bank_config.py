@@ -71,7 +71,7 @@ class BankConfig(BaseModel):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}: {values} repeat themselves")
-        if any(rate <= 0 for rate in self.learning_rates):
+        if not all(0 < rate < float("inf") for rate in self.learning_rates):
             raise ValueError(f"learning_rates: {self.learning_rates} must be positive")
         return self
 

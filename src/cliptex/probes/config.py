@@ -70,7 +70,7 @@ class ProbeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
-        if any(rate <= 0 for rate in self.learning_rates):
+        if not all(0 < rate < float("inf") for rate in self.learning_rates):
             raise ValueError(f"learning_rates: {self.learning_rates} must be positive")
         return self
 

@@ -64,5 +64,5 @@ def _columns(path: Path, drawn: Drawn) -> dict[str, list[str]]:
 def _shrunk(picture: np.ndarray) -> Image.Image:
     image = Image.fromarray(picture)
     scale = min(1.0, HEIGHT / image.height)
-    size = (round(image.width * scale), round(image.height * scale))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BILINEAR)

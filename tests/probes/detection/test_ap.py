@@ -25,6 +25,23 @@ def plane(box) -> np.ndarray:
     return out
 
 
+@pytest.mark.parametrize("ids", [range(3), [7, 7, 7], ["a", "b", "c"]])
+def test_ap__whatever_the_annotations_ids_are(ids) -> None:
+    boxes = [[0, 0, 20, 20], [50, 0, 40, 40], [0, 60, 70, 70]]
+    truth = {
+        "images": [{"id": 1, "height": SIZE, "width": SIZE}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": 0}
+            | {"area": box[2] * box[3]}
+            for number, box in zip(ids, boxes, strict=True)
+        ],
+    }
+    found = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]
+    assert coco_ap(truth, found, ("bbox",))["ap_box"] == pytest.approx(100)
+    assert [a["id"] for a in truth["annotations"]] == list(ids), "left as they were"
+
+
 def encoded(mask: np.ndarray) -> dict:
     code = codes.encode(np.asfortranarray(mask))
     return {"size": code["size"], "counts": code["counts"].decode()}

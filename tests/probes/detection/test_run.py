@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,12 @@ def test_user_errors__are_one_line(encoder, shapes, probe) -> None:
         run_detection_probe(encoder, data, other, probe("ssd"), model="m")
     with pytest.raises(ValueError, match="shapes holds no picture"):
         run_detection_probe(encoder, data, shapes(0, 0), probe("ssd"), model="m")
+    with pytest.raises(ValueError, match="shapes holds no object to find"):
+        bare = shapes(8, 0)
+        bare.with_objects = list
+        run_detection_probe(encoder, data, bare, probe("ssd"), model="m")
+    with pytest.raises(ValueError, match="must be positive"):
+        probe("ssd", rates=(math.nan,))
     with pytest.raises(ValueError, match="SSD's batch normalisation needs two pictures"):
         probe("ssd", batch_size=1)
     with pytest.raises(ValueError, match="1 pictures of shapes cannot train"):

@@ -41,7 +41,7 @@ def coco_ap(
             scores |= _named(_nothing_found(areas), overlap)
         return scores
     with redirect_stdout(StringIO()):
-        reference = COCO(truth)
+        reference = COCO(_numbered(truth))
         for overlap in overlaps:
             # A result's area must be its mask's where masks are scored: the library takes the
             # box's where there is a box.
@@ -53,6 +53,13 @@ def coco_ap(
             values = [value if value >= 0 else float("nan") for value in run.stats[:6]]
             scores |= _named(values, overlap)
     return scores
+
+
+def _numbered(truth: dict[str, Any]) -> dict[str, Any]:
+    """`truth` whose annotations have ids of their own from 1 on: to the library 0 means "no match",
+    and of two with one id it sees one."""
+    annotations = [{**a, "id": number} for number, a in enumerate(truth["annotations"], start=1)]
+    return {**truth, "annotations": annotations}
 
 
 def _named(values: Sequence[float], overlap: Overlap) -> dict[str, float]:

@@ -71,7 +71,7 @@ class DetectionProbe(BaseModel):
             values = getattr(self, field)
             if len(set(values)) < len(values):
                 raise ValueError(f"{field} {values} repeat themselves")
-        if any(rate <= 0 for rate in self.rates):
+        if not all(0 < rate < float("inf") for rate in self.rates):
             raise ValueError(f"rates {self.rates} must be positive")
         if self.batch_size == 1 and not self.masks:
             raise ValueError("batch_size 1: SSD's batch normalisation needs two pictures or more")

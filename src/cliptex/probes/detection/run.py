@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.protocol import DetectionDataset
+from cliptex.datasets.protocol import DetectionDataset, refuse_empty
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.per_image import save_per_image
 from cliptex.probes.bank_state import StateFile, identity_of
@@ -24,7 +24,7 @@ from cliptex.probes.detection.matches import coco_matches
 from cliptex.probes.detection.predict import MASK_THRESHOLD, Found, detect_all
 from cliptex.probes.detection.train import Candidate, MapReader, train_heads
 from cliptex.probes.features import proven_frozen
-from cliptex.probes.items import check_sets, digest_of
+from cliptex.probes.items import check_sets, digest_of, place_of
 from cliptex.results import Result
 
 Key = tuple[str, int]
@@ -78,11 +78,14 @@ def run_detection_probe(
         folder: where the training's state is kept, so that a killed run goes on; None keeps none.
 
     Raises:
-        ValueError: for empty sets or different classes, too few pictures, a warm-up longer than the
-            training, or a foreign state.
+        ValueError: for sets without pictures or objects, different classes, too few pictures, a
+            warm-up longer than the training, or a foreign state.
         FrozenEncoderChanged: where the encoder moved.
     """
-    check_sets(train, test, *([] if val is None else [val]))
+    scored = [test] if val is None else [test, val]
+    check_sets(train, *scored)
+    for one in scored:
+        refuse_empty(one.with_objects(), place_of(one), "no object to find")
     fit, held = split_rows(train, val, config)
     with proven_frozen(encoder) as sha:
         reader = MapReader(encoder, config.precision)
