@@ -300,13 +300,3 @@ def test_per_image_path__models_named_like_paths_stay_in_the_folder(make_row, tm
     path = per_image_path(tmp_path, make_row("../runs/a:b", 0.5))
     assert path.parent == tmp_path
     assert path != per_image_path(tmp_path, make_row("..runsa:b", 0.5))
-
-
-def test_per_image__names_too_long_for_a_file_are_found_again(make_row, tmp_path):
-    dataset = "データセット画像分類用トレーニング素材集二〇二六"
-    rows = [make_row(model, 0.5, dataset=dataset) for model in ("cliptex", "clip-ft")]
-    for row in rows:
-        save_per_image(tmp_path, row, np.full(5, 0.5))
-    assert len(list(tmp_path.iterdir())) == 2
-    (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
-    assert found.n == 5 and found.difference is not None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -29,6 +32,11 @@ OUTDATED = (
     "none: what is kept per image is of an older version, {lack}; remove these rows and run "
     "{again} again"
 )
+DAMAGED = (ValueError, TypeError, EOFError, OSError, RuntimeError, BadZipFile, zlib.error)
+"""What numpy and zipfile raise for bytes that are no whole .npz, by where these went wrong."""
+AGAIN = "remove it and its rows, and measure them again"
+MATCHES = frozenset({"image", "category", "score", "matched", "ignored", "objects"})
+"""Arrays that `resampled_ap` takes instead of `values`."""
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """How often each image is drawn, (D, N) integers -> the metric of each draw, (D,) float64."""
@@ -178,12 +186,17 @@ def _existing(row: Result, folders: Sequence[Path]) -> Path | None:
 def _compared(
     measure: Measure, rows: tuple[Result, Result], paths: tuple[Path, Path]
 ) -> ImageComparison:
-    a, b = (read_per_image(path) for path in paths)
     about = {"measure": measure, "seed": rows[0].seed}
+    try:
+        a, b = (read_per_image(path) for path in paths)
+    except ValueError as error:
+        return ImageComparison(**about, n=rows[0].n, difference=None, problem=f"none: {error}")
     if problem := _outdated(measure, a) or _outdated(measure, b):
         return ImageComparison(**about, n=rows[0].n, difference=None, problem=problem)
     try:
-        n, interval = _of_matches(a, b) if "score" in a else _of_values(measure, a, b)
+        if ("values" in a) != ("values" in b):
+            raise ValueError("one holds values, the other matches")
+        n, interval = _of_values(measure, a, b) if "values" in a else _of_matches(a, b)
     except ValueError as error:
         problem = f"none: {paths[0].name} and {paths[1].name}: {error}"
         return ImageComparison(**about, n=rows[0].n, difference=None, problem=problem)
@@ -230,8 +243,16 @@ def _of_matches(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> tup
 
 
 def read_per_image(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz of per-image contributions; see `cliptex.per_image.save_per_image`."""
-    with np.load(path, allow_pickle=False) as file:
-        if "values" not in file and "score" not in file:
-            raise ValueError(f"{path}: no array named 'values' (there are {sorted(file)})")
-        return {name: file[name] for name in file}
+    """The arrays of a .npz of per-image contributions; see `cliptex.per_image.save_per_image`.
+
+    ValueError names a file that is damaged or holds neither `values` nor `MATCHES`.
+    """
+    content = io.BytesIO(path.read_bytes())  # of a path, numpy leaves a damaged file open
+    try:
+        with np.load(content, allow_pickle=False) as file:
+            found = {name: np.asarray(file[name]) for name in file}
+    except DAMAGED as error:
+        raise ValueError(f"{path} is damaged: {AGAIN}") from error
+    if "values" not in found and not found.keys() >= MATCHES:
+        raise ValueError(f"{path}: no array named 'values' (there are {sorted(found)}): {AGAIN}")
+    return found
