@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cliptex.cli.layouts import Head
@@ -98,8 +99,6 @@ def _detect(
 
 def detection_counts(options: ProbeOptions) -> list[Count]:
     """What --dry-run counts: on the data set, or on COCO's numbers of pictures without one."""
-    from functools import partial
-
     from cliptex.probes.cost_detection import COCO, Pictures
 
     data = COCO
