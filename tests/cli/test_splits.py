@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,32 @@ def test_lists__with_pictures_of_test_are_refused(voc: Path) -> None:
         options(voc, val_split="trainval").splits()
     train, val, _ = options(voc, train_split="train_aug", val_split="train").splits()
     assert len(train) == len(val) == 4
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            place = tmp_path / split / name
+            place.mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(place / "0.png")
+    return tmp_path
+
+
+def test_folders__of_the_pictures_that_are_learnt_from_are_refused(folders: Path) -> None:
+    assert len(options(folders, "folder").splits()[0]) == 2
+    shutil.rmtree(folders / "val")
+    (folders / "val").symlink_to("train")
+    with pytest.raises(ValueError, match="--train-split holds 2 of the 2 .*train/cat/0.png"):
+        options(folders, "folder").splits()
+
+
+def test_folders__of_a_class_without_training_pictures_are_refused(folders: Path) -> None:
+    (folders / "val/cat/0.png").unlink()
+    assert len(options(folders, "folder").splits()[2]) == 1
+    (folders / "train/cat/0.png").unlink()
+    with pytest.raises(ValueError, match=r"--train-split: .*train/cat holds no picture \(1 such"):
+        options(folders, "folder").splits()
 
 
 def test_defaults__are_the_usual_splits_of_the_layout(voc: Path) -> None:

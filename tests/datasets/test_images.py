@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cliptex.datasets import ImageFolder, Karpathy
 from cliptex.datasets.check import check_dataset
@@ -36,6 +37,56 @@ def test_folder__faults(folders):
 def test_folder__hidden_folders_are_no_classes(folders):
     (folders / "train/.ipynb_checkpoints").mkdir()
     assert ImageFolder(folders, "train").classes == ("n01", "n02", "n10")
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".BMP", ".gif", ".webp", ".Png"])
+def test_folder__pictures_of_every_suffix_are_read(folders, suffix):
+    path = folders / "train/n01/0.JPEG"
+    with Image.open(path) as picture:
+        picture.save(path.with_suffix(suffix))
+    path.unlink()
+    train = ImageFolder(folders, "train")
+    assert [file.suffix for file, label in train.files if label == 0] == [suffix, ".JPEG"]
+    assert train[0][0].shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".ppm", ".pgm"])
+def test_folder__pictures_that_are_not_read_are_named(folders, suffix):
+    with Image.open(folders / "train/n01/0.JPEG") as picture:
+        picture.save(folders / f"train/n02/x{suffix}")
+    with pytest.raises(ValueError, match=rf"n02/x\{suffix}: .* convert them to PNG"):
+        ImageFolder(folders, "train")
+
+
+def test_folder__pictures_a_level_too_deep_are_named(folders):
+    (folders / "train/n01/.cache").mkdir()
+    (folders / "train/n01/notes").mkdir()
+    (folders / "train/n01/x.jpg").mkdir()
+    for inner in (".cache/0.jpg", "notes/a.txt"):
+        (folders / "train/n01" / inner).write_bytes(b"")
+    assert len(ImageFolder(folders, "train")) == 6
+    (folders / "val/n01/images").mkdir()
+    (folders / "val/n01/0.JPEG").rename(folders / "val/n01/images/0.JPEG")
+    with pytest.raises(ValueError, match=r"n01/images/0.JPEG lies a level too deep: .*val/n01\)"):
+        ImageFolder(folders, "val")
+
+
+def test_folder__classes_without_pictures_keep_their_number(folders):
+    (folders / "val/n02/0.JPEG").unlink()
+    val = ImageFolder(folders, "val")
+    assert val.classes == ("n01", "n02", "n10") and val.empty == [str(folders / "val/n02")]
+    assert [label for _, label in val.files] == [0, 2]
+
+
+def test_folder__pictures_are_told_apart_by_their_files(folders):
+    train = ImageFolder(folders, "train")
+    assert train.pictures == [str(path.resolve()) for path, _ in train.files]
+    (folders / "other").symlink_to("train")
+    assert ImageFolder(folders, "other").pictures == train.pictures
+    (folders / "val/n10/0.JPEG").unlink()
+    (folders / "val/n10/1.jpg").symlink_to(folders / "train/n10/0.JPEG")
+    shared = set(ImageFolder(folders, "val").pictures) & set(train.pictures)
+    assert shared == {str((folders / "train/n10/0.JPEG").resolve())}
 
 
 def test_folder__name_of_a_relative_root(folders, monkeypatch):

@@ -189,7 +189,7 @@ class ProbeOptions:
 
     def splits(self) -> tuple[Any, Any, Any]:
         """The data sets of train, val (or None) and test; ValueError where they share pictures."""
-        from cliptex.cli.splits import refuse_equal, refuse_shared, with_coco
+        from cliptex.cli.splits import refuse_bare, refuse_equal, refuse_shared, with_coco
 
         assert self.task
         names = self.chosen_splits()
@@ -197,6 +197,7 @@ class ProbeOptions:
         val = None if names[1] is None else self.read(names[1])
         train, test = self.read(names[0]), self.read(names[2])
         refuse_shared({"--train-split": train, "--val-split": val}, test)
+        refuse_bare(train)
         if self.extra_coco is not None:
             train = with_coco(train, self.extra_coco)
         return train, val, test

@@ -42,6 +42,16 @@ def refuse_shared(sets: dict[str, Any], test: Any) -> None:
             )
 
 
+def refuse_bare(train: Any) -> None:
+    """ValueError names a class folder of `train` without a picture to learn from."""
+    empty = getattr(train, "empty", ())
+    if empty:
+        raise ValueError(
+            f"--train-split: {empty[0]} holds no picture ({len(empty)} such class folders): "
+            "complete it, or take the class out of all splits"
+        )
+
+
 def with_coco(voc: Any, root: Path) -> Any:
     """VOC's training set, then COCO's of train; ValueError for other sets and classes."""
     from cliptex.datasets.coco_voc import CocoAsVoc, JoinedDense

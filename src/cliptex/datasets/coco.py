@@ -80,7 +80,8 @@ class CocoInstances(CocoObjects):
         refuse_missing(
             self._folder, files, path, "complete the download, or pass `ids` of a subset"
         )
-        self.pictures = [str(self._folder / file) for file in files]
+        home = self._folder.resolve()  # of two names of one folder, too
+        self.pictures = [str(home / file) for file in files]
 
     def picture(self, index: int) -> tuple[np.ndarray, Path]:
         path = self._folder / self._images[index]["file_name"]

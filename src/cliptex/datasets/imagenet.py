@@ -14,6 +14,7 @@ from cliptex.datasets.protocol import (
     IMAGE_SUFFIXES,
     read_image,
     read_lines,
+    real_paths,
     refuse_empty,
     require,
     unknown_split,
@@ -89,6 +90,11 @@ class FlatImageNet:
             self.files = _sorted_into(folder, inside, self.folders)
         else:
             self.files = _told(folder, flat, require(data / TRUTH, LAYOUT), synsets)
+
+    @property
+    def pictures(self) -> list[str]:
+        """What tells the pictures apart over all splits: their files, links followed."""
+        return real_paths([path for path, _ in self.files])
 
     def __len__(self) -> int:
         return len(self.files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from cliptex.labels.kinds import Kind
 from cliptex.shards.images import decode_image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 SPLIT_OPTIONS = "--train-split, --test-split; zeroshot: --split"
 
 
@@ -231,6 +232,15 @@ def refuse_missing(folder: Path, files: Sequence[str], source: Path, remedy: str
             f"{folder}: {len(missing)} of {len(files)} images listed in {source} are missing, "
             f"beginning with {missing[:3]}; {remedy}"
         )
+
+
+def real_paths(paths: Sequence[Path]) -> list[str]:
+    """The files that `paths` lead to, links followed: equal strings are one file."""
+    homes = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
+    return [
+        os.path.realpath(path) if path.is_symlink() else f"{homes[path.parent]}/{path.name}"
+        for path in paths
+    ]
 
 
 def with_suffix_of(folder: Path, stem: str) -> Path:
