@@ -1,5 +1,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,13 @@ def test_panel__models_stand_side_by_side(drawn, tmp_path):
     with Image.open(tmp_path / files[2]) as mine, Image.open(tmp_path / files[3]) as other:
         assert mine.size == (96, 192)
         assert (mine.getpixel((0, 0)), other.getpixel((0, 0))) == ((30,) * 3, (20,) * 3)
+
+
+def test_panel__long_names_can_be_written_and_stay_apart(drawn, tmp_path):
+    for colour, model in ((10, "模" * 120 + "a"), (20, "模" * 120 + "b")):
+        add_to_panel(replace(drawn(colour), dataset="素材集" * 40), tmp_path, model)
+    (panel,) = read_panels(tmp_path)
+    assert len(panel.columns) == 4 and len(set(panel.rows[0][2:])) == 2
 
 
 def test_panel__other_test_images_begin_anew(drawn, tmp_path):
