@@ -75,6 +75,21 @@ def test_labelled__a_split_without_answers_names_the_others(labelled, tmp_path):
         HubLabelled(tmp_path / "alone", "test")
 
 
+@pytest.mark.parametrize(
+    ("values", "feature", "said"),
+    [
+        (["cat", "dog"], Value("string"), r"row 0: column 'label' is 'cat'.*class_encode_column"),
+        ([0, None], Value("int64"), "row 1: column 'label' is None, expected a whole number"),
+        ([0.0, 1.5], Value("float32"), "row 0: column 'label' is 0.0, expected a whole"),
+        ([[0], [1, 2]], Sequence(Value("int64")), r"row 0: column 'label' is \[0\], expected"),
+    ],
+)
+def test_labelled__labels_that_are_no_numbers_are_named(values, feature, said, tmp_path):
+    rows("label", values, feature).save_to_disk(tmp_path / "odd")
+    with pytest.raises(ValueError, match=rf"odd, {said}"):
+        HubLabelled(tmp_path / "odd", "train")
+
+
 @pytest.mark.parametrize("form", ["dict", "parquet", "column", "hub"])
 @pytest.mark.parametrize(
     ("splits", "scored"),
@@ -190,3 +205,23 @@ def test_hub_id__revision_and_split(labelled, monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "get_dataset_split_names", script)
     with pytest.raises(ValueError, match="org/furniture: Dataset scripts"):
         HubLabelled("org/furniture", "test")
+
+
+@pytest.mark.parametrize("gap", [[], None, [None]])
+def test_captioned__rows_without_a_caption_are_left_out(gap, tmp_path):
+    texts = [["a cat"], gap, ["a dog", None, "two"]]
+    rows("caption", texts, Sequence(Value("string"))).save_to_disk(tmp_path)
+    test = HubCaptioned(tmp_path, "test")
+    assert test.captions == [["a cat"], ["a dog", "two"]] and len(test) == 2
+    np.testing.assert_array_equal(test.image(1), picture(2))
+
+
+def test_captioned__cells_of_another_form_are_named(tmp_path):
+    rows("caption", ["a", None], Value("string")).save_to_disk(tmp_path / "one")
+    assert HubCaptioned(tmp_path / "one", "test").captions == [["a"]]
+    rows("caption", [None, None], Value("string")).save_to_disk(tmp_path / "bare")
+    with pytest.raises(ValueError, match="bare, split 'test', holds no picture with a caption"):
+        HubCaptioned(tmp_path / "bare", "test")
+    rows("caption", [[{"raw": "a"}]], [{"raw": Value("string")}]).save_to_disk(tmp_path / "odd")
+    with pytest.raises(ValueError, match=r"odd, row 0: column 'caption' holds \{'raw': 'a'\}"):
+        HubCaptioned(tmp_path / "odd", "test")

@@ -81,6 +81,17 @@ class Rows:
             raise ValueError(f"{where} has shape {values.shape}, expected ({channels}, H, W)")
         return np.ascontiguousarray(values.transpose(1, 2, 0))
 
+    def numbers(self, column: str) -> np.ndarray:
+        """All of a column of whole numbers, (N,) int64; ValueError names a row of another value."""
+        values = list(self.data[column])
+        odd = next((row for row, value in enumerate(values) if not isinstance(value, int)), None)
+        if odd is not None:
+            raise ValueError(
+                f"{self.source}, row {odd}: column {column!r} is {values[odd]!r}, expected a whole "
+                "number: encode texts by Dataset.class_encode_column, leave out rows without one"
+            )
+        return np.asarray(values, np.int64)
+
     def bytes_of(self, index: int, column: str) -> bytes:
         cell = self.data[index][column]
         if cell is None:
@@ -111,7 +122,7 @@ class HubLabelled:
         self._rows = Rows(source, split)
         self.pictures = self._rows.pictures
         column = self._rows.column(LABEL_COLUMNS, "label")
-        self._labels = np.asarray(self._rows.data[column], np.int64)
+        self._labels = self._rows.numbers(column)
         if self._labels.min(initial=0) < 0:
             others = [name for name in splits_of(source) if name != split]
             remedy = f"; name one of {others} ({SPLIT_OPTIONS})" if others else ""
@@ -131,21 +142,29 @@ class HubLabelled:
 
 
 class HubCaptioned:
-    """Pictures with captions: a column with a list of texts, or one text, per picture."""
+    """Pictures with captions: a column with a list of texts, or one text, per picture.
+
+    Rows without a caption are left out. ValueError names one that holds no texts.
+    """
 
     def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
         self.name = name or name_of(source)
         self._rows = Rows(source, split)
         column = self._rows.column(CAPTION_COLUMNS, "caption")
-        cells = list(self._rows.data[column])
-        self.captions = [[cell] if isinstance(cell, str) else list(cell) for cell in cells]
+        captions = [
+            _texts(cell, f"{self._rows.source}, row {row}: column {column!r}")
+            for row, cell in enumerate(self._rows.data[column])
+        ]
+        self._kept = [row for row, texts in enumerate(captions) if texts]
+        self.captions = [captions[row] for row in self._kept]
+        refuse_empty(self.captions, f"{source}, split {split!r},", "no picture with a caption")
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._kept)
 
     def image(self, index: int) -> np.ndarray:
         """Picture `index`, (H, W, 3) uint8 RGB."""
-        return self._rows.picture(index)
+        return self._rows.picture(self._kept[index])
 
 
 class HubMasks:
@@ -178,6 +197,15 @@ class HubMasks:
         target = ids.astype(np.uint8)
         target = target - np.uint8(1) if self._from_one else target  # wraps: 0 -> 255
         return paired(self._rows.picture(index, upright=False), target, row, mask)
+
+
+def _texts(cell: Any, where: str) -> list[str]:
+    """The captions of a cell, without those that are None."""
+    texts = [cell] if isinstance(cell, str) else [text for text in cell or () if text is not None]
+    odd = next((text for text in texts if not isinstance(text, str)), None)
+    if odd is not None:
+        raise ValueError(f"{where} holds {odd!r}, expected a text or a list of texts")
+    return texts
 
 
 HubVoc, HubAde20k = partial(HubMasks, scheme="voc"), partial(HubMasks, scheme="ade20k")
