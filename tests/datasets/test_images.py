@@ -6,6 +6,7 @@ from PIL import Image
 
 from cliptex.datasets import ImageFolder, Karpathy
 from cliptex.datasets.check import check_dataset
+from cliptex.datasets.protocol import read_names
 
 
 def test_folder__classes_are_sorted(folders):
@@ -150,6 +151,48 @@ def test_karpathy__faults(karpathy):
     karpathy.write_text("{}")
     with pytest.raises(ValueError, match="no key 'images'"):
         Karpathy(karpathy, karpathy.parent / "images", "test")
+
+
+ENTRY = {"filename": "0.jpg", "split": "test", "sentences": [{"raw": "a"}, {"raw": "b"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"filename": None}, r"images\[0\] has 'filename' None, expected a text"),
+        ({"split": None}, r"images\[0\] has 'split' None, expected a text"),
+        ({"filepath": 7}, r"images\[0\] has 'filepath' 7, expected a text"),
+        (
+            {"sentences": [{"raw": "a"}, {"raw": None}]},
+            r"images\[0\].sentences\[1\] has 'raw' None, expected a text",
+        ),
+    ],
+)
+def test_karpathy__what_is_no_text_is_named(karpathy, change, said):
+    karpathy.write_text(json.dumps({"images": [{**ENTRY, **change}]}))
+    with pytest.raises(ValueError, match=rf"dataset_tiny\.json: {said}"):
+        Karpathy(karpathy, None, "test")
+
+
+def test_karpathy__name_and_sentences_may_be_null(karpathy):
+    images = [{**ENTRY, "filepath": None}, {**ENTRY, "filename": "1.jpg", "sentences": None}]
+    karpathy.write_text(json.dumps({"dataset": None, "images": images}))
+    test = Karpathy(karpathy, None, "test")
+    assert test.name == "dataset_tiny" and test.files == ["0.jpg"]
+    (found,) = check_dataset(karpathy, "karpathy")
+    assert "1 pictures with 0 captions" in found.notes
+    karpathy.write_text(json.dumps({"dataset": 7, "images": images}))
+    with pytest.raises(ValueError, match="the file has 'dataset' 7, expected a text"):
+        Karpathy(karpathy, None, "test")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_byte_order_mark__is_no_part_of_a_file(karpathy, tmp_path, mark):
+    karpathy.write_text(mark + karpathy.read_text(), encoding="utf-8")
+    assert len(Karpathy(karpathy, None, "test")) == 1
+    assert check_dataset(karpathy.parent, "karpathy")[0].path == karpathy
+    (tmp_path / "names.txt").write_text(f"{mark}chair\nlamp\n", encoding="utf-8")
+    assert read_names(tmp_path / "names.txt") == ["chair", "lamp"]
 
 
 def test_real(shared_data):

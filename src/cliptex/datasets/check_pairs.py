@@ -86,13 +86,13 @@ def _check_karpathy(path: Path) -> CheckReport:
     except ValueError as error:
         report.missing.append(str(error).splitlines()[0])
         return report
-    official = CAPTION_COUNTS.get(str(content.get("dataset", "")), {})
+    official = CAPTION_COUNTS.get(content.get("dataset") or "", {})
     listed: defaultdict[str, list[str]] = defaultdict(list)
     counts: Counter[int] = Counter()
     for entry in content["images"]:
         split = "train" if entry["split"] == SAME_AS_TRAIN else entry["split"]
         listed[split].append(file_of(entry))
-        counts[len(entry.get("sentences", []))] += 1
+        counts[len(entry["sentences"])] += 1
     everything = [file for files in listed.values() for file in files]
     folder = images_folder(path, everything)
     there = present(folder, everything)

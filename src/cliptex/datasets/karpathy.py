@@ -39,18 +39,16 @@ class Karpathy:
         path = require(Path(file), LAYOUT)
         content = read_karpathy(path)
         splits = {split, SAME_AS_TRAIN} if split == "train" else {split}
-        self.name = name or content.get("dataset", path.stem)
+        self.name = name or content.get("dataset") or path.stem
         self.files: list[str] = []
         self.captions: list[list[str]] = []
         for entry in content["images"]:
-            sentences = [sentence["raw"] for sentence in entry.get("sentences", [])]
+            sentences = [sentence["raw"] for sentence in entry["sentences"]]
             if entry["split"] in splits and sentences:
                 self.files.append(file_of(entry))
                 self.captions.append(sentences)
         if not self.files:
-            known = sorted(
-                {entry["split"] for entry in content["images"] if entry.get("sentences")}
-            )
+            known = sorted({entry["split"] for entry in content["images"] if entry["sentences"]})
             raise unknown_split(path, split, known, LAYOUT)
         found = images_folder(path, self.files) if images is None else Path(images)
         self._images = require(found, LAYOUT)
@@ -66,20 +64,38 @@ class Karpathy:
 
 
 def read_karpathy(path: Path) -> dict[str, Any]:
-    """The JSON at `path`; ValueError names one that is a folder, damaged or another."""
+    """The JSON at `path`, its images with `sentences` each, of some none.
+
+    ValueError names one that is a folder, damaged or another.
+    """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the JSON in it, such as dataset_flickr30k.json")
     content = read_json(path, LAYOUT, ("images",))
+    _check_text(path, content, "dataset", "the file", optional=True)
     check_entries(path, content["images"], "images", ("filename", "split"))
     for number, entry in enumerate(content["images"]):
-        part = f"images[{number}].sentences"
-        check_entries(path, entry.get("sentences", []), part, ("raw",))
+        image = f"images[{number}]"
+        for key in ("filename", "split", "filepath"):
+            _check_text(path, entry, key, image, optional=key == "filepath")
+        entry["sentences"] = entry.get("sentences") or []
+        check_entries(path, entry["sentences"], f"{image}.sentences", ("raw",))
+        for place, sentence in enumerate(entry["sentences"]):
+            _check_text(path, sentence, "raw", f"{image}.sentences[{place}]")
     return content
+
+
+def _check_text(
+    path: Path, entry: dict[str, Any], key: str, what: str, *, optional: bool = False
+) -> None:
+    """ValueError names an `entry` of the JSON, `what`, whose `key` is no text."""
+    value = entry.get(key)
+    if not isinstance(value, str) and not (optional and value is None):
+        raise ValueError(f"{path}: {what} has {key!r} {value!r}, expected a text")
 
 
 def file_of(entry: dict[str, Any]) -> str:
     """The picture of an entry, relative to the folder of the pictures."""
-    return str(Path(entry.get("filepath", "")) / entry["filename"])
+    return str(Path(entry.get("filepath") or "") / entry["filename"])
 
 
 def images_folder(path: Path, files: Sequence[str]) -> Path:
