@@ -63,9 +63,14 @@ def test_depth_and_normals__are_learnt_and_scored(nyuv2: Path, tmp_path: Path, c
     assert (normals.task, normals.n) == ("normals", 2) and normals.value < 60  # degrees
 
 
-def test_depth__eigens_crop_is_for_other_sizes(nyuv2: Path, tmp_path: Path, capsys) -> None:
-    assert probe(tmp_path / "r", "hub-nyu-depth", nyuv2, "--protocol", "eigen") == 2
-    assert "does not lie in a ground truth of 48 x 64" in capsys.readouterr().err
+@pytest.mark.parametrize("more", [(), ("--recipe", "small"), ("--recipe", "paper", "--dry-run")])
+def test_depth__eigens_crop_is_refused_before_anything_is_learnt(
+    more, nyuv2: Path, tmp_path: Path, capsys
+) -> None:
+    asked = ("--protocol", "lasinger", "eigen", *more)
+    assert probe(tmp_path / "r", "hub-nyu-depth", nyuv2, *asked) == 2
+    said = capsys.readouterr().err
+    assert "does not lie in a ground truth of 48 x 64" in said and len(said.splitlines()) == 1
 
 
 @pytest.fixture

@@ -189,7 +189,13 @@ class ProbeOptions:
 
     def splits(self) -> tuple[Any, Any, Any]:
         """The data sets of train, val (or None) and test; ValueError where they share pictures."""
-        from cliptex.cli.splits import refuse_bare, refuse_equal, refuse_shared, with_coco
+        from cliptex.cli.splits import (
+            refuse_bare,
+            refuse_crops,
+            refuse_equal,
+            refuse_shared,
+            with_coco,
+        )
 
         assert self.task
         names = self.chosen_splits()
@@ -198,6 +204,7 @@ class ProbeOptions:
         train, test = self.read(names[0]), self.read(names[2])
         refuse_shared({"--train-split": train, "--val-split": val}, test)
         refuse_bare(train)
+        refuse_crops(test, self.asked().get("protocols", ()))
         if self.extra_coco is not None:
             train = with_coco(train, self.extra_coco)
         return train, val, test

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliptex.probes.protocol import Protocol
 
 HELD_OUT = "leave out --val-split: the rate is then chosen on a held-out part of train"
 
@@ -50,6 +54,15 @@ def refuse_bare(train: Any) -> None:
             f"--train-split: {empty[0]} holds no picture ({len(empty)} such class folders): "
             "complete it, or take the class out of all splits"
         )
+
+
+def refuse_crops(test: Any, protocols: Iterable[Protocol]) -> None:
+    """ValueError where the crop of a protocol does not lie in the depths of the first of `test`."""
+    from cliptex.probes.scores import crop_mask
+
+    crops = [protocol.crop for protocol in protocols if protocol.crop is not None]
+    for crop in crops:
+        crop_mask(test[0].target, crop)
 
 
 def with_coco(voc: Any, root: Path) -> Any:
