@@ -67,6 +67,20 @@ def test_classes__by_shard_and_key(shards, source: Path, tmp_path: Path) -> None
     assert (report.found, report.unused) == (1, 1)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_classes__of_few_bits_are_what_is_stored(bits: int) -> None:
+    ids = np.arange(12).reshape(3, 4) % 2**bits
+    if bits == 1:
+        data = png(ids.astype(bool))
+    else:  # Pillow keeps the upper bits of a byte
+        buffer = io.BytesIO()
+        spread = Image.fromarray((ids * 255 // (2**bits - 1)).astype(np.uint8))
+        spread.save(buffer, "PNG", bits=bits)
+        data = buffer.getvalue()
+    assert data[24:26] == bytes([bits, 0]), "the depth and the colour type of the header"
+    np.testing.assert_array_equal(CLASSES.read(data), ids)
+
+
 def test_depth__becomes_disparity(shards, source: Path, tmp_path: Path) -> None:
     (source / "00000.png").write_bytes(png(np.array([[1000, 2000], [0, 4000]], np.uint16)))
     report = adopt(shards, source, tmp_path, DepthPng(scale=0.001, unit="m"))

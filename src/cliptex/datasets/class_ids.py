@@ -24,8 +24,7 @@ def decode_ids(data: bytes, source: str) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            stored = picture.tile[0].args if picture.tile else None  # gone once it is decoded
-            mode, ids = picture.mode, np.array(picture)
+            mode, ids = picture.mode, stored_values(picture)
     except (OSError, SyntaxError) as error:  # Pillow's SyntaxError: a damaged PNG
         raise ValueError(
             f"{source} does not decode (was its download cut off?): {error}"
@@ -35,11 +34,21 @@ def decode_ids(data: bytes, source: str) -> np.ndarray:
             f"{source}: a mask of mode {mode!r}; expected a palette or grey PNG "
             "whose pixel values are class ids (do not convert masks to RGB)"
         )
-    if mode == "1":
-        return ids.astype(np.uint8)
-    raw = stored[0] if isinstance(stored, tuple) else stored  # a name alone in PNG
-    ids = ids // SPREAD[raw] if raw in SPREAD else ids
     return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)
+
+
+def stored_values(picture: Image.Image) -> np.ndarray:
+    """The numbers that a file holds, (H, W, ...); `picture` must be open and not decoded yet.
+
+    Grey of 1, 2 and 4 bits is not spread over 0 to 255, unlike what Pillow gives.
+    """
+    tile = getattr(picture, "tile", None)  # gone once the picture is decoded
+    raw = tile[0].args if tile else None
+    raw = raw[0] if isinstance(raw, tuple) else raw  # a name alone in PNG
+    values = np.array(picture)
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    return values // SPREAD[raw] if raw in SPREAD else values
 
 
 def check_ids(

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from cliptex.console import say
+from cliptex.datasets.class_ids import stored_values
 from cliptex.experts.postprocess import FRAME_SIGNS
 from cliptex.files import AnyPath, exists, walk
 from cliptex.labelling.growth import follow_growth, record_damage
@@ -28,12 +29,11 @@ from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.index import split_name
 
 SUFFIX = ".png"
-GREY_MODES = ("P", "L", "I", "I;16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassPng:
-    """Grey or palette PNG whose pixel values are class ids."""
+    """Grey or palette PNG of any depth whose stored values are class ids."""
 
     classes: tuple[str, ...]
     ignore: int = 255
@@ -44,7 +44,7 @@ class ClassPng:
 
     def read(self, data: bytes) -> np.ndarray:
         """(H, W) ids; ValueError for a picture of colours."""
-        return _pixels(data, GREY_MODES)
+        return _pixels(data, ("1", "P", "L", "I", "I;16"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +292,7 @@ def _pixels(data: bytes, modes: tuple[str, ...]) -> np.ndarray:
     """Pixel values; `_Unreadable` where the bytes are no PNG, ValueError for another mode."""
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            mode, pixels = image.mode, np.array(image)
+            mode, pixels = image.mode, stored_values(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise _Unreadable(str(error)) from None
     if mode not in modes:
