@@ -14,8 +14,8 @@ from cliptex.probes import (
     predict_dense,
     run_dense_probe,
 )
-from cliptex.probes.features import Space
 from cliptex.probes.protocol import EIGEN, LASINGER, Protocol
+from cliptex.probes.space import Space
 from cliptex.results import append_results, read_results
 
 DELTAS = ("depth_d1", "depth_d2", "depth_d3")

@@ -10,13 +10,14 @@ from torch import Tensor
 from cliptex.datasets.protocol import LabelledImages
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.config import ProbeConfig
-from cliptex.probes.features import FeatureReader, Memory, Space, proven_frozen
+from cliptex.probes.features import FeatureReader, Memory, proven_frozen
 from cliptex.probes.fit import Heads, TrainData
 from cliptex.probes.items import check_sets, class_item
 from cliptex.probes.outcome import ProbeOutcome
 from cliptex.probes.scorers import AccuracyScorer
 from cliptex.probes.scores import Naming, Tested, rows_of
 from cliptex.probes.select import chosen_head
+from cliptex.probes.space import Space
 
 SCORED_TOGETHER = 1024  # vectors: seven rates of a thousand classes are 29 MB of outputs
 

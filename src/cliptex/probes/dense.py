@@ -13,13 +13,14 @@ from cliptex.datasets.protocol import DenseDataset, DenseItem
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.config import ProbeConfig
-from cliptex.probes.features import FeatureReader, Memory, Space, proven_frozen
+from cliptex.probes.features import FeatureReader, Memory, proven_frozen
 from cliptex.probes.fit import Heads, TrainData
 from cliptex.probes.items import check_sets, dense_item
 from cliptex.probes.outcome import ProbeOutcome
 from cliptex.probes.protocol import Truths, train_facts, truths_of
 from cliptex.probes.scores import Naming, Scorer, Tested, rows_of
 from cliptex.probes.select import Selection, Validate, chosen_head
+from cliptex.probes.space import Space
 from cliptex.probes.tasks import ProbeTask, probe_task
 
 

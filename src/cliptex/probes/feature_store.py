@@ -28,8 +28,9 @@ from cliptex.files import write_atomic
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.examples import Examples
-from cliptex.probes.features import Address, Space, encode
+from cliptex.probes.features import Address, encode
 from cliptex.probes.sources import Draw, FeatureBatch, ahead
+from cliptex.probes.space import Space
 
 Storage = Literal["float16", "int8"]
 TARGETS_IN_MEMORY = 1 << 30  # bytes of targets; more goes to a memory-mapped file
