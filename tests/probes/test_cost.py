@@ -13,12 +13,14 @@ from cliptex.probes.cost import (
     Part,
     cost_of,
     cost_table,
+    counted,
+    counted_training,
     encoder_pass,
     paper_jobs,
     rounds_of,
     stored_bytes,
 )
-from cliptex.probes.cost_detection import COCO, Pictures, detection_cost, head_flops
+from cliptex.probes.cost_detection import COCO, Pictures, Products, detection_cost
 from cliptex.probes.detection.config import small_mask_rcnn, small_ssd
 from cliptex.probes.examples import dense_examples
 from cliptex.probes.feature_store import FeatureStore, pack
@@ -53,7 +55,9 @@ class Counting(Patches):
 
 
 PASS = 2 * 4 * 3 * 16 * 16 * 4  # 2 x outputs x kernel x cells of a 32 pixel picture
-HEAD = 2 * 4 * 5 * 4  # 4 channels to 5 outputs on 4 cells
+UP = 2 * 5 * 2 * 2 * 32 + 2 * 5 * 32 * 2 * 32  # 5 outputs from 2 x 2 to 2 x 32 to 32 x 32
+HEAD = 2 * 4 * 5 * 4 + UP  # 4 channels to 5 outputs on 4 cells
+LEARN = 2 * HEAD  # and back to weights and outputs: frozen maps take no gradient
 
 
 def job(**changes) -> Job:
@@ -74,10 +78,10 @@ def test_flops__by_hand():
     assert flops == PASS and features.maps[16].shape == (1, 4, 2, 2)
     one = cost_of(job(), encoder)
     assert (one.steps, one.heads) == (6, 1)
-    assert one.parts == (Part("encoder", 0, 23 * PASS), Part("linear", 1, (3 * 20 + 3) * HEAD))
+    assert one.parts == (Part("encoder", 0, 23 * PASS), Part("linear", 1, 20 * LEARN + 3 * HEAD))
     grid = cost_of(job(learning_rates=(1.0, 2.0), seeds=(0, 1, 2)), encoder)
-    choice = 16 * (PASS + 3 * 6 * HEAD) + 2 * (PASS + 6 * HEAD)  # 2 of 10 are held out
-    refit = 20 * (PASS + 3 * 3 * HEAD)
+    choice = 16 * (PASS + 6 * LEARN) + 2 * (PASS + 6 * HEAD)  # 2 of 10 are held out
+    refit = 20 * (PASS + 3 * LEARN)
     assert (grid.heads, grid.steps) == (6, 4 + 6)
     assert grid.flops == choice + refit + 3 * (PASS + 3 * HEAD)
 
@@ -161,12 +165,15 @@ def test_detection__products_are_those_of_a_real_training_pass(probe):
     }
     torch.manual_seed(0)
     head = probe.build({16: 4}, COCO.classes).train()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        head.losses(maps, (side, side), [target] * pictures)
-    real = counter.get_total_flops() / pictures
+    with FlopCounterMode(display=False) as counter:
+        losses = head.losses(maps, (side, side), [target] * pictures)
+        forward = counter.get_total_flops() / pictures
+        torch.stack(list(losses.values())).sum().backward()
+    both = counter.get_total_flops() / pictures
     one = {16: torch.empty(1, 4, side // 16, side // 16, device="meta")}
-    ours = head_flops(probe, head.to("meta"), one, side, train=True)
-    assert real <= ours <= 1.2 * real
+    layers = Products(probe, head.to("meta"), side, train=True)
+    assert forward <= counted(layers, one)[0] <= 1.2 * forward
+    assert both <= counted_training(layers, one) <= 1.2 * both
 
 
 def test_detection__rates_are_compared_on_a_part_of_train_or_on_val():

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cliptex.models.clip import describe_clip, spec_of
-from cliptex.models.dense_heads import HeadName, dense_head
+from cliptex.models.dense_heads import HeadName, dense_head, upsample
 from cliptex.models.dual import Clip
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.models.spec import OutputStride
@@ -23,7 +23,6 @@ from cliptex.probes.sources import steps_of
 from cliptex.probes.table8 import Task, paper_probes
 
 OUTPUTS = {"depth": 1, "normals": 4}
-TRAINING = 3  # a head's backward pass takes two products for every one of its forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,11 +175,12 @@ def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
     memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
     memory += 4.0 * (1 + 8) * config.batch_size * maps.numel()
     for name in config.heads:
-        flops, parameters = _head(name, job, maps, encoder.stride)
-        trained = TRAINING * (rounds.learnt * seeds * rates + rounds.again * seeds)
+        head = _head(name, job, maps, encoder.stride)
+        trained = rounds.learnt * seeds * rates + rounds.again * seeds
         scored = rounds.compared * seeds * rates + job.test_images * seeds
-        parts.append(Part(name, seeds * rates, flops * (trained + scored)))
-        memory += 16.0 * parameters * seeds * rates
+        flops = trained * counted_training(head, maps) + scored * counted(head, maps)[0]
+        parts.append(Part(name, seeds * rates, flops))
+        memory += 16.0 * sum(p.numel() for p in head.parameters()) * seeds * rates
     side = config.resolution if dense else 1
     kept = 0 if job.stored is None else job.train_images * stored_bytes(maps, job.stored)
     return Cost(
@@ -202,12 +202,23 @@ def stored_bytes(maps: torch.Tensor, dtype: Storage) -> int:
     return maps.numel() + 4 * scales
 
 
-def _head(name: HeadName, job: Job, maps: torch.Tensor, stride: int) -> tuple[float, int]:
-    """FLOPs per picture, and number of parameters, of one head."""
+class _AtLabels(nn.Module):
+    """A head with the interpolation of its outputs to labels of `side` pixels."""
+
+    def __init__(self, head: nn.Module, side: int) -> None:
+        super().__init__()
+        self.head, self.size = head, (side, side)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return upsample(self.head(maps), self.size)
+
+
+def _head(name: HeadName, job: Job, maps: torch.Tensor, stride: int) -> nn.Module:
+    """One head on the meta device; of the size of pictures to score it has that of training."""
     form: dict[str, Any] = {"width": job.config.width, "norm": job.config.norm}
     with torch.device("meta"):
         head = dense_head(name, maps.shape[1], job.outputs, stride=stride, **form)
-    return counted(head, maps)[0], sum(p.numel() for p in head.parameters())
+    return _AtLabels(head, 1 if job.task == "classification" else job.config.resolution)
 
 
 def described_encoder(model: str, output_stride: OutputStride | None = None) -> FrozenEncoder:
@@ -235,6 +246,20 @@ def counted(module: nn.Module, *inputs: Any) -> tuple[float, Any]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         out = module(*inputs)
     return float(counter.get_total_flops()), out
+
+
+def counted_training(module: nn.Module, *inputs: Any) -> float:
+    """FLOPs of a forward pass, and of a backward pass to the parameters, not to `inputs`.
+
+    `module` gives a tensor or a list of them.
+    """
+    module.eval().requires_grad_(True)  # norms of one picture would refuse to learn
+    with FlopCounterMode(display=False) as counter:
+        out = module(*inputs)
+        outputs = [out] if isinstance(out, torch.Tensor) else out
+        torch.stack([x.sum() for x in outputs]).sum().backward()
+    module.zero_grad(set_to_none=True)
+    return float(counter.get_total_flops())
 
 
 def cost_table(costs: Sequence[Cost], device: Device) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from cliptex.models.detection.mask_rcnn import MaskRcnnForm
 from cliptex.models.detection.ssd import SsdHead
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.probes.cost import TRAINING, Cost, Part, counted, encoder_pass
+from cliptex.probes.cost import Cost, Part, counted, counted_training, encoder_pass
 from cliptex.probes.detection.config import DetectionProbe, Head
 from cliptex.probes.select import held_count
 
@@ -59,39 +59,35 @@ def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures
     channels = {stride: x.shape[1] for stride, x in features.maps.items()}
     with torch.random.fork_rng([]):
         head = probe.build(channels, data.classes).to("meta")
-    learnt = head_flops(probe, head, features.maps, middle, train=True)
-    found = head_flops(probe, head, seen_again.maps, probe.size, train=False)
+    learning = Products(probe, head, middle, train=True)
+    forward, both = counted(learning, features.maps)[0], counted_training(learning, features.maps)
+    found = counted(Products(probe, head, probe.size, train=False), seen_again.maps)[0]
     kept, compared = data.split(probe)
     batch = max(1, min(probe.batch_size, kept))
     steps, seeds = probe.epochs * (kept // batch), len(probe.seeds)
     seen, trained = steps * batch, len(probe.grid) * seeds
     memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
     memory += trained * 16.0 * sum(p.numel() for p in head.parameters())
-    learning = TRAINING * seen * trained * learnt
     scoring = (compared * trained + data.test * seeds) * found
     return Cost(
         task="detection",
         dataset=data.name,
         images=(data.train, probe.epochs, data.test),
         steps=steps,
-        memory=memory + 4.0 * batch * learnt / FLOPS_PER_VALUE,
+        memory=memory + 4.0 * batch * forward / FLOPS_PER_VALUE,
         parts=(
             Part("encoder", 0, seen * passes + (compared + data.test) * looks),
-            Part(probe.name, trained, learning + scoring),
+            Part(probe.name, trained, seen * trained * both + scoring),
         ),
     )
 
 
-def head_flops(
-    probe: DetectionProbe, head: Head, maps: dict[int, torch.Tensor], side: int, *, train: bool
-) -> float:
-    """FLOPs of `head`, on the meta device, for one picture of `side` pixels with `maps`."""
-    return counted(_Products(probe, head, side, train=train), maps)[0]
+class Products(nn.Module):
+    """The layers of a detection head, on the meta device, for one picture of `side` pixels.
 
-
-class _Products(nn.Module):
-    """The layers of a detection head on as many boxes as it is given at most, without the search
-    for boxes in between, which has no products and cannot run on the meta device."""
+    On as many boxes as it is given at most, without the search for boxes in between, which has no
+    products and cannot run on the meta device. Gives the outputs of all layers.
+    """
 
     def __init__(self, probe: DetectionProbe, head: Head, side: int, *, train: bool) -> None:
         super().__init__()
@@ -102,16 +98,18 @@ class _Products(nn.Module):
             self.boxes = form.rois if train else form.test_proposals[1]
             self.masks = round(form.rois * form.roi_positive) if train else form.detections
 
-    def forward(self, maps: dict[int, torch.Tensor]) -> None:
+    def forward(self, maps: dict[int, torch.Tensor]) -> list[torch.Tensor]:
         model: Any = self.head.model
         levels = model.backbone(maps, self.size)
         if isinstance(self.head, SsdHead):
-            model.head(levels)
-            return
-        model.rpn.head(list(levels.values()))
+            return list(model.head(levels).values())
+        outputs = [x for level in model.rpn.head(list(levels.values())) for x in level]
         width = model.backbone.out_channels
         heads = model.roi_heads
-        pooled = torch.empty(self.boxes, width, 7, 7, device="meta")
-        heads.box_predictor(heads.box_head(pooled))
-        pooled = torch.empty(self.masks, width, 14, 14, device="meta")
-        heads.mask_predictor(heads.mask_head(pooled))
+        outputs += heads.box_predictor(heads.box_head(self._pooled(self.boxes, width, 7)))
+        masks = heads.mask_head(self._pooled(self.masks, width, 14))
+        return [*outputs, heads.mask_predictor(masks)]
+
+    def _pooled(self, count: int, width: int, side: int) -> torch.Tensor:
+        """What is cut out of the pyramid, to which the gradient goes on."""
+        return torch.empty(count, width, side, side, device="meta", requires_grad=True)
