@@ -217,8 +217,8 @@ def test_killed_at_ten_moments__byte_identical(server: Server, tmp_path: Path) -
         killed += server.finish() == -signal.SIGKILL
         kept += 0 < finish(server, out) < 36
         assert tree(out) == sound, f"after the kill number {attempt}"
-    assert killed >= 3, "most of the kills must have met a living run"
-    assert kept >= 1, "some of the kills must have come between two commits"
+    assert killed >= 5, "most of the kills must have met a living run"
+    assert kept >= 2, "some of the kills must have come between two commits"
 
 
 def test_killed_again_and_again_on_one_store(server: Server, tmp_path: Path) -> None:

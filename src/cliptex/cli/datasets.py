@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
+from cliptex.cli.layouts import Layout
 from cliptex.cli.rows import check_writable
 
 if TYPE_CHECKING:
@@ -28,29 +29,7 @@ Checked = Literal[
     "places365",
     "karpathy",
 ]
-Compared = Literal[
-    "voc",
-    "ade20k",
-    "coco",
-    "coco-voc",
-    "coco-captions",
-    "nyu-depth",
-    "nyu-raw",
-    "nyu-normals",
-    "dsine-normals",
-    "geonet-normals",
-    "folder",
-    "imagenet-flat",
-    "places365",
-    "karpathy",
-    "hub-classes",
-    "hub-captions",
-    "hub-voc",
-    "hub-ade20k",
-    "hub-nyu-depth",
-    "hub-nyu-normals",
-    "hub-coco",
-]
+Compared = Literal[Layout, "karpathy", "coco-captions", "hub-captions"]
 
 
 def check(path: Positional[Path], /, kind: Checked | None = None, decode: bool = False) -> None:
