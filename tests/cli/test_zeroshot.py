@@ -31,7 +31,7 @@ def run(tmp_path: Path, *arguments: object) -> list[Result]:
 
 def test_names_of_the_command_line_are_those_of_the_catalogue():
     kinds = {*catalogue.DENSE, *catalogue.LABELLED, *catalogue.CAPTIONED, "karpathy"}
-    assert set(get_args(datasets.Compared)) == (kinds | {"coco", "hub-coco"}) - {"voc20"}
+    assert set(get_args(datasets.Compared)) == kinds | {"coco", "hub-coco"}
     assert set(get_args(datasets.Checked)) == set(LAYOUTS)
     assert set(get_args(zeroshot.Classes)) == set(catalogue.LABELLED)
     assert set(get_args(zeroshot.Captions)) == {*catalogue.CAPTIONED, "karpathy"}
