@@ -11,6 +11,7 @@ import pytest
 
 from cliptex.cli import app, main, runs
 from cliptex.cli.train import configuration
+from cliptex.console import TooManyFailures
 from cliptex.probes import ProbeConfig
 from cliptex.results import Result, append_results
 
@@ -84,6 +85,7 @@ def test_user_errors_are_one_line_and_exit_with_2(tmp_path, capsys):
         (OSError(28, "No space left on device", "x.tar"), 2, "No space left on device: 'x.tar'\n"),
         (KeyboardInterrupt(), 130, "interrupted: what is done is kept: run the same command again"),
         (ValueError(), 2, "error: ValueError\n"),
+        (TooManyFailures("6 of 10 images"), 3, "error: 6 of 10 images\n"),
     ],
 )
 def test_exit_codes(monkeypatch, capsys, error, code, text):

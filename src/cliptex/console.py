@@ -19,10 +19,33 @@ from rich.progress import (
 )
 
 LINE_EVERY_SECONDS = 10.0
+MAX_FAILURES = 0.05  # share of inputs that may be left out (docs/decisions.md)
 
 T = TypeVar("T")
 
 _console = Console(file=sys.stderr, highlight=False)
+
+
+class TooManyFailures(Exception):
+    """More inputs were left out than allowed; what was written is whole and stays.
+
+    The command line prints the message as one line and exits with status 3.
+    """
+
+
+def check_failures(failed: int, total: int, *, allowed: float, what: str, remedy: str) -> None:
+    """Raise `TooManyFailures` where more than the share `allowed` (0 to 1) of `total` failed.
+
+    `what` names the inputs in the plural ("images"), `remedy` says what to do about it.
+    """
+    if not 0 <= allowed <= 1:
+        raise ValueError(f"max_failures {allowed}: not a share from 0 to 1")
+    if failed > allowed * total:
+        share = 100 * failed / total
+        raise TooManyFailures(
+            f"{failed} of {total} {what} were left out ({share:.1f} %), more than the "
+            f"{100 * allowed:g} % that max_failures allows; {remedy}"
+        )
 
 
 def quiet() -> bool:

@@ -12,6 +12,7 @@ from importlib import metadata
 from tyro.extras import SubcommandApp
 
 import cliptex
+from cliptex import console
 from cliptex.cli import (
     blend,
     data,
@@ -63,13 +64,14 @@ HELP = {
 GO_ON = "what is done is kept: run the same command again to go on"
 GOING_ON = {"demo", "label", "photos", "playroom", "train"}  # and whatever was given --state
 KEPT = "what was written so far is whole and stays"
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, TOO_MANY_FAILURES, INTERRUPTED = 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    0 done; 2 for what the user can put right (one line on standard error); 130 after Ctrl-C.
+    0 done; 2 for what the user can put right (one line on standard error); 3 where more inputs
+    were left out than --max-failures allows (what was written stays); 130 after Ctrl-C.
     CLIPTEX_DEBUG=1 shows the traceback as well. Anything else is a bug and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return USER_ERROR
+    except console.TooManyFailures as error:
+        return _failed("error", error, TOO_MANY_FAILURES)
     except (ValueError, OSError) as error:
         return _failed("error", error, USER_ERROR)
     return 0
