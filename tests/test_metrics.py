@@ -1,5 +1,7 @@
 """Golden numbers worked by hand, parity with numpy and scipy, and edge cases."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -175,12 +177,69 @@ def test_angles__valid_narrows():
     assert errors.mean() == pytest.approx(0, abs=1e-6)
 
 
-def test_topk__worked_by_hand_and_ties_earn_nothing():
+def test_topk__worked_by_hand():
     scores = np.array([[3.0, 2, 1], [1, 2, 3], [1, 1, 1]])
     labels = np.array([0, 1, 0])
-    assert metrics.topk(scores, labels, 1) == pytest.approx(100 / 3)
-    assert metrics.topk(scores, labels, 2) == pytest.approx(200 / 3)
+    # the third label ties with two others: it is first in a third of all orders
+    assert metrics.topk_hits(scores, labels, 1).tolist() == pytest.approx([1, 0, 1 / 3])
+    assert metrics.topk_hits(scores, labels, 2).tolist() == pytest.approx([1, 1, 2 / 3])
     assert metrics.topk(scores, labels, 3) == 100
+
+
+def expected_by_orders(scores, right, k: int) -> float:
+    """The share of all orders of the answers, sorted by score, whose first k hold a right one."""
+    count = len(scores)
+    hits = []
+    for order in itertools.permutations(range(count)):
+        ranked = sorted(order, key=lambda i: -scores[i])  # stable: ties stay in random order
+        hits.append(any(right[i] for i in ranked[:k]))
+    return float(np.mean(hits))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_ties__the_expectation_is_the_mean_over_all_orders(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 3, 6).astype(float)
+    right = rng.random(6) < 0.35
+    right[rng.integers(6)] = True
+    labels = np.array([int(np.flatnonzero(right)[0])])
+    alone = np.arange(6) == labels[0]
+    for k in range(1, 7):
+        found = metrics.topk_hits(scores[None], labels, k)
+        assert found.tolist() == pytest.approx([expected_by_orders(scores, alone, k)])
+        ranks = metrics.best_ranks(scores[None], np.array([1]), right.astype(int))
+        assert metrics.recall_at(ranks, k) == pytest.approx(
+            100 * expected_by_orders(scores, right, k)
+        )
+
+
+def test_ties__nine_of_ten_classes_alike_score_what_guessing_among_them_does():
+    scores = np.tile([1.0] * 9 + [0.0], (10, 1))
+    labels = np.arange(10)
+    assert metrics.topk(scores, labels, 1) == pytest.approx(100 * (9 * (1 / 9) + 0) / 10)
+    assert metrics.topk(scores, labels, 5) == pytest.approx(100 * (9 * (5 / 9) + 0) / 10)
+    assert metrics.label_ranks(scores, labels).tied_queries == 9
+
+
+def test_ties__without_any_hits_are_exactly_right_or_wrong():
+    rng = np.random.default_rng(3)
+    scores, labels = rng.permuted(np.tile(np.arange(8.0), (40, 1)), axis=1), rng.integers(0, 8, 40)
+    for k in range(1, 9):
+        order = np.argsort(-scores, axis=1)[:, :k]
+        np.testing.assert_array_equal(
+            metrics.topk_hits(scores, labels, k), (order == labels[:, None]).any(1)
+        )
+
+
+def test_retrieval__equal_gallery_items_tie_whatever_their_place():
+    rng = np.random.default_rng(1)
+    items = rng.normal(size=(5, 48)).astype(np.float32)
+    texts = np.concatenate([items, items, items])  # owned by 15 pictures: 5 kinds, thrice each
+    of_texts, of_images = metrics.retrieval_ranks(texts, texts, np.arange(15))
+    for ranks in (of_texts, of_images):
+        assert ranks.better.tolist() == [0] * 15 and ranks.tied.tolist() == [2] * 15
+        assert metrics.recall_at(ranks, 1) == pytest.approx(100 / 3)
+        assert metrics.recall_at(ranks, 3) == 100
 
 
 def test_retrieval__many_captions_worked_by_hand():
@@ -188,8 +247,8 @@ def test_retrieval__many_captions_worked_by_hand():
     owners = np.array([0, 0, 1])
     texts = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.95]])  # the second caption is misleading
     of_texts, of_images = metrics.retrieval_ranks(images, texts, owners)
-    assert of_texts.tolist() == [0, 1, 0]
-    assert of_images.tolist() == [0, 0]  # an image is found by its best caption
+    assert of_texts.better.tolist() == [0, 1, 0]
+    assert of_images.better.tolist() == [0, 0]  # an image is found by its best caption
     assert metrics.recall_at(of_texts, 1) == pytest.approx(200 / 3)
     assert metrics.recall_at(of_images, 1) == 100
 
@@ -202,9 +261,9 @@ def test_retrieval__blocks_change_nothing_and_match_brute_force():
     for got, expected in zip(
         metrics.retrieval_ranks(images, texts, owners, block=7), whole, strict=True
     ):
-        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(np.stack(got), np.stack(expected))
     similarity = images @ texts.T
-    for i, rank in enumerate(whole[1]):
+    for i, rank in enumerate(whole[1].better):
         order = np.argsort(-similarity[i])
         assert rank == next(k for k, j in enumerate(order) if owners[j] == i)
 
@@ -230,10 +289,11 @@ def test_mean_per_class__worked_by_hand():
     assert np.isnan(metrics.mean_per_class(hits[:0], labels[:0], 4))
 
 
-def test_retrieval__collapsed_embeddings_earn_nothing():
+def test_retrieval__collapsed_embeddings_earn_what_guessing_does():
     ones = np.ones((4, 3)) / np.sqrt(3)
     of_texts, of_images = metrics.retrieval_ranks(ones, ones, np.arange(4))
-    assert metrics.recall_at(of_texts, 1) == metrics.recall_at(of_images, 1) == 0
+    assert metrics.recall_at(of_texts, 1) == metrics.recall_at(of_images, 1) == pytest.approx(25)
+    assert metrics.recall_at(of_texts, 3) == pytest.approx(75)
 
 
 def test_retrieval__a_query_without_a_match_is_an_error():

@@ -11,8 +11,9 @@ import numpy as np
 from cliptex.files import file_name, write_atomic
 from cliptex.results import Result
 
-OF_CLASSES = np.dtype([("label", "<i4"), ("hit", "?")])
-"""What an image adds to a mean over classes of shares of images: its class, and right or wrong."""
+OF_CLASSES = np.dtype([("label", "<i4"), ("hit", "<f8")])
+"""What an image adds to a mean over classes of shares of images: its class, and the probability
+from 0 to 1 that it is named right. Files of older versions hold right or wrong as a bool."""
 
 
 def per_image_path(folder: Path, row: Result) -> Path:

@@ -23,6 +23,9 @@ the architecture, the pixels with their places, and the frequencies of the answe
 TEST_SPLIT = "test_split"
 """The protocol's key for the split that was scored."""
 
+TIED = ("tied_images", "tied_captions")
+"""The protocol's keys for the number of queries whose right answer scores as a wrong one."""
+
 LONGEST_ROW = 2**24
 """Bytes of a row, at most: one with an IoU for each of a thousand classes has 100,000."""
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cliptex.cli import main, rows
-from cliptex.cli.rows import check_writable
+from cliptex.cli.rows import check_writable, record_rows
 from cliptex.results import Result
 
 ROW = Result(
@@ -70,3 +70,13 @@ def test_label_score__checks_its_results_file_first(tmp_path, capsys):
     words = ["--root", str(tmp_path / "none"), "--dataset-kind", "voc", "--expert", "none"]
     assert main(["label", "score", *words, "--out", str(out)]) == 2
     assert "page.html: not a results file" in capsys.readouterr().err
+
+
+def test_record_rows__ties_are_on_the_screen(tmp_path, capsys):
+    row = Result.model_validate_json(ROW)
+    tied = row.model_copy(update={"protocol": {"tied_images": 3}})
+    record_rows(tmp_path / "r.jsonl", [row, tied])
+    assert [line.partition("(")[2] for line in capsys.readouterr().out.splitlines()] == [
+        "n 1)",
+        "n 1, 3 tied images)",
+    ]

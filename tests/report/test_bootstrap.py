@@ -206,6 +206,18 @@ def test_compare_images__means_over_classes(make_row, tmp_path):
     assert found.difference is None and "not scored on the same classes" in found.problem
 
 
+def test_compare_images__right_or_wrong_of_older_versions_is_read(make_row, tmp_path):
+    labels, hits = np.array([0, 0, 1, 1]), {"cliptex": [1, 1, 0, 1], "clip-ft": [0, 1, 0, 0]}
+    about = {"task": "classification", "metric": "mean_per_class", "better": "higher"}
+    rows = []
+    for model, right in hits.items():
+        rows.append(make_row(model, mean_per_class(np.array(right), labels, 2), **about))
+        old = np.dtype([("label", "<i4"), ("hit", "?")]) if model == "clip-ft" else OF_CLASSES
+        save_per_image(tmp_path, rows[-1], records(labels, right).astype(old))
+    (found,) = compare_images(rows, [tmp_path], "cliptex", "clip-ft")
+    assert found.difference is not None and found.difference.mean == pytest.approx(75 - 25)
+
+
 @pytest.mark.parametrize("old", [(0, 1), (1,)])
 def test_compare_images__areas_without_the_truth_s_show_no_interval(make_row, tmp_path, old):
     about = {"task": "segmentation", "metric": "miou", "better": "higher"}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cliptex.metrics import RULE_TIES
 from cliptex.probes.scorers import AccuracyScorer
 from cliptex.zeroshot import (
     IMAGENET_TEMPLATES,
@@ -12,6 +13,7 @@ from cliptex.zeroshot import (
     SHORT_TEMPLATES,
     classifier_weights,
     classify,
+    encode,
     run_retrieval,
     run_zeroshot,
 )
@@ -208,11 +210,29 @@ def test_zeroshot__classes_with_the_same_prompts_are_named_and_counted(said):
     )
 
 
+def test_zeroshot__classes_that_tie_count_by_expectation_and_are_counted(monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(encode, "say", lines.append)
+    asked = ("tench", "golf ball", "green")  # the first two look alike to this tokenizer
+    plain = config(templates=("a {}",))
+    outcome = run_zeroshot(ColourClip(), Pictures(), plain, model="m", classes=asked)
+    # three red pictures: "tench" ties for the first place; three green ones: green alone is first
+    assert outcome.per_image["top1"].tolist() == [50, 0, 0] * 3
+    assert outcome.value("top1") == pytest.approx(100 * 1.5 / 9)
+    assert outcome.value("mean_per_class") == pytest.approx(50 / 3)
+    row = outcome.results[0]
+    assert row.protocol["tied_images"] == 6 and row.protocol["ties"] == RULE_TIES
+    (told,) = lines
+    assert told.startswith(
+        "m: zero-shot on colours: for 6 of 9 images the right answer ties with wrong ones"
+    )
+
+
 def test_alike__of_many_a_few_are_named(said):
-    label, names = "m", [f"{i} {colour}" for colour in ("red", "green") for i in range(7)]
-    assert classify.alike_protocol(ColourClip(), names, ("a {}",), label=label) == {
-        "classes_alike": 14
-    }
+    names = [f"{i} {colour}" for colour in ("red", "green") for i in range(7)]
+    groups = classify.alike_classes(ColourClip(), names, ("a {}",))
+    assert classify.alike_protocol(groups, names, label="m", so="they tie") == {"classes_alike": 14}
+    assert said[0].endswith(": they tie")
     assert "0 red = 1 red = 2 red = 3 red and 3 more; 0 green = 1 green" in said[0]
 
 
@@ -284,8 +304,11 @@ def test_retrieval__many_captions(tmp_path):
     # per picture: its captions that found it, of how many; image R@1 is 100 times the sums' ratio
     assert outcome.per_image["image_r1"].tolist() == [[2, 2], [1, 1], [1, 2]]
     assert outcome.per_image["image_r5"].tolist() == [[2, 2], [1, 1], [2, 2]]
-    # the green picture's own caption ties with the misplaced one, and ties count against
-    assert outcome.per_image["text_r1"].tolist() == [100, 0, 100]
+    # the green picture's own caption ties with the misplaced one, of the same colour
+    assert outcome.per_image["text_r1"].tolist() == [100, 50, 100]
+    tied = {r.metric: {k: v for k, v in r.protocol.items() if "tie" in k} for r in outcome.results}
+    assert tied["text_r1"] == {"ties": RULE_TIES, "tied_images": 1}
+    assert tied["image_r1"] == {"ties": RULE_TIES}
     assert {r.metric for r in outcome.results} == {
         f"{way}_r{k}" for way in ("image", "text") for k in (1, 5, 10)
     }

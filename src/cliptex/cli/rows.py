@@ -55,7 +55,7 @@ def record(out: Path, outcome: Any, facts: Mapping[str, object]) -> list[Result]
 
 def record_rows(out: Path, rows: list[Result]) -> None:
     """Append and show rows that have nothing per image."""
-    from cliptex.results import append_results
+    from cliptex.results import TIED, append_results
 
     append_results(out, rows)
     for row in rows:
@@ -63,4 +63,8 @@ def record_rows(out: Path, rows: list[Result]) -> None:
         name = row.protocol.get("name")
         metric = f"{row.metric} ({name})" if name else row.metric
         label = f"{row.task}{kind} {metric} on {row.dataset}, seed {row.seed}"
-        print(f"{row.model}  {label}: {row.value:.4g} (n {row.n})", flush=True)
+        ties = [
+            f"{row.protocol[key]} {key.replace('_', ' ')}" for key in TIED if row.protocol.get(key)
+        ]
+        about = ", ".join([f"n {row.n}", *ties])
+        print(f"{row.model}  {label}: {row.value:.4g} ({about})", flush=True)

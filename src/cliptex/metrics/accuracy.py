@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptex.metrics.means import mean_of_present
-from cliptex.metrics.ranking import mean_per_class, topk_hits
+from cliptex.metrics.ranking import RULE_TIES, expected_hits, label_ranks, mean_per_class
 from cliptex.per_image import OF_CLASSES
 
 MEAN_PER_CLASS = "mean_per_class"
@@ -19,14 +19,26 @@ class Accuracy:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._ks = {"top1": 1} | ({"top5": 5} if classes > 5 else {})
-        self._hits: dict[str, list[bool]] = {name: [] for name in self._ks}
+        self._hits: dict[str, list[float]] = {name: [] for name in self._ks}
         self._labels: list[int] = []
+        self._tied = 0
 
     def update(self, scores: NDArray, labels: NDArray) -> None:
-        """Add images by `scores` (N, K) and `labels` (N,); see `topk_hits`."""
+        """Add images by `scores` (N, K) and `labels` (N,); ties count by `expected_hits`."""
         self._labels += labels.tolist()
+        ranks = label_ranks(scores, labels)
+        self._tied += ranks.tied_queries
         for name, k in self._ks.items():
-            self._hits[name] += topk_hits(scores, labels, k).tolist()
+            self._hits[name] += expected_hits(ranks, k).tolist()
+
+    @property
+    def tied(self) -> int:
+        """Images whose label has the same score as another class."""
+        return self._tied
+
+    def ties(self) -> dict[str, object]:
+        """What rows say of ties: how many images have one, and how they count; {} without any."""
+        return {"tied_images": self._tied, "ties": RULE_TIES} if self._tied else {}
 
     def values(self) -> dict[str, float]:
         """Percentages, top-1 first; NaN without any image."""
@@ -37,7 +49,7 @@ class Accuracy:
         return {**shares, MEAN_PER_CLASS: mean}
 
     def per_image(self) -> dict[str, NDArray]:
-        """Hits (N,) float64 of 0 or 100 by metric, and of the mean over classes `OF_CLASSES`."""
+        """Expected hits (N,) from 0 to 100 by metric, and of the mean over classes `OF_CLASSES`."""
         of_classes = np.zeros(len(self._labels), OF_CLASSES)
         of_classes["label"], of_classes["hit"] = self._labels, self._hits["top1"]
         hits = {name: 100 * np.array(hits, float) for name, hits in self._hits.items()}

@@ -77,7 +77,7 @@ def run_majority_baseline(train: LabelledImages, test: LabelledImages) -> list[R
     counts = np.bincount(_labels(train), minlength=len(train.classes))
     order = np.argsort(-counts, kind="stable")
     scores = torch.empty(len(counts))
-    scores[order] = -torch.arange(len(counts), dtype=torch.float32)  # without ties, which lose
+    scores[order] = -torch.arange(len(counts), dtype=torch.float32)  # one order, without ties
     scorer = AccuracyScorer(len(train.classes))
     for label in _labels(test):
         scorer.add(scores[:, None, None], np.array(label))

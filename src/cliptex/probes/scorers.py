@@ -234,7 +234,7 @@ class AccuracyScorer(_Scorer):
         return self._accuracy.per_image()
 
     def protocol(self) -> dict[str, object]:
-        return {"classes": self._accuracy.classes}
+        return {"classes": self._accuracy.classes, **self._accuracy.ties()}
 
 
 def named(protocol: Protocol) -> dict[str, object]:

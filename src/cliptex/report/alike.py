@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from cliptex.report.names import Measure, is_control
-from cliptex.results import TEST_SPLIT, Result
+from cliptex.results import TEST_SPLIT, TIED, Result
 
 CLASS_IOU, CLASS_SUPPORT = "class_iou", "class_support"
 """Keys of a result's protocol: {class: IoU in %, or None} and {class: [pixels, images]} of the
@@ -15,7 +15,7 @@ ground truth."""
 OF_THE_MODEL = frozenset(
     {
         *("encoder_sha256", "encoder_stride", "encoder_resolution", "map", "cells"),
-        "classes_alike",  # to its tokenizer
+        *("classes_alike", *TIED),  # to its tokenizer, or by its scores
         *("lr", "lr_scores", "lr_at_grid_edge", "storage_error", "diverged_at_step"),
         *(CLASS_IOU, CLASS_SUPPORT),
     }

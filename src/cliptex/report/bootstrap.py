@@ -225,7 +225,7 @@ def _of_values(
     measure: Measure, a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]
 ) -> tuple[int, Interval]:
     ours, baseline = a["values"], b["values"]
-    if ours.dtype == OF_CLASSES and baseline.dtype == OF_CLASSES:
+    if ours.dtype.names == baseline.dtype.names == OF_CLASSES.names:
         if not np.array_equal(ours["label"], baseline["label"]):
             raise ValueError("the two models were not scored on the same classes")
         pair = of_classes(ours), of_classes(baseline)

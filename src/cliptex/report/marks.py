@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cliptex.report.names import is_control
-from cliptex.results import Result
+from cliptex.results import TIED, Result
 
 Mark = tuple[str, str, Callable[[Result], bool]]
 
 
 def _random(row: Result) -> bool:
     return row.checkpoint == "random" and not is_control(row.model)
+
+
+def _tied(row: Result) -> bool:
+    return any(row.protocol.get(key) for key in TIED)
 
 
 def _diverged(row: Result) -> bool:
@@ -27,6 +31,12 @@ MARKS: tuple[Mark, ...] = (
     ),
     ("§", "the model has random weights", _random),
     ("¶", "the training diverged", _diverged),
+    (
+        "∥",
+        "right answers tie with wrong ones in some queries (how many, the protocol says), which "
+        "count by expectation over random orders",
+        _tied,
+    ),
 )
 """Sign, its meaning, and which rows bear it."""
 

@@ -19,7 +19,9 @@ from cliptex.zeroshot.encode import (
     evaluating,
     image_embeddings,
     rows_of,
+    say_ties,
     text_embeddings,
+    token_keys,
 )
 from cliptex.zeroshot.prompts import Names, fill, names_for, prompt_protocol
 
@@ -57,7 +59,7 @@ def alike_classes(
         for number, group in enumerate(groups):
             for index in group:
                 prompts = [fill((template,), name)[0] for name in _synonyms(classes[index])]
-                tokens = sorted(row.tobytes() for row in clip.tokenize(prompts).numpy())
+                tokens = sorted(token_keys(clip, prompts))
                 key = number, b"".join(tokens)
                 found[key] = (*found.get(key, ()), index)
         groups = [group for group in found.values() if len(group) > 1]
@@ -65,13 +67,13 @@ def alike_classes(
 
 
 def alike_protocol(
-    clip: TwoTowers, classes: Names, templates: Sequence[str], *, label: str
+    groups: Sequence[tuple[int, ...]], classes: Names, *, label: str, so: str
 ) -> dict[str, object]:
     """How many classes no prompt tells from another, for rows; {} where all are told apart.
 
-    They are named on standard error, in a line that starts with `label`.
+    `groups` are those of `alike_classes`. They are named on standard error, in a line that starts
+    with `label` and ends with `so`: what comes of it.
     """
-    groups = alike_classes(clip, classes, templates)
     if not groups:
         return {}
     count = sum(map(len, groups))
@@ -79,7 +81,7 @@ def alike_protocol(
     say(
         f"{label}: {count} of {len(classes)} classes have the same prompts as another: "
         f"{_shown(texts, '; ')}. Their names are equal, or differ in words that the model's "
-        "tokenizer does not know: which of them it is, chance alone decides"
+        f"tokenizer does not know: {so}"
     )
     return {"classes_alike": count}
 
@@ -98,12 +100,14 @@ def run_zeroshot(
 
     `classes` gives names or synonyms to prompt with, one entry per class of `test`; its own names
     by default. ValueError where these name nothing (synset numbers), and where embeddings are not
-    finite. Classes that share all prompts are named (see `alike_protocol`).
+    finite. Classes that share all prompts are named (see `alike_protocol`) and score alike; how
+    ties count is said by `cliptex.metrics.expected_hits`, how many there are by the rows.
     """
     asked = names_for(test.classes, classes, test.name)
     clip = evaluating(clip)
     label = f"{model}: zero-shot on {test.name}"
-    alike = alike_protocol(clip, asked, config.templates, label=label)
+    groups = alike_classes(clip, asked, config.templates)
+    alike = alike_protocol(groups, asked, label=label, so="they tie")
     weights = classifier_weights(clip, asked, config, label=label)
     labels: list[int] = []
 
@@ -114,8 +118,13 @@ def run_zeroshot(
 
     images = image_embeddings(clip, read, len(test), config, label=label)
     accuracy = Accuracy(len(asked))
-    accuracy.update((images @ weights.T).numpy(), np.array(labels))
+    scores = (images @ weights.T).numpy()  # (N, K)
+    for group in groups:
+        scores[:, group] = scores[:, group[:1]]  # rounding alone would tell them apart
+    accuracy.update(scores, np.array(labels))
+    say_ties(accuracy.tied, len(test), "images", label=label)
     protocol = config.protocol(clip) | prompt_protocol(config.templates, asked) | alike
+    protocol |= accuracy.ties()
     names = {"model": model, "checkpoint": checkpoint, "leak": leak}
     names |= {"task": "zeroshot", "dataset": test.name}
     values = accuracy.values()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliptex.console import track
+from cliptex.console import say, track
 from cliptex.data.transforms import View, view_image
 from cliptex.labels.kinds import Box
 from cliptex.models.encoder import nearest_side
@@ -131,6 +131,20 @@ def text_embeddings(
             parts.append(clip.encode_text(tokens).float().cpu())
         require_finite(parts[-1], "texts", config, label=label)
     return F.normalize(torch.cat(parts), dim=-1)
+
+
+def token_keys(clip: TwoTowers, texts: Sequence[str]) -> list[bytes]:
+    """What the text tower sees of each text: equal where it cannot tell two of them apart."""
+    return [row.tobytes() for row in clip.tokenize(list(texts)).cpu().numpy()]
+
+
+def say_ties(tied: int, count: int, queries: str, *, label: str) -> None:
+    """Say on standard error how many of `count` queries (a plural) have a tie, if any."""
+    if tied:
+        say(
+            f"{label}: for {tied} of {count} {queries} the right answer ties with wrong ones; each "
+            "counts with the probability that a random order of what ties would find it"
+        )
 
 
 def require_finite(embeddings: Tensor, of: str, config: ZeroShotConfig, *, label: str) -> None:

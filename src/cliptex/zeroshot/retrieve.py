@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cliptex.datasets.protocol import CaptionedImages
-from cliptex.metrics import recall_at, retrieval_ranks
+from cliptex.metrics import RULE_TIES, expected_hits, first_of_equals, recall_at, retrieval_ranks
 from cliptex.zeroshot.encode import (
     TwoTowers,
     ZeroShotConfig,
@@ -13,7 +13,9 @@ from cliptex.zeroshot.encode import (
     evaluating,
     image_embeddings,
     rows_of,
+    say_ties,
     text_embeddings,
+    token_keys,
 )
 
 KS = (1, 5, 10)
@@ -31,9 +33,11 @@ def run_retrieval(
     """Recall at 1, 5 and 10 both ways.
 
     `image_r*`: a caption finds its picture (one query per caption); `text_r*`: a picture finds
-    any of its captions (one query per picture). Ties count against. Per picture, `image_r*` keeps
-    (N, 2) captions that found it and captions in all, `text_r*` (N,) hits of 0 or 100. ValueError
-    where a picture has no caption, and where embeddings are not finite.
+    any of its captions (one query per picture). Ties count by `cliptex.metrics.expected_hits`, as
+    captions of the same tokens do; rows say how many queries have one. Per picture, `image_r*`
+    keeps (N, 2) captions that found it (expected) and captions in all, `text_r*` (N,) expected
+    hits from 0 to 100. ValueError where a picture has no caption, and where embeddings are not
+    finite.
     """
     _require_captions(test)
     clip = evaluating(clip)
@@ -41,15 +45,20 @@ def run_retrieval(
     images = image_embeddings(clip, test.image, len(test), config, label=label)
     captions = [caption for captions in test.captions for caption in captions]
     texts = text_embeddings(clip, captions, config, label=label)
+    texts = texts[first_of_equals(token_keys(clip, captions))]  # batches may round them otherwise
     owners = np.repeat(np.arange(len(test)), [len(captions) for captions in test.captions])
     by_text, by_image = retrieval_ranks(images.numpy(), texts.numpy(), owners)
-    means = {f"image_r{k}": recall_at(by_text, k) for k in KS}
-    means |= {f"text_r{k}": recall_at(by_image, k) for k in KS}
-    per_image = {f"image_r{k}": _found(by_text < k, owners) for k in KS}
-    per_image |= {f"text_r{k}": 100.0 * (by_image < k) for k in KS}
-    protocol = config.protocol(clip) | {"captions": len(texts), "ties": "count against"}
+    per_image = {f"image_r{k}": _found(expected_hits(by_text, k), owners) for k in KS}
+    per_image |= {f"text_r{k}": 100.0 * expected_hits(by_image, k) for k in KS}
+    protocol = config.protocol(clip) | {"captions": len(texts), "ties": RULE_TIES}
     names = {"model": model, "checkpoint": checkpoint, "leak": leak}
-    rows = rows_of(means, test, config, protocol, task="retrieval", dataset=test.name, **names)
+    rows = []
+    for way, ranks, queries in (("image", by_text, "captions"), ("text", by_image, "images")):
+        tied = ranks.tied_queries
+        say_ties(tied, len(ranks.better), queries, label=f"{label}, {way} retrieval")
+        means = {f"{way}_r{k}": recall_at(ranks, k) for k in KS}
+        said = protocol | ({f"tied_{queries}": tied} if tied else {})
+        rows += rows_of(means, test, config, said, task="retrieval", dataset=test.name, **names)
     return ZeroShotOutcome(rows, per_image)
 
 

@@ -13,7 +13,7 @@ from cliptex.datasets.protocol import DenseDataset
 from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import ImageConfusion
 from cliptex.models.dual import Clip
-from cliptex.zeroshot.classify import alike_protocol, classifier_weights
+from cliptex.zeroshot.classify import alike_classes, alike_protocol, classifier_weights
 from cliptex.zeroshot.encode import (
     WHOLE,
     ZeroShotConfig,
@@ -56,7 +56,10 @@ def run_zeroshot_segmentation(
     asked = names_for(kind.classes, classes, test.name)
     clip = clip.eval()
     label = f"{model}: segmentation by text on {test.name}"
-    alike = alike_protocol(clip, asked, config.templates, label=label)
+    groups = alike_classes(clip, asked, config.templates)
+    alike = alike_protocol(
+        groups, asked, label=label, so="which of them a pixel gets means nothing"
+    )
     weights = classifier_weights(clip, asked, config, label=label)
     confusion = _compare(clip, test, kind, weights, config, label)
     protocol = config.protocol(clip) | prompt_protocol(config.templates, asked) | alike
