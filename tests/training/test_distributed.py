@@ -23,10 +23,14 @@ VARIANTS = {
     "fsdp2-checkpointed": {"parallel": "fsdp2", "activation_checkpointing": True},
 }
 HALF = {
-    f"{parallel}-{precision}": {"parallel": parallel, "precision": precision}
+    f"{parallel}-{precision}": {"parallel": parallel, "precision": precision, "lr": 3e-4}
     for parallel in ("ddp", "fsdp2")
     for precision in ("bf16", "fp16")
 }
+# Half precision is near float32 at the same weights. Adam's first step follows the gradient's signs
+# however small it is, so at a large rate rounding alone makes other weights of step two: at 3e-3
+# that step shortens the contrastive gradient to a fifth, and what is left of it by 5 to 25 % more
+# or less, depending on how a processor multiplies in bfloat16.
 
 NORMED = {  # batch norm: as DDP does it, since one process would see other batches
     f"{tower}-{parallel}-{precision}": (
@@ -67,6 +71,15 @@ def alone(common: TrainConfig, tmp_path_factory, rank_program) -> dict[str, torc
 
 
 @pytest.fixture(scope="module")
+def at_small_rate(common: TrainConfig, tmp_path_factory, rank_program) -> dict:
+    """What one process finds in float32 at the rate of HALF."""
+    (rate,) = {changes["lr"] for changes in HALF.values()}
+    folder = tmp_path_factory.mktemp("alone")
+    dump_config(common.model_copy(update={"lr": rate}), folder / "alone.yaml")
+    return rank_program.two_steps(folder / "alone.yaml", World())
+
+
+@pytest.fixture(scope="module")
 def together(common: TrainConfig, tmp_path_factory, launch, tower) -> Path:
     """Folder of what two processes find, by variant."""
     folder = tmp_path_factory.mktemp("together")
@@ -100,8 +113,8 @@ def test_two_processes_equal_one(variant: str, together: Path, alone) -> None:
 
 
 @pytest.mark.parametrize("variant", HALF)
-def test_half_precision_is_near(variant: str, together: Path, alone) -> None:
-    near(load_file(together / f"{variant}.safetensors"), alone)
+def test_half_precision_is_near(variant: str, together: Path, at_small_rate) -> None:
+    near(load_file(together / f"{variant}.safetensors"), at_small_rate)
 
 
 @pytest.mark.parametrize("family", ["corenet", "resnet"])
@@ -120,8 +133,8 @@ def near(found: dict[str, torch.Tensor], alone: dict[str, torch.Tensor]) -> None
         torch.testing.assert_close(found[name], alone[name], rtol=0.05, atol=0.01)
     for name in (n for n in alone if n.startswith("grad.") and alone[n].ndim >= 2):
         one, other = found[name].flatten(), alone[name].flatten()
-        assert torch.cosine_similarity(one, other, dim=0) > 0.9, name
-        assert one.norm() == pytest.approx(other.norm().item(), rel=0.2), name
+        assert torch.cosine_similarity(one, other, dim=0) > 0.98, name
+        assert one.norm() == pytest.approx(other.norm().item(), rel=0.1), name
 
 
 def compare(found: dict[str, torch.Tensor], alone: dict[str, torch.Tensor]) -> None:
