@@ -40,7 +40,9 @@ def test_folder__hidden_folders_are_no_classes(folders):
     assert ImageFolder(folders, "train").classes == ("n01", "n02", "n10")
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".BMP", ".gif", ".webp", ".Png"])
+@pytest.mark.parametrize(
+    "suffix", [".bmp", ".BMP", ".dib", ".gif", ".webp", ".Png", ".jpe", ".jfif", ".TIFF", ".ppm"]
+)
 def test_folder__pictures_of_every_suffix_are_read(folders, suffix):
     path = folders / "train/n01/0.JPEG"
     with Image.open(path) as picture:
@@ -51,11 +53,18 @@ def test_folder__pictures_of_every_suffix_are_read(folders, suffix):
     assert train[0][0].shape == (6, 8, 3)
 
 
-@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".ppm", ".pgm"])
-def test_folder__pictures_that_are_not_read_are_named(folders, suffix):
-    with Image.open(folders / "train/n01/0.JPEG") as picture:
-        picture.save(folders / f"train/n02/x{suffix}")
-    with pytest.raises(ValueError, match=rf"n02/x\{suffix}: .* convert them to PNG"):
+def test_folder__files_that_are_no_images_are_counted(folders, monkeypatch, capsys):
+    monkeypatch.setenv("CLIPTEX_QUIET", "0")
+    for name in ("x.heif", "y.JXL", "z.jxl", ".hidden"):
+        (folders / "train/n02" / name).write_bytes(b"x")
+    train = ImageFolder(folders, "train")
+    assert len(train) == 6
+    assert [path.name for path in train.left_out] == ["notes.txt", "x.heif", "y.JXL", "z.jxl"]
+    said = "4 files are not read as images (2 .jxl, 1 .txt, 1 .heif), such as "
+    assert said + str(folders / "train/n01/notes.txt") in capsys.readouterr().err
+    for path in folders.glob("train/*/*.JPEG"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no class folder with images \(4 files are not"):
         ImageFolder(folders, "train")
 
 

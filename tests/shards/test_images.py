@@ -5,15 +5,19 @@ import pickle
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 from PIL.Image import Exif
 
-from cliptex.shards.images import ImageError, decode_image, image_extension
+from cliptex.shards.images import IMAGE_EXTENSIONS, ImageError, decode_image, image_extension
 
 Encode = Callable[..., bytes]
+
+KINDS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
+KINDS += ["AVIF"] if features.check("avif") else []
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -50,6 +54,40 @@ def test_extension_comes_from_the_content(encode: Encode) -> None:
     for kind, extension in {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}.items():
         assert image_extension(encode(pixels, kind)) == extension
     assert image_extension(b"plain text") is None
+    assert image_extension(b"....ftypheic\0\0\0\0mif1heic") is None
+
+
+@pytest.mark.parametrize("extension", IMAGE_EXTENSIONS)
+def test_every_extension_of_the_list_is_decoded(tmp_path: Path, extension: str) -> None:
+    if extension == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    path = tmp_path / f"x.{extension}"
+    rgb = np.full((12, 16, 3), (200, 40, 90), np.uint8)
+    mode = {"pgm": "L", "pbm": "1"}.get(extension, "RGB")
+    Image.fromarray(rgb).convert(mode).save(path)
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(decode_image(path.read_bytes()), expected)
+    assert image_extension(path.read_bytes()) in IMAGE_EXTENSIONS
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(encode: Encode, kind: str) -> None:
+    values = np.array([[0, 257, 1000, 32896, 65535]], dtype=np.uint16)
+    decoded = decode_image(encode(values, kind))
+    assert decoded[0, :, 0].tolist() == [0, 1, 4, 128, 255]
+    assert (decoded == decoded[:, :, :1]).all()
+
+
+def test_tiff_of_several_pages_gives_the_first(encode: Encode) -> None:
+    pages = [Image.new("RGB", (4, 3), colour) for colour in (RED, GREEN)]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert (decode_image(data) == RED).all()
+
+
+def test_thirty_two_bits_a_channel_are_refused(encode: Encode) -> None:
+    assert reason(encode(np.ones((2, 2), np.float32), "TIFF")) == "broken"
+    assert reason(encode(np.ones((2, 2), np.int32), "TIFF")) == "broken"
 
 
 def test_empty_and_unknown() -> None:
@@ -57,7 +95,7 @@ def test_empty_and_unknown() -> None:
     assert reason(b"<html>not found</html>") == "unknown-format"
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("min_side", [None, 32])
 def test_truncated_files_are_refused(
@@ -80,14 +118,14 @@ def test_truncated_jpeg_is_called_truncated(encode: Encode) -> None:
 
 @pytest.mark.parametrize("cut", range(0, 40, 3))
 def test_no_prefix_of_a_header_escapes_as_another_error(encode: Encode, cut: int) -> None:
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
+    for kind in KINDS:
         reason(encode(np.zeros((9, 9, 3), np.uint8), kind)[:cut])
 
 
 def test_flipped_bytes_never_raise_anything_else(encode: Encode) -> None:
     rng = np.random.default_rng(2)
     pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
+    for kind in KINDS:
         whole = np.frombuffer(encode(pixels, kind), np.uint8)
         for _ in range(60):
             damaged = whole.copy()
@@ -132,13 +170,6 @@ def test_cmyk_jpeg(encode: Encode) -> None:
     decoded = decode_image(data)
     assert decoded.shape == (16, 16, 3)
     np.testing.assert_allclose(decoded[8, 8], RED, atol=6)
-
-
-def test_sixteen_bit_grey_is_scaled_not_clipped(encode: Encode) -> None:
-    values = np.array([[0, 257, 1000, 32896, 65535]], dtype=np.uint16)
-    decoded = decode_image(encode(values, "PNG"))
-    assert decoded[0, :, 0].tolist() == [0, 1, 4, 128, 255]
-    assert (decoded == decoded[:, :, :1]).all()
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])

@@ -40,9 +40,10 @@ def check(
         loading: where the expert runs, and what is said about it.
         count: number of pictures, the first by name.
     """
-    from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_image
+    from cliptex.datasets.protocol import read_image
     from cliptex.experts.check import check_expert
     from cliptex.labels.kinds import UnitVector
+    from cliptex.shards.images import IMAGE_SUFFIXES
 
     found = (p for p in sorted(images.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES)
     files = [path for path, _ in zip(found, range(count), strict=False)]

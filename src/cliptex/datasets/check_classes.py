@@ -25,7 +25,8 @@ from cliptex.datasets.imagenet import (
     is_synset,
     refuse_unknown,
 )
-from cliptex.datasets.protocol import IMAGE_SUFFIXES, read_lines
+from cliptex.datasets.protocol import read_lines
+from cliptex.shards.images import IMAGE_SUFFIXES
 
 IMAGENET_SOURCE = (
     "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from "

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from cliptex.console import say
 from cliptex.datasets.imagenet import imagenet_names, is_synset
 from cliptex.datasets.protocol import (
-    IMAGE_SUFFIXES,
     read_image,
     read_lines,
     real_paths,
     unknown_split,
 )
+from cliptex.shards.images import IMAGE_SUFFIXES
 
-# Pictures to other tools, which `read_image` does not open.
-UNREAD_SUFFIXES = (".jp2", ".heic", ".avif", ".pgm", ".ppm", ".tif", ".tiff")
-LAYOUT = """  ROOT/SPLIT/CLASS/*.jpg|jpeg|png|webp|bmp|gif
+LAYOUT = f"""  ROOT/SPLIT/CLASS/*.jpg   (or {" ".join(s for s in IMAGE_SUFFIXES if s != ".jpg")})
   ROOT/LOC_synset_mapping.txt   (optional: "FOLDER name, synonym, ..." a line)
   ImageNet with a flat val and the devkit: --dataset imagenet-flat"""
 
@@ -31,10 +31,11 @@ class ImageFolder:
     one of ImageNet's 1000 synsets get the name that CLIP is prompted with, others that of
     `root/LOC_synset_mapping.txt` where it lists them, else their own. Hidden folders, such as
     `.ipynb_checkpoints`, are no classes. `place` is the folder of the split, `empty` the class
-    folders without a picture: they keep their number, but cannot be learnt.
+    folders without a picture: they keep their number, but cannot be learnt. `left_out` are the
+    files whose suffix is no image's; a line on standard error counts them and names one.
 
     FileNotFoundError where there is no picture at all; ValueError names a class folder whose
-    pictures lie in folders inside it, or are of a form that is not read.
+    pictures lie in folders inside it.
     """
 
     def __init__(
@@ -56,13 +57,20 @@ class ImageFolder:
             if any(is_synset(f) for f in self.folders):
                 names = {**names, **imagenet_names()}
         self.classes = tuple(names.get(f, f) for f in self.folders)
-        found = [_pictures(folder / name_) for name_ in self.folders]
+        self.left_out: list[Path] = []
+        found = [_pictures(folder / name_, self.left_out) for name_ in self.folders]
         self.empty = [
             str(folder / f) for f, paths in zip(self.folders, found, strict=True) if not paths
         ]
         self.files = [(path, label) for label, paths in enumerate(found) for path in paths]
+        others = other_files(self.left_out)
         if not self.files:
-            raise FileNotFoundError(f"{folder} holds no class folder with images:\n{LAYOUT}")
+            raise FileNotFoundError(
+                f"{folder} holds no class folder with images{f' ({others})' if others else ''}:\n"
+                f"{LAYOUT}"
+            )
+        if others:
+            say(f"{folder}: {others}")
 
     @property
     def pictures(self) -> list[str]:
@@ -82,23 +90,28 @@ def splits_of(root: Path) -> list[str]:
     return sorted({p.parent.name for p in root.glob("[!.]*/[!.]*") if p.is_dir()})
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a class, sorted; ValueError for such as would be left out in silence."""
+def other_files(left_out: Sequence[Path]) -> str:
+    """How many files are no images by their suffix, of which suffixes, and one of them; or ""."""
+    if not left_out:
+        return ""
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in left_out)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return f"{len(left_out)} files are not read as images ({counts}), such as {left_out[0]}"
+
+
+def _pictures(folder: Path, left_out: list[Path]) -> list[Path]:
+    """The pictures of a class, sorted; what is no picture by its suffix goes to `left_out`."""
     found: list[Path] = []
     with os.scandir(folder) as entries:
-        for entry in entries:
+        for entry in sorted(entries, key=lambda e: e.name):
             path = folder / entry.name
-            suffix = path.suffix.lower()
             if entry.is_dir():
                 _refuse_inner(path)
-            elif suffix in IMAGE_SUFFIXES:
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
                 found.append(path)
-            elif suffix in UNREAD_SUFFIXES:
-                raise ValueError(
-                    f"{path}: pictures in {suffix} are not read: convert them to PNG, or take them "
-                    "out"
-                )
-    return sorted(found)
+            elif not entry.name.startswith("."):
+                left_out.append(path)
+    return found
 
 
 def _refuse_inner(folder: Path) -> None:

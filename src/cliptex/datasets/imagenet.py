@@ -11,7 +11,6 @@ import numpy as np
 
 from cliptex.datasets.mat import read_mat
 from cliptex.datasets.protocol import (
-    IMAGE_SUFFIXES,
     read_image,
     read_lines,
     real_paths,
@@ -19,6 +18,7 @@ from cliptex.datasets.protocol import (
     require,
     unknown_split,
 )
+from cliptex.shards.images import IMAGE_SUFFIXES
 
 SYNSET = re.compile(r"n\d{8}")  # WordNet's number of a noun, as ImageNet calls its folders
 CLASSES = 1000

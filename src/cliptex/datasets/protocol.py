@@ -12,9 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from cliptex.labels.kinds import Kind
-from cliptex.shards.images import decode_image
+from cliptex.shards.images import IMAGE_SUFFIXES, decode_image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 SPLIT_OPTIONS = "--train-split, --test-split; zeroshot: --split"
 
 

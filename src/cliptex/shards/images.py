@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable
 
 import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    features,
+)
 from PIL import ImageFile as PilImageFile
 from PIL import WebPImagePlugin as WebpImagePlugin
 
 MAX_PIXELS = 50_000_000
 
+# What an image file may be called, everywhere in this project. Where a sample has several images,
+# the first extension of this order is taken.
+IMAGE_EXTENSIONS = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "avif"),
+    *("tif", "tiff", "bmp", "dib", "gif", "ppm", "pgm", "pbm", "pnm"),
+)
+IMAGE_SUFFIXES = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
+FORMATS = "JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM"
+
 # Opened through the plugins rather than Image.open: only these formats are ever tried (no
-# Ghostscript, no TIFF), and the bomb check of Image.open, which warns, is replaced by ours.
+# Ghostscript), and the bomb check of Image.open, which warns, is replaced by ours.
 _OPENERS: dict[str, Callable[[io.BytesIO], PilImageFile.ImageFile]] = {
     "jpg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
     "webp": WebpImagePlugin.WebPImageFile,
     "gif": GifImagePlugin.GifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
+    "dib": BmpImagePlugin.DibImageFile,
+    "tif": TiffImagePlugin.TiffImageFile,
+    "ppm": PpmImagePlugin.PpmImageFile,
+    "pgm": PpmImagePlugin.PpmImageFile,
+    "pbm": PpmImagePlugin.PpmImageFile,
+}
+if features.check("avif"):  # Pillow 11.3 and later, where it was built with libavif
+    from PIL import AvifImagePlugin
+
+    _OPENERS["avif"] = AvifImagePlugin.AvifImageFile
+
+_MAGIC = {  # the first bytes of each format
+    "jpg": re.compile(rb"\xff\xd8\xff"),
+    "png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "avif": re.compile(rb"....ftyp(avif|avis|(mif1|msf1)....(....)*?avi[fs])", re.DOTALL),
+    "tif": re.compile(rb"II[*+]\0|MM\0[*+]"),
+    "gif": re.compile(rb"GIF8[79]a"),
+    "bmp": re.compile(rb"BM"),
+    "dib": re.compile(rb"([(48@l|]\0{3}.{8}|\x0c\0{3}.{4})\x01\0", re.DOTALL),  # a BMP without BM
+    "pbm": re.compile(rb"P[14][\s#]"),
+    "pgm": re.compile(rb"P[25][\s#]"),
+    "ppm": re.compile(rb"P[36][\s#]"),
 }
 
 _EXIF = b"Exif\x00\x00"
@@ -39,7 +81,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF 2.3, tag 274, 
 class ImageError(ValueError):
     """An image that cannot be used; `reason` is one short word for counting.
 
-    Reasons: "empty" (no bytes), "unknown-format" (none of JPEG, PNG, WebP, GIF, BMP),
+    Reasons: "empty" (no bytes), "unknown-format" (none of `FORMATS`),
     "too-large" (more pixels than allowed), "truncated", "broken" (anything else).
     """
 
@@ -53,18 +95,9 @@ class ImageError(ValueError):
 
 
 def image_extension(data: bytes) -> str | None:
-    """What the first bytes say the file is: jpg, png, webp, gif, bmp, or None."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if data.startswith(b"BM"):
-        return "bmp"
-    return None
+    """What the first bytes say the file is, one of `IMAGE_EXTENSIONS`; None for anything else."""
+    start = data[:64]
+    return next((name for name, magic in _MAGIC.items() if magic.match(start)), None)
 
 
 def decode_image(
@@ -78,7 +111,8 @@ def decode_image(
 
     EXIF orientation is applied here and nowhere else. Transparency is composed on white, 16-bit
     grey is scaled (not clipped) to 8, CMYK and palettes become RGB, of an animation the first
-    frame is taken. Colour profiles are ignored.
+    frame is taken, of a TIFF the first page. Colour profiles are ignored. Pixels of 32 bits a
+    channel, whose range no file states, are refused.
 
     Args:
         data: the file's bytes.
@@ -94,7 +128,11 @@ def decode_image(
         raise ImageError("empty", "zero bytes")
     extension = image_extension(data)
     if extension is None:
-        raise ImageError("unknown-format", f"starts with {data[:8]!r}, not a JPEG, PNG, WebP, GIF")
+        raise ImageError("unknown-format", f"starts with {data[:8]!r}, not a {FORMATS}")
+    if extension not in _OPENERS:
+        raise ImageError(
+            "unknown-format", "this Pillow reads no AVIF; install Pillow 11.3 or later"
+        )
     data, exif = _split_jpeg_exif(data) if extension == "jpg" else (data, b"")
     try:
         with _OPENERS[extension](io.BytesIO(data)) as image:
@@ -136,12 +174,16 @@ def _reason(error: Exception) -> str:
         return "too-large"  # a GIF whose first frame is larger than its header says
     text = str(error).lower()
     short = isinstance(error, (EOFError, struct.error, IndexError)) or "truncated" in text
+    short = short or "not enough image data" in text  # of a PPM
     return "truncated" if short else "broken"
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     """Any loaded PIL image to a fresh (H, W, 3) uint8 array."""
-    if image.mode.startswith("I;16"):
+    wide = image.mode == "I" and image.format == "PPM"  # which scales up to 65535
+    if image.mode in ("I", "F") and not wide:
+        raise ImageError("broken", "32 bits a channel; convert it to 8 or 16 bits")
+    if image.mode.startswith("I;16") or wide:
         grey = np.asarray(image).astype(np.uint32)
         grey = ((grey * 255 + 32767) // 65535).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)

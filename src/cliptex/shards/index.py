@@ -14,8 +14,8 @@ from typing import IO, Self, cast
 import numpy as np
 
 from cliptex.files import AnyPath, Stamp, stamp
+from cliptex.shards.images import IMAGE_EXTENSIONS
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 TEXT_EXTENSION = "txt"
 
 MISSING = -1  # offset of a caption that is not there

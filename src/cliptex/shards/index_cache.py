@@ -20,7 +20,7 @@ from cliptex.files import AnyPath, Stamp, write_atomic
 from cliptex.shards.index import TABLE, ShardIndex
 
 _MAGIC = b"CLIPTEXI"
-_VERSION = 2
+_VERSION = 3
 # magic, version, width of a key, samples, size of the shard, sha256 of its version, sha256 of its
 # keys, bytes of the problems, CRC-32 of the body, whether the shard is damaged
 _HEAD = struct.Struct("<8sIIQQ32s32sQIB51x")

@@ -11,6 +11,7 @@ from typing import Any
 
 from cliptex.files import AnyPath
 from cliptex.shards.captions import decode_caption
+from cliptex.shards.images import IMAGE_SUFFIXES
 
 IMAGE_COLUMNS = (
     *("image", "file", "filename", "file_name", "path", "filepath", "file_path"),
@@ -109,7 +110,7 @@ def files_items(folder: AnyPath) -> list[Item]:
 
 
 def _is_image(path: AnyPath) -> bool:
-    return path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _sorted(folder: AnyPath) -> list[AnyPath]:

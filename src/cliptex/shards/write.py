@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from cliptex.files import AnyPath, AtomicFile
-from cliptex.shards.index import IMAGE_EXTENSIONS
+from cliptex.shards.images import IMAGE_EXTENSIONS
 
 _KEY = re.compile(r"[^./\\\0][^.\\\0]*")
 
