@@ -73,6 +73,21 @@ def test_reduction_is_antialiased() -> None:
     assert np.abs(seen[:, 1:-1].astype(int) - 127).max() <= 16
 
 
+@pytest.mark.parametrize(("side", "worst", "mean"), [(500, 0, 0), (700, 0, 0), (1500, 2, 0.4)])
+def test_only_large_pictures_are_averaged_first(side: int, worst: int, mean: float) -> None:
+    """Pillow's reducing_gap of 3: of a picture below 6 times the size nothing changes."""
+    rows, columns = np.mgrid[0:side, 0:side]
+    rng = np.random.default_rng(0)
+    wave = 127 + 100 * np.sin(rows / 9) * np.cos(columns / 5)
+    image = (wave[:, :, None] + rng.normal(0, 20, (side, side, 3))).clip(0, 255).astype(np.uint8)
+    box = (0.1 * side, 0.05 * side, 0.98 * side, 0.95 * side)
+    view = View(Box(left=0.1, top=0.05, right=0.98, bottom=0.95), flip=False)
+    single = Image.fromarray(image).resize((224, 224), Image.Resampling.BILINEAR, box=box)
+    error = np.abs(view_image(image, view, (224, 224)).astype(int) - np.asarray(single))
+    assert error.max() <= worst and error.mean() <= mean
+    assert error.any() == (worst > 0)
+
+
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("label_size", [(96, 128), (24, 32), (48, 50)])
 def test_image_and_label_show_the_same_place(flip: bool, label_size: tuple[int, int]) -> None:

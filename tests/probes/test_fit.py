@@ -71,6 +71,25 @@ def test_fit__recovers_a_linear_map_through_standardisation():
     torch.testing.assert_close(weight, torch.ones(3), atol=0.05, rtol=0)
 
 
+def test_fit__weights_decay_and_biases_do_not():
+    """Of constant features, which are 0 once standardised, the bias alone can learn."""
+    data = TrainData(torch.full((64, 3, 2, 2), 5.0), torch.full((64, 2, 2), 7.0))
+
+    def fit(decay: float) -> Heads:
+        return fit_heads(
+            data,
+            lambda out, y: F.mse_loss(out[:, 0], y),
+            1,
+            ProbeConfig(resolution=2, epochs=40, batch_size=16, pixels=2, weight_decay=decay),
+            rates=[0.3],
+            rows=torch.arange(64),
+        )
+
+    free, held = fit(0.0), fit(1.0)
+    assert held.weight.abs().max() < 0.01 * free.weight.abs().max()
+    assert (held(data.maps) - 7).abs().max() < 0.01
+
+
 def test_best__direction_ties_and_nan():
     nan = float("nan")
     assert best_index([Score(1, "higher"), Score(3, "higher"), Score(3, "higher")]) == 1
