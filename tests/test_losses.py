@@ -57,11 +57,23 @@ def test_contrastive_is_symmetric_and_punishes_wrong_pairs() -> None:
 
 
 def test_every_ratio_reads_the_cells_that_torch_reads() -> None:
-    for cells in (1, 2, 3, 7, 14, 25, 33):
-        x = torch.arange(cells, dtype=torch.float32).view(1, 1, 1, cells).repeat(2, 5, cells, 1)
-        for pixels in (*range(1, 70), 100, 224, 333, 512, 900):
-            expected = interpolated(x[:, :, :2], (2, pixels))[0, 0, 0].long()
+    """Also where float64 gives other cells, as for 2 of 164 and 27 of 333 pixels."""
+    for cells in (1, 2, 3, 7, 14, 25, 27, 33, 62):
+        x = torch.arange(cells, dtype=torch.float32).view(1, 1, 1, cells).repeat(2, 5, 2, 1)
+        for pixels in (*range(1, 200), 224, 333, 448, 500, 512, 900):
+            expected = interpolated(x, (2, pixels))[0, 0, 0].long()
             assert torch.equal(nearest_cells(cells, pixels), expected), (cells, pixels)
+
+
+def test_gradients_go_to_the_cells_that_float32_reads() -> None:
+    """Two cells over 164 pixels: 83 and 81, though 82 each in exact numbers."""
+    prediction = torch.zeros(1, 1, 2, 1, requires_grad=True)
+    target, valid = torch.ones(1, 1, 164, 1), torch.ones(1, 164, 1, dtype=torch.bool)
+    cell_l1(prediction, target, valid).backward()
+    reference = torch.zeros(1, 1, 2, 1, requires_grad=True)
+    (interpolated(reference, (164, 1)) - target).abs().mean().backward()
+    assert prediction.grad is not None and reference.grad is not None
+    torch.testing.assert_close(prediction.grad, reference.grad, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

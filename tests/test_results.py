@@ -46,6 +46,16 @@ def test_variant__tells_tests_apart(protocol, expected):
     assert row(**protocol).variant == expected
 
 
+def test_variant__tells_ssd_s_earlier_head_from_the_authors() -> None:
+    """Their rows are of one recipe and say different numbers."""
+    told = {"recipe": "small", "head": {"nms": 0.5}, "resolution": 128}
+    earlier = row(**told).model_copy(update={"probe": "ssd"})
+    now = row(**told, layers="ReLU").model_copy(update={"probe": "ssd"})
+    other = row(**told).model_copy(update={"probe": "mask_rcnn"})
+    assert earlier.variant == "small recipe, earlier head, 128 px"
+    assert now.variant == other.variant == "small recipe, 128 px"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_append__undefined_values_are_said_and_not_written(tmp_path, said, value):
     path = tmp_path / "results.jsonl"

@@ -69,15 +69,17 @@ class Result(BaseModel):
         From the protocol's `recipe` (of the probe's training), `name` (of the scoring rules),
         `templates` (of zero-shot prompts, by their name or number), `crop` (of what zero-shot
         sees, where it is not the whole), `resolution` and `test_split`; "" where it has none of
-        them.
+        them. Rows of SSD without `layers` are of the head that preceded the authors' layers.
         """
         told = self.protocol
         recipe, name, side = (told.get(key) for key in ("recipe", "name", "resolution"))
         prompts, crop, split = (told.get(key) for key in ("templates", "crop", TEST_SPLIT))
         if isinstance(prompts, list | tuple):
             prompts = f"{len(prompts)} own"
+        earlier = self.probe == "ssd" and "head" in told and "layers" not in told
         parts = (
             recipe and f"{recipe} recipe",
+            earlier and "earlier head",
             name,
             prompts and f"{prompts} prompts",
             f"{crop} crop" if isinstance(crop, str) and crop != "squash" else "",

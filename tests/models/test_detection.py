@@ -196,3 +196,49 @@ def test_ssd_levels__halve_and_average() -> None:
     torch.testing.assert_close(found[1], nn.functional.max_pool2d(x, 2))
     with pytest.raises(ValueError, match="set `strides` to begin with what it gives"):
         SsdLevels({32: 4, 64: 4}, SSD_FORM)
+
+
+def test_ssd__has_the_layers_of_the_authors_library() -> None:
+    """corenet, modules/ssd_heads.py with mobilevit.yaml's values: counted by hand.
+
+    A separable predictor over w channels to o outputs has 9 w + 2 w (norm) + (w + 1) o parameters,
+    a projection from c channels c w + 2 w. Only the two levels that are read are projected.
+    """
+    head = SsdHead({16: 768}, 81, SsdForm())
+    separable = {512: 6, 256: 6, 128: 6}
+    outputs = {w: priors * 85 for w, priors in separable.items()}
+    counted = {w: 11 * w + (w + 1) * o for w, o in outputs.items()}
+    projected = sum(770 * w for w in (512, 256))
+    expected = projected + counted[512] + 2 * counted[256] + 2 * counted[128] + 65 * 4 * 85
+    predictor = head.model.head
+    assert sum(p.numel() for p in predictor.parameters()) == expected == 1_282_890
+    made = sum(11 * a + a * b + 2 * b for a, b in ((768, 256), (256, 128), (128, 128)))
+    levels = head.model.get_submodule("backbone")
+    assert sum(p.numel() for p in levels.parameters()) == made + 128 * 64
+    kinds = {type(m) for m in head.modules() if not list(m.children())}
+    assert nn.ReLU in kinds and nn.SiLU not in kinds
+
+
+def test_ssd__starts_from_glorot_s_weights() -> None:
+    torch.manual_seed(0)
+    head = SsdHead({16: 768}, 81, SsdForm())
+    convs = [m for m in head.modules() if isinstance(m, nn.Conv2d)]
+    for conv in convs:
+        rows, columns = conv.weight.shape[:2]
+        cells = conv.weight[0, 0].numel()
+        bound = (6 / (cells * (rows + columns))) ** 0.5
+        assert conv.weight.abs().max() <= bound
+        assert conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+        assert conv.bias is None or not conv.bias.any()
+
+
+def test_ssd__learns_from_one_picture_whose_last_level_is_one_cell() -> None:
+    head = SsdHead(CHANNELS, 4, SSD_FORM).train()
+    losses = head.losses({16: torch.rand(1, 12, 4, 6)}, SIZE, TARGETS[:1])
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
+
+
+def test_ssd_form__has_the_mean_last() -> None:
+    with pytest.raises(ValueError, match=r"the mean\) can only be the last"):
+        SsdForm(strides=(16, -1, 64), widths=(8, 8, 8), ratios=((2,),) * 3)

@@ -133,7 +133,7 @@ class _CellAbsoluteError(torch.autograd.Function):
         ctx: Any, prediction: Tensor, target: Tensor, valid: Tensor, weight: Tensor | None
     ) -> Tensor:
         cells, pixels = _shape(prediction)[2:], (target.shape[2], target.shape[3])
-        whole = pixels[0] % cells[0] == 0 and pixels[1] % cells[1] == 0
+        whole = _even(cells[0], pixels[0]) and _even(cells[1], pixels[1])
         if whole:  # (B, C, h, r, w, s): the cell's value is broadcast over its r x s pixels
             split = (cells[0], pixels[0] // cells[0], cells[1], pixels[1] // cells[1])
             target = target.unflatten(3, split[2:]).unflatten(2, split[:2])
@@ -173,11 +173,22 @@ def _sum_cells(x: Tensor, cells: tuple[int, int]) -> Tensor:
 def nearest_cells(cells: int, pixels: int) -> Tensor:
     """(pixels,) int64: which of `cells` each pixel reads under torch's nearest interpolation.
 
-    In exact numbers pixel i reads cell floor(i * cells / pixels). torch multiplies in float32,
-    which differs for some odd ratios, so torch is asked rather than imitated.
+    In exact numbers pixel i reads cell floor(i * cells / pixels). torch multiplies in float32 where
+    the map is float32 or less (in float64 other cells come out for 2 of 164 pixels, and for some
+    other odd ratios), so torch is asked, in float32, rather than imitated.
     """
-    numbered = torch.arange(cells, dtype=torch.float64).view(1, 1, cells, 1)
+    numbered = torch.arange(cells, dtype=torch.float32).view(1, 1, cells, 1)
     return F.interpolate(numbered, size=(pixels, 1), mode="nearest").flatten().long()
+
+
+@lru_cache(maxsize=256)
+def _even(cells: int, pixels: int) -> bool:
+    """Whether every cell is read by as many pixels; in float32 not for 2 cells and 164 pixels."""
+    numbered = torch.arange(cells)
+    each = pixels // cells
+    return pixels % cells == 0 and torch.equal(
+        nearest_cells(cells, pixels), numbered.repeat_interleave(each)
+    )
 
 
 def _axes(

@@ -33,7 +33,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "epochs", "lr", "least"), [("mask_rcnn", 20, 1e-2, 5), ("ssd", 30, 1e-2, 20)]
+    ("kind", "epochs", "lr", "least"), [("mask_rcnn", 20, 1e-2, 5), ("ssd", 30, 3e-2, 20)]
 )
 def test_heads__learn_a_few_pictures(encoder, shapes, probe, kind, epochs, lr, least) -> None:
     data = shapes(8, seed=0)
@@ -240,8 +240,10 @@ def test_user_errors__are_one_line(encoder, shapes, probe) -> None:
         run_detection_probe(encoder, data, bare, probe("ssd"), model="m")
     with pytest.raises(ValueError, match="must be positive"):
         probe("ssd", rates=(math.nan,))
-    with pytest.raises(ValueError, match="SSD's batch normalisation needs two pictures"):
-        probe("ssd", batch_size=1)
+    with pytest.raises(
+        ValueError, match="level of stride 32 is one cell of a picture of 32 pixels"
+    ):
+        probe("ssd", batch_size=1, size=64, train_sizes=(32, 64))
     with pytest.raises(ValueError, match="1 pictures of shapes cannot train"):
         run_detection_probe(encoder, shapes(1, 0), data, probe("ssd"), model="m")
     with pytest.raises(ValueError, match="warmup_steps: 9 steps"):
@@ -249,9 +251,24 @@ def test_user_errors__are_one_line(encoder, shapes, probe) -> None:
         run_detection_probe(encoder, data, data, config, model="m")
 
 
-def test_mask_rcnn__trains_with_one_picture_a_step(encoder, shapes, probe) -> None:
-    data = shapes(3, 0)
-    outcome = run_detection_probe(
-        encoder, data, data, probe("mask_rcnn", batch_size=1, epochs=1), model="m"
-    )
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads__train_with_one_picture_a_step(encoder, shapes, probe, kind) -> None:
+    """SSD too: its level of one cell, the mean, has no norm."""
+    data, config = shapes(3, 0), probe(kind, batch_size=1, epochs=1)
+    outcome = run_detection_probe(encoder, data, data, config, model="m")
     assert outcome.errors == [] and outcome.results
+
+
+def test_state__of_ssd_s_earlier_layers_is_refused(
+    encoder, shapes, probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = shapes(4, 0), probe("ssd", epochs=3)
+    about = config.protocol()
+    del about["layers"]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(config), "protocol", lambda self: about)
+        run_detection_probe(encoder, data, data, config, model="m", folder=tmp_path)
+    with pytest.raises(
+        ValueError, match=r"state\.safetensors: cannot go on.*other settings.*anew$"
+    ):
+        run_detection_probe(encoder, data, data, config, model="m", folder=tmp_path)

@@ -1,7 +1,7 @@
 """SSD on the maps of an encoder: light levels and predictors, torchvision's matching and loss.
 
-Values are those of the authors' library (ml-cvnets, config/detection/ssd_coco/mobilevit.yaml;
-corenet, modeling/models/detection/ssd.py).
+Layers and values are those of the authors' library (corenet, modeling/models/detection/ssd.py and
+modeling/modules/ssd_heads.py; ml-cvnets, config/detection/ssd_coco/mobilevit.yaml).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from cliptex.models.detection.neck import SINGLE_STRIDE, check_strides, on_grid
 
 GLOBAL = -1
 """Stands for a stride: the mean over the whole map before."""
+LAYERS = "ReLU, projected where widths differ, a bare 1x1 on the mean, Glorot's first weights"
+"""What rows and saved states say of the layers, beside the form. Other layers need other words."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class SsdForm:
 
     strides: of the levels; those that the encoder does not give are made by convolutions of
         stride 2, the last by averaging (-1).
-    widths: channels of each level's projection.
+    widths: channels of each level that is made, and of the projections of those that are read.
     ratios: of each level's priors, beside two squares; each stands for itself and its inverse.
     sides: of the smallest priors and of the step after the largest, as shares of the image's.
     iou: overlap from which a prior is positive (every object's best prior always is).
@@ -47,6 +49,14 @@ class SsdForm:
     candidates: int = 400
     nms: float = 0.5
     detections: int = 200
+
+    def __post_init__(self) -> None:
+        if GLOBAL in self.strides[:-1]:
+            raise ValueError(f"strides {self.strides}: {GLOBAL} (the mean) can only be the last")
+
+    def single_cells(self, side: int) -> list[int]:
+        """Strides of the levels under a norm whose map of pictures of `side` pixels is one cell."""
+        return [stride for stride in self.strides if stride != GLOBAL and stride >= side]
 
     @property
     def scales(self) -> list[float]:
@@ -97,21 +107,23 @@ class SsdLevels(nn.Module):
 
 
 class SsdPredictor(nn.Module):
-    """Per level a projection and one separable convolution to offsets and logits of all priors."""
+    """Per level one separable convolution to offsets and logits of all priors.
+
+    Where the level's width is not the form's, a projection to it comes first; on the mean over the
+    map the convolution is a bare 1x1 one.
+    """
 
     def __init__(
         self, channels: Sequence[int], form: SsdForm, priors: Sequence[int], classes: int
     ) -> None:
         super().__init__()
         self.values = 4 + classes
+        outputs = [count * self.values for count in priors]
         self.levels = nn.ModuleList(
-            nn.Sequential(
-                *_pointwise(inputs, width),
-                _depthwise(width),
-                nn.BatchNorm2d(width),
-                nn.Conv2d(width, count * self.values, 1),
+            _predictor(inputs, width, out, mean=stride == GLOBAL)
+            for inputs, width, out, stride in zip(
+                channels, form.widths, outputs, form.strides, strict=True
             )
-            for inputs, width, count in zip(channels, form.widths, priors, strict=True)
         )
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -137,12 +149,16 @@ class SsdHead(nn.Module):
         super().__init__()
         levels, boxes = SsdLevels(channels, form), form.boxes()
         priors = boxes.num_anchors_per_location()
+        predictor = SsdPredictor(levels.channels, form, priors, classes)
+        for module in (*levels.modules(), *predictor.modules()):
+            if isinstance(module, nn.Conv2d):
+                _start(module)
         self.model = SSD(
             levels,
             boxes,
             size=(1, 1),  # of torchvision's transform, which is not used
             num_classes=classes,
-            head=SsdPredictor(levels.channels, form, priors, classes),
+            head=predictor,
             score_thresh=form.score_threshold,
             nms_thresh=form.nms,
             detections_per_img=form.detections,
@@ -184,7 +200,7 @@ def _depthwise(width: int, stride: int = 1) -> nn.Conv2d:
 
 
 def _pointwise(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU()
+    return nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
 
 
 def _halved(inputs: int, outputs: int) -> nn.Sequential:
@@ -195,5 +211,22 @@ def _halved(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _averaged(inputs: int, outputs: int) -> nn.Sequential:
-    """(B, inputs, h, w) -> (B, outputs, 1, 1)."""
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, outputs, 1), nn.SiLU())
+    """(B, inputs, h, w) -> (B, outputs, 1, 1); without a norm, which one picture would starve."""
+    conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), conv, nn.ReLU())
+
+
+def _predictor(inputs: int, width: int, outputs: int, *, mean: bool) -> nn.Sequential:
+    """(B, inputs, h, w) -> (B, outputs, h, w)."""
+    if mean:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 1))
+    project = _pointwise(inputs, width) if inputs != width else ()
+    separable = (_depthwise(width), nn.BatchNorm2d(width), nn.Conv2d(width, outputs, 1))
+    return nn.Sequential(*project, *separable)
+
+
+def _start(conv: nn.Conv2d) -> None:
+    """The weights that the authors' library starts from (Glorot & Bengio 2010), biases of 0."""
+    nn.init.xavier_uniform_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)

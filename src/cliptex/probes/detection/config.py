@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cliptex.models.detection.mask_rcnn import MaskRcnnForm, MaskRcnnHead
-from cliptex.models.detection.ssd import SsdForm, SsdHead
+from cliptex.models.detection.ssd import LAYERS, SsdForm, SsdHead
 from cliptex.probes.detection.ap import Overlap
 from cliptex.probes.schedule import Schedule
 
@@ -73,8 +73,14 @@ class DetectionProbe(BaseModel):
                 raise ValueError(f"{field} {values} repeat themselves")
         if not all(0 < rate < float("inf") for rate in self.rates):
             raise ValueError(f"rates {self.rates} must be positive")
-        if self.batch_size == 1 and not self.masks:
-            raise ValueError("batch_size 1: SSD's batch normalisation needs two pictures or more")
+        if self.batch_size == 1 and isinstance(self.head, SsdForm):
+            side = min(self.train_sizes or (self.size,))
+            if single := self.head.single_cells(side):
+                raise ValueError(
+                    f"batch_size 1: SSD's level of stride {single[0]} is one cell of a picture of "
+                    f"{side} pixels, and batch normalisation needs two values or more; take two "
+                    f"pictures, or a size above {single[-1]}"
+                )
         return self
 
     @property
@@ -106,7 +112,8 @@ class DetectionProbe(BaseModel):
     def protocol(self) -> dict[str, object]:
         """What belongs into a row, JSON-able."""
         left_out = {"head", "rates", "seeds", *RUNTIME}
-        return {**self.model_dump(mode="json", exclude=left_out), "head": asdict(self.head)}
+        told = {**self.model_dump(mode="json", exclude=left_out), "head": asdict(self.head)}
+        return told if self.masks else {**told, "layers": LAYERS}
 
 
 def paper_mask_rcnn() -> DetectionProbe:
