@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,18 @@ def test_schedule_worked_by_hand(configure) -> None:
     assert rates[6] == pytest.approx(1e-6 + 29e-6 * (1 + 0.5**0.5) / 2)  # a quarter: cos 45°
     assert rates[12] == pytest.approx(1e-6)
     assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_schedule_is_the_librarys_for_clip_but_for_two_steps(configure) -> None:
+    # corenet, optims/scheduler/cosine.py with is_iteration_based: period steps - warm-up + 1.
+    steps, warmup = 400, 100
+    config = configure(lr=1.0, min_lr=0.0, warmup_init_lr=0.0, warmup_steps=warmup)
+    period = steps - warmup + 1
+    apart = [
+        abs(lr_at(config, k, steps) - (1 + math.cos(math.pi * (k - warmup) / period)) / 2)
+        for k in range(warmup, steps)
+    ]
+    assert 0 < max(apart) < 1.9 / (steps - warmup)
 
 
 def test_schedule_without_warmup_starts_at_the_top(configure) -> None:

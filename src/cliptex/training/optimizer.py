@@ -16,7 +16,8 @@ def lr_at(config: TrainConfig, step: int, steps: int) -> float:
     """The learning rate of `step` (0 .. steps - 1).
 
     Linear from warmup_init_lr at step 0 to lr at step `warmup_steps`, then half a cosine down
-    to min_lr at the last step. (The authors' library moves the cosine once per epoch.)
+    to min_lr at the last step. The authors' library does so for CLIP (is_iteration_based), but
+    spreads the cosine over two more steps, so that its last rate is a little above min_lr.
     """
     if step < config.warmup_steps:
         share = step / config.warmup_steps
