@@ -305,7 +305,8 @@ def identity(mutant: Mutant) -> str:
 def sample(paths: list[Path], count: int, seed: int) -> list[Mutant]:
     everything = [mutant for path in paths for mutant in mutants_of(path)]
     print(f"{len(everything)} mutants in {len(paths)} files", flush=True)
-    return random.Random(seed).sample(everything, min(count, len(everything)))
+    random.Random(seed).shuffle(everything)  # so that a larger count goes on after a smaller one
+    return everything[:count]
 
 
 def main() -> int:
