@@ -125,9 +125,24 @@ def test_read__a_byte_order_mark_and_any_line_ends_are_read(tmp_path):
 def test_read__other_bytes_are_named_by_file_and_line(tmp_path):
     path = tmp_path / "results.jsonl"
     line = row(note="é").model_dump_json()
-    path.write_bytes(line.encode() + b"\n" + line.encode("latin-1") + b"\n")
-    with pytest.raises(ValueError, match=r"results\.jsonl, line 2: .*no UTF-8 text.*as UTF-8$"):
+    path.write_bytes(line.encode("latin-1") + b"\n")
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 1: .*no UTF-8 text.*as UTF-8$"):
         read_results(path)
+
+
+def test_read__a_torn_line_costs_itself_alone_and_is_said_once(tmp_path, said):
+    """As a full disk, or a killed process, left it in the middle of a row."""
+    path = tmp_path / "results.jsonl"
+    append_results(path, [row(lr=1), row(lr=2)])
+    path.write_bytes(path.read_bytes()[:-40])
+    append_results(path, [row(lr=3)])
+    for _ in range(2):
+        assert [found.protocol for found in read_results(path)] == [{"lr": 1}, {"lr": 3}]
+    (told,) = said
+    assert told.startswith(f"{path}, line 2: not a result row: ") and "left out" in told
+    assert results.holds_rows(path)
+    path.write_bytes(b'{"model": "m", \n' + path.read_bytes())
+    assert results.holds_rows(path), "a torn first line does not make it another file's"
 
 
 def test_read__says_of_another_file_s_line_no_more_than_is_of_use(tmp_path):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from io import FileIO
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliptex.console import say
+from cliptex.files import append_lines
 
 CONTROLS = ("random-init", "pixels", "mean prediction")
 """Names of models that have learnt nothing from pictures and text: what their scores say is what
@@ -28,6 +28,9 @@ TIED = ("tied_images", "tied_captions")
 
 LONGEST_ROW = 2**24
 """Bytes of a row, at most: one with an IoU for each of a thousand classes has 100,000."""
+
+FIRST_LINES = 100
+"""Lines among which a results file has a row."""
 
 BLANK = b" \t\r\n\xef\xbb\xbf"
 """Bytes of a line that holds nothing, a byte order mark's among them."""
@@ -90,41 +93,44 @@ class Result(BaseModel):
 
 
 def append_results(path: Path, rows: Iterable[Result]) -> None:
-    """Append `rows` to the JSON-lines file at `path` with one write.
+    """Append `rows` to the JSON-lines file at `path`, all of them or, on a full disk, none.
 
-    A last line without its end, as some editors leave it, is ended first.
+    A last line without its end, as some editors and killed processes leave it, is ended first.
 
     A row whose value is not finite is undefined: no test image holds what its metric counts. It is
     not written but said on standard error.
     """
     kept = [row for row in rows if _defined(row, f"not written to {path}")]
-    lines = "".join(row.model_dump_json() + "\n" for row in kept).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:  # unbuffered: processes that append do not mix
-        if lines and not _ended(file):
-            lines = b"\n" + lines  # two processes may both do so: readers pass over empty lines
-        if file.write(lines) < len(lines):
-            raise OSError(f"{path}: only a part of the rows was written; is the disk full?")
-        os.fsync(file.fileno())
+    append_lines(path, "".join(row.model_dump_json() + "\n" for row in kept).encode())
 
 
 def read_results(path: Path) -> list[Result]:
-    """All rows of `path`; raises ValueError that names the line which does not fit.
+    """All rows of `path`.
 
-    A line whose value is null or NaN (undefined, see `append_results`) is left out and said on
-    standard error.
+    A line that is no row, such as half of one that a killed process left, is left out, and once
+    said on standard error with its number; so is a line whose value is null or NaN (undefined, see
+    `append_results`). Raises ValueError where there are lines and none of them is a row.
     """
-    rows = []
+    rows, torn = [], []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip(BLANK):
             continue
         try:
             row = _row_of(line)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not a result row: {error}") from error
-        if _defined(row, f"line {number} of {path} is left out"):
-            rows.append(row)
-    return rows
+            torn.append(f"{path}, line {number}: not a result row: {error}")
+            continue
+        rows.append((number, row))
+    if torn and not rows:
+        raise ValueError(torn[0])
+    for message in torn:
+        _say_once(f"{message}; the line is left out, remove it")
+    return [row for number, row in rows if _defined(row, f"line {number} of {path} is left out")]
+
+
+@cache
+def _say_once(message: str) -> None:
+    say(message)
 
 
 def first_line(path: Path) -> bytes:
@@ -136,8 +142,14 @@ def first_line(path: Path) -> bytes:
     return b""
 
 
-def is_row(line: bytes) -> bool:
-    """Whether a line of a file is a result row."""
+def holds_rows(path: Path) -> bool:
+    """Whether one of the first lines of a file is a result row; the very first may be torn."""
+    with path.open("rb") as file:
+        lines = [file.readline(LONGEST_ROW) for _ in range(FIRST_LINES)]
+    return any(map(_is_row, lines))
+
+
+def _is_row(line: bytes) -> bool:
     try:
         _row_of(line)
     except ValueError:
@@ -157,14 +169,6 @@ def _row_of(line: bytes) -> Result:
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]
         raise ValueError("; ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")) from error
-
-
-def _ended(file: FileIO) -> bool:
-    """Whether the file is empty or its last line ends."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return True
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 def _defined(row: Result, otherwise: str) -> bool:

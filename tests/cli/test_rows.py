@@ -16,7 +16,8 @@ ROW = Result(
 def test_check_writable__leaves_things_as_they_are(tmp_path):
     out = tmp_path / "new" / "r.jsonl"
     check_writable(out)
-    assert list(out.parent.iterdir()) == []
+    assert not out.parent.exists()
+    out.parent.mkdir()
     for content in (ROW, f"\n{ROW}\n", f"\ufeff{ROW}\nnonsense", "", "\n"):
         out.write_text(content, encoding="utf-8")
         check_writable(out)

@@ -164,8 +164,6 @@ def test_full_disk__keeps_what_was_whole_and_goes_on_later(
     shards, make_expert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = label_shards(shards, make_expert(), tmp_path / "sound")
-    from cliptex.labels import commit
-
     real = os.fsync
 
     def full_at_the_second_shard(descriptor: int) -> None:
@@ -174,7 +172,7 @@ def test_full_disk__keeps_what_was_whole_and_goes_on_later(
         real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(commit.os, "fsync", full_at_the_second_shard)
+        patch.setattr(os, "fsync", full_at_the_second_shard)
         with pytest.raises(OSError, match="no space left while writing .*tiny-00001"):
             label_shards(shards, make_expert(), tmp_path / "labels")
     kept = tree(tmp_path / "labels" / "numpy")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from cliptex.files import remove_abandoned
 from cliptex.labelling.locks import ShardLock
-from cliptex.labels.commit import remove_abandoned
 
 
 def test_one_owner_at_a_time(tmp_path: Path) -> None:
@@ -33,24 +31,3 @@ def test_a_dead_owners_file__is_taken_over(tmp_path: Path) -> None:
     lock.release()
     (tmp_path / ".a.tar.lock.cliptex-tmp").write_bytes(b"")
     assert remove_abandoned(tmp_path) == 1
-
-
-def test_a_file_that_its_owner_removed_meanwhile__is_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between our opening and our locking the owner removes the file: it must be made anew."""
-    path = tmp_path / ".a.tar.lock.cliptex-tmp"
-    opened = Path.open
-    calls = []
-
-    def open_then_lose(self: Path, *arguments, **options):
-        file = opened(self, *arguments, **options)
-        calls.append(self)
-        if len(calls) == 1:
-            path.unlink()
-        return file
-
-    monkeypatch.setattr(Path, "open", open_then_lose)
-    lock = ShardLock.take(tmp_path, "a.tar")
-    assert lock is not None and calls == [path, path] and path.exists()
-    lock.release()

@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_nothing_half_made(
     size = (tmp_path / "whole/cc3m-train-00000.tar").stat().st_size
     assert room < size
     fake_full_disk(monkeypatch, room)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="(?i)no space left"):
         write_some(tmp_path / "out", picture)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_the_shard_of_before(
     paths = write_some(tmp_path, picture, count=2)
     before = paths[0].read_bytes()
     fake_full_disk(monkeypatch, 100)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="(?i)no space left"):
         write_some(tmp_path, picture, count=2)
     assert [p.name for p in tmp_path.iterdir()] == [paths[0].name]
     assert paths[0].read_bytes() == before
@@ -149,7 +149,7 @@ def test_a_failing_sync_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_room)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="(?i)no space left"):
         write_some(tmp_path, picture)
     assert list(tmp_path.iterdir()) == []
 
@@ -160,7 +160,7 @@ def test_the_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         pytest.skip("no /dev/full")
     real = writing._open
     monkeypatch.setattr(writing, "_open", lambda path: real(Path("/dev/full")))
-    with pytest.raises(OSError, match="No space left"), ShardFile(tmp_path / "a.tar") as shard:
+    with pytest.raises(OSError, match="(?i)no space left"), ShardFile(tmp_path / "a.tar") as shard:
         shard.add("a", b"x", "jpg", "t")
     assert list(tmp_path.iterdir()) == []
 

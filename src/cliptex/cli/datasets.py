@@ -101,11 +101,11 @@ def overlap(
 
 def _check_pairs(pairs: Path, out: Path) -> None:
     """ValueError or OSError where the pairs could not be written, or would replace rows."""
-    from cliptex.results import first_line, is_row
+    from cliptex.results import holds_rows
 
     if pairs.resolve() == out.resolve():
         raise ValueError(f"--pairs {pairs}: the row goes there (--out); name another file")
-    if pairs.exists() and is_row(first_line(pairs)):
+    if pairs.exists() and holds_rows(pairs):
         raise ValueError(f"--pairs {pairs}: holds result rows, which pairs would replace")
 
 

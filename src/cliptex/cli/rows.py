@@ -17,29 +17,28 @@ PER_IMAGE = "per_image"  # where the report looks for it, beside the rows
 def check_writable(out: Path) -> None:
     """OSError where `out` cannot be appended to: known before hours of work, not after.
 
-    ValueError where it begins with anything but a result row. Neither makes nor removes `out`:
-    other processes of torchrun may be at it already.
+    ValueError where it begins with anything but a result row. Makes and removes nothing: a refused
+    command leaves the disk as it was, and other processes of torchrun may be at `out` already.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
         with out.open("ab"):
             pass
         _require_rows(out)
     else:
+        folder = next(parent for parent in out.absolute().parents if parent.exists())
         try:
-            TemporaryFile(dir=out.parent).close()
+            TemporaryFile(dir=folder).close()
         except OSError as error:  # it names the temporary file
             raise OSError(error.errno, error.strerror, str(out)) from error
 
 
 def _require_rows(out: Path) -> None:
-    from cliptex.results import first_line, is_row
+    from cliptex.results import first_line, holds_rows
 
-    line = first_line(out) if out.is_file() else b""
-    if line and not is_row(line):
+    if out.is_file() and first_line(out) and not holds_rows(out):
         raise ValueError(
-            f"--out {out}: not a results file (its first line is no result row), and rows would be "
-            "appended to it; name another"
+            f"--out {out}: not a results file (none of its first lines is a result row), and rows "
+            "would be appended to it; name another"
         )
 
 

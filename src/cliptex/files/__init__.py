@@ -1,27 +1,54 @@
 """Files and folders, local or remote: paths, names, reading at random, writing whole."""
 
+from cliptex.files.asking import ask
 from cliptex.files.names import file_name
-from cliptex.files.paths import AnyPath, Stamp, as_path, exists, is_local, own, stamp, walk
+from cliptex.files.paths import (
+    AnyPath,
+    Stamp,
+    as_path,
+    exists,
+    is_local,
+    own,
+    read_bytes,
+    stamp,
+    walk,
+)
 from cliptex.files.reading import OpenFiles, RandomFile, most_open, open_random
-from cliptex.files.writing import AtomicFile, put, sha256_file, temporary_for, write_atomic
+from cliptex.files.writing import (
+    TEMPORARY_PATTERN,
+    AtomicFile,
+    append_lines,
+    locked_beside,
+    remove_abandoned,
+    remove_durably,
+    save_tensors,
+    sha256_file,
+    write_atomic,
+)
 
 __all__ = [
+    "TEMPORARY_PATTERN",
     "AnyPath",
     "AtomicFile",
     "OpenFiles",
     "RandomFile",
     "Stamp",
+    "append_lines",
     "as_path",
+    "ask",
     "exists",
     "file_name",
     "is_local",
+    "locked_beside",
     "most_open",
     "open_random",
     "own",
-    "put",
+    "read_bytes",
+    "remove_abandoned",
+    "remove_durably",
+    "save_tensors",
     "sha256_file",
     "stamp",
-    "temporary_for",
     "walk",
     "write_atomic",
 ]

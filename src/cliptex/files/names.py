@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 LONGEST = 210
 """Bytes of a name without its ending. File systems take 255; a file while it is being written
-(`AtomicFile`) needs 38 more than its own, and endings have up to 5."""
+(`AtomicFile`) needs 30 more than its own, and endings have up to 5."""
 
 DIGITS = 16  # hexadecimal, of the hash of what was cut
 

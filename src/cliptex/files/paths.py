@@ -13,7 +13,10 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from cliptex.files import asking
+from cliptex.files.asking import ask
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -22,6 +25,7 @@ AnyPath: TypeAlias = "Path | UPath"
 
 LOCAL = ("file", "local")
 READ_ONLY = ("http", "https")
+_WEB = tuple(f"{protocol}://" for protocol in READ_ONLY)
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _COLLAPSED = re.compile(r"([a-z][a-z0-9+.-]+):/")
 # What fsspec needs beside itself, by protocol: its own messages do not always name the package.
@@ -86,8 +90,8 @@ def _remote(text: str, protocol: str) -> UPath:
 
     if protocol not in known_implementations and protocol not in registry:
         raise ValueError(f"{text}: {protocol}:// is no file system that fsspec knows")
-    path = UPath(text)
     try:
+        path = UPath(text, **(_patience() if text.lower().startswith(_WEB) else {}))
         _ = path.fs  # imports the package
     except ImportError as error:
         package = _PACKAGES.get(protocol)
@@ -95,6 +99,14 @@ def _remote(text: str, protocol: str) -> UPath:
         needed = f"the Python package {package}" if package else "a package that is not installed"
         raise ModuleNotFoundError(f"{text}: {protocol}:// needs {needed}: {remedy}") from error
     return path
+
+
+def _patience() -> dict[str, Any]:
+    """Options of fsspec's web file system, which by itself waits for minutes without a word."""
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=asking.SILENCE, sock_read=asking.SILENCE)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def _refuse_collapsed(path: Path) -> None:
@@ -126,7 +138,8 @@ def walk(root: AnyPath) -> dict[str, Stamp | None]:
     """All files below a folder, by path relative to it with forward slashes; sorted.
 
     Hidden files are left out, links to folders are not followed. A remote folder is listed with
-    one recursive `find`, afresh; where its listing tells no sizes (https), values are None.
+    one recursive `find`, afresh; where its listing tells no sizes (https), values are None. Raises
+    OSError where a remote folder cannot be listed (see `ask`).
     """
     found = _walk_local(root) if isinstance(root, Path) else _walk_remote(root)
     return dict(sorted(found.items()))
@@ -148,12 +161,38 @@ def _walk_remote(root: UPath) -> dict[str, Stamp | None]:
     base = root.path.rstrip("/")
     root.fs.invalidate_cache(base)
     found: dict[str, Stamp | None] = {}
-    listing: Any = root.fs.find(base, detail=True)
-    for name, info in listing.items():
+    for name, info in _listing(root, base).items():
         relative = name.removeprefix(base).removeprefix("/")
         if name.startswith(base + "/") and not relative.rpartition("/")[2].startswith("."):
             found[relative] = _remote_stamp(info) if info.get("size") is not None else None
     return found
+
+
+def _listing(root: UPath, base: str) -> dict[str, Any]:
+    """All files below a remote folder by their whole names.
+
+    On the web page by page: fsspec's own walk leaves out, without a word, what it cannot list.
+    """
+    if root.protocol not in READ_ONLY:
+        return ask(root, lambda: cast(dict[str, Any], root.fs.find(base, detail=True)))
+    files: dict[str, Any] = {}
+    folders, known = [root.path], {base}
+    while folders:
+        folder = folders.pop()
+        try:
+            found = ask(folder, lambda folder=folder: root.fs.ls(folder, detail=True))
+        except FileNotFoundError:
+            if folder == root.path:
+                raise
+            continue  # a page may link to what is not there
+        for info in found:
+            name = info["name"].rstrip("/")
+            if info["type"] != "directory":
+                files[name] = info
+            elif name.startswith(f"{base}/") and name not in known:
+                known.add(name)
+                folders.append(info["name"])
+    return files
 
 
 def stamp(path: AnyPath) -> Stamp:
@@ -161,7 +200,7 @@ def stamp(path: AnyPath) -> Stamp:
     if isinstance(path, Path):
         return _local_stamp(path.stat())
     path.fs.invalidate_cache(path.parent.path)
-    return _remote_stamp(path.fs.info(path.path))
+    return _remote_stamp(ask(path, lambda: path.fs.info(path.path)))
 
 
 def descriptor_stamp(descriptor: int) -> Stamp:
@@ -191,6 +230,18 @@ def _remote_stamp(info: Mapping[str, Any]) -> Stamp:
 
 def exists(path: AnyPath) -> bool:
     """Whether a file is there now, whatever a listing kept from before says."""
-    if not isinstance(path, Path):
-        path.fs.invalidate_cache(path.parent.path)
-    return path.exists()
+    if isinstance(path, Path):
+        return path.exists()
+    path.fs.invalidate_cache(path.parent.path)
+    if path.protocol not in READ_ONLY:
+        return ask(path, path.exists)
+    try:  # fsspec's own question takes every fault for a no
+        ask(path, lambda: path.fs.info(path.path))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """All bytes of a file, local or remote (see `ask`)."""
+    return ask(path, path.read_bytes)

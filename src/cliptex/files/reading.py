@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from cliptex.files.asking import ask
 from cliptex.files.paths import AnyPath, Stamp, descriptor_stamp, own, stamp
 
 if TYPE_CHECKING:
@@ -89,13 +90,19 @@ class RemoteFile:
         if stop <= offset:
             return b""
         self._path = cast("UPath", own(self._path))
-        found = self._path.fs.cat_file(self._path.path, start=offset, end=stop)
-        data = cast(bytes, found)  # text only where a file system was told so
+        data = ask(self._path, lambda: self._ask_for(offset, stop))
         if len(data) != stop - offset:
             raise ValueError(
                 f"{self._path}: the server gave {len(data)} bytes where {stop - offset} were asked "
                 "for: it does not answer range requests, or the file changed"
             )
+        return data
+
+    def _ask_for(self, offset: int, stop: int) -> bytes:
+        found = self._path.fs.cat_file(self._path.path, start=offset, end=stop)
+        data = cast(bytes, found)  # text only where a file system was told so
+        if len(data) < stop - offset:
+            raise ConnectionError(f"{len(data)} of {stop - offset} bytes came")
         return data
 
 

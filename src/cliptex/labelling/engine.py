@@ -18,13 +18,12 @@ from typing import overload
 
 from cliptex.console import say, track
 from cliptex.experts.protocol import Expert, ExpertSpec
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, remove_abandoned
 from cliptex.labelling.codec_choice import choose_codecs
 from cliptex.labelling.growth import follow_growth, record_damage
 from cliptex.labelling.jobs import is_due, share_of
 from cliptex.labelling.lane import Job
 from cliptex.labelling.pipeline import Pipeline
-from cliptex.labels.commit import remove_abandoned
 from cliptex.labels.ledger import Status
 from cliptex.labels.store import Manifest, claim_store
 from cliptex.shards.dataset import ImageTextShards

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cliptex.files import AnyPath, exists
-from cliptex.labels.commit import remove_committed, write_committed
+from cliptex.files import AnyPath, exists, remove_durably, write_atomic
 from cliptex.labels.ledger import ledger_path, read_ledger
 from cliptex.labels.manifest import FILE_NAME, read_manifest
 from cliptex.labels.writer import committed_shards, label_tar
@@ -27,7 +26,7 @@ def follow_growth(folder: AnyPath, shards: ImageTextShards) -> bool:
         return False
     grown = manifest.model_copy(update={"dataset_id": shards.dataset_id})
     text = json.dumps(grown.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-    write_committed(folder / FILE_NAME, text.encode())
+    write_atomic(folder / FILE_NAME, text.encode())
     return True
 
 
@@ -50,9 +49,9 @@ def record_damage(folder: AnyPath, shards: ImageTextShards) -> None:
         return
     if left_out:
         text = json.dumps(left_out, indent=2, sort_keys=True) + "\n"
-        write_committed(folder / DAMAGED, text.encode())
+        write_atomic(folder / DAMAGED, text.encode())
     else:
-        remove_committed(folder / DAMAGED)
+        remove_durably(folder / DAMAGED)
 
 
 def recorded_damage(folder: AnyPath) -> dict[str, str]:

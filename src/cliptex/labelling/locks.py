@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from cliptex.files import AnyPath
-from cliptex.labels.commit import is_at
 from cliptex.labels.writer import label_tar
 
 
 class ShardLock:
     """The right to label one shard of one store; a context manager, or `release` it.
 
-    The lock is the kernel's (flock) on a file beside the shard's labels, so it ends however its
-    owner dies; `remove_abandoned` clears the file away. Remote stores have no locks: there, two
-    runs may label the same shard, and the second finds it committed.
+    The lock is the kernel's (`filelock`) on a file beside the shard's labels, so it ends however
+    its owner dies; `remove_abandoned` clears the file away. Remote stores have no locks: there,
+    two runs may label the same shard, and the second finds it committed.
     """
 
-    def __init__(self, path: Path | None, file: IO[bytes] | None) -> None:
+    def __init__(self, path: Path | None, lock: FileLock | None) -> None:
         self._path = path
-        self._file = file
+        self._lock = lock
 
     @classmethod
     def take(cls, folder: AnyPath, shard: str) -> ShardLock | None:
@@ -32,23 +31,19 @@ class ShardLock:
             return cls(None, None)
         tar.parent.mkdir(parents=True, exist_ok=True)
         path = tar.with_name(f".{tar.name}.lock.cliptex-tmp")
-        while True:
-            file = path.open("ab")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                return None
-            if is_at(path, file):
-                return cls(path, file)
-            file.close()  # its last owner removed it between our opening and locking it
+        lock = FileLock(path, blocking=False, thread_local=False)  # another thread releases it
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        return cls(path, lock)
 
     def release(self) -> None:
         """Let others label the shard; once more does nothing."""
-        if self._file is None or self._path is None or self._file.closed:
+        if self._lock is None or self._path is None or not self._lock.is_locked:
             return
         self._path.unlink(missing_ok=True)  # before it is unlocked: nobody may lock a lost file
-        self._file.close()
+        self._lock.release()
 
     def __enter__(self) -> ShardLock:
         return self

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cliptex.files import AnyPath
-from cliptex.labels.commit import remove_abandoned
+from cliptex.files import AnyPath, remove_abandoned
 from cliptex.labels.ledger import Status
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.store import ShardLabelWriter, claim_store, is_committed

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from cliptex.console import say, track
-from cliptex.files import AnyPath, exists, is_local
+from cliptex.files import TEMPORARY_PATTERN, AnyPath, exists, is_local, remove_abandoned
 from cliptex.labelling.engine import LabelRunReport, label_shards
 from cliptex.labelling.ray_actor import SHARED, MakeExperts, Ready, ShardResult, Work
 from cliptex.labelling.ray_cluster import RayOptions, connected, room_for, with_gpus
 from cliptex.labelling.ray_crew import SECONDS_TO_DIE, Crew
-from cliptex.labels.commit import TEMPORARY_PATTERN, remove_abandoned
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import FILE_NAME
 from cliptex.labels.store import is_committed

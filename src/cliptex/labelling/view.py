@@ -10,11 +10,10 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, write_atomic
 from cliptex.labelling.stats import draw_samples
 from cliptex.labelling.status import expert_folders
 from cliptex.labels.codecs import fitted_size
-from cliptex.labels.commit import write_committed
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.sampling import WHOLE, sample_nearest
@@ -95,7 +94,7 @@ def write_view(
         experts=[reader.manifest.expert for reader in readers],
         rows=[_row(shards, readers, shard, key) for shard, key in samples],
     )
-    write_committed(out, html.encode())
+    write_atomic(out, html.encode())
     return out
 
 

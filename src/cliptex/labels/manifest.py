@@ -9,9 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, write_atomic
 from cliptex.labels.codecs import codec_name, error_bound
-from cliptex.labels.commit import write_committed
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, kind_from_json
 
 FILE_NAME = "manifest.json"
@@ -102,7 +101,7 @@ def claim_store(labels: AnyPath, manifest: Manifest) -> AnyPath:
     folder = labels / manifest.folder_name
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
     try:
-        write_committed(folder / FILE_NAME, text.encode(), exclusive=True)
+        write_atomic(folder / FILE_NAME, text.encode(), exclusive=True)
     except FileExistsError:
         _refuse_mixing(folder, read_manifest(folder), manifest)
     return folder

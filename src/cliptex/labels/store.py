@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, remove_abandoned
 from cliptex.labels.codecs import Encoded, encode, fit
-from cliptex.labels.commit import remove_abandoned
 from cliptex.labels.extras import INSTANCES, encode_confidence, instances_to_json
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import Manifest, claim_store, read_manifest

@@ -8,9 +8,8 @@ import tarfile
 from pathlib import PurePosixPath
 from types import TracebackType
 
-from cliptex.files import AnyPath, exists, own, walk
+from cliptex.files import AnyPath, AtomicFile, exists, own, remove_durably, walk
 from cliptex.labels.codecs import EXTENSION, Encoded
-from cliptex.labels.commit import CommitFile, remove_committed
 from cliptex.labels.extras import CONFIDENCE_EXTENSION
 from cliptex.labels.ledger import Entry, Status, ledger_bytes, ledger_path
 
@@ -47,7 +46,7 @@ class ShardLabelWriter:
 
     def __init__(self, folder: AnyPath, shard: str, *, image_size: int = 0) -> None:
         self._tar = label_tar(folder, shard)
-        self._file = CommitFile(self._tar)
+        self._file = AtomicFile(self._tar)
         self._hash = hashlib.sha256()
         self._position = 0
         self._image_size = image_size
@@ -100,13 +99,13 @@ class ShardLabelWriter:
         self._write(b"\0" * (2 * BLOCK))
         self._write(b"\0" * (-self._position % tarfile.RECORDSIZE))
         self._file.prepare()
-        with CommitFile(path) as ledger:
+        with AtomicFile(path) as ledger:
             digest = self._hash.hexdigest()
             ledger.write(ledger_bytes(self._entries, self._position, digest, self._image_size))
             ledger.prepare()
-            remove_committed(path)  # a ledger never stands beside another tar than its own
-            self._file.commit()
-            ledger.commit()
+            remove_durably(path)  # a ledger never stands beside another tar than its own
+            self._file.commit(durable=True)
+            ledger.commit(durable=True)
 
     def _member(self, name: str, data: bytes | None) -> tuple[int, int]:
         """Append one tar member; returns its data's offset and size, zeros where there is none."""

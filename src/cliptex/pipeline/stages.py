@@ -13,7 +13,6 @@ FOLDER/.replaced/NAME (one generation is kept) and the stage starts from nothing
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from cliptex.console import say
 from cliptex.files import write_atomic
@@ -177,7 +178,7 @@ class _Attempt:
             attempts = int(before.get("attempts", 1)) + 1
         else:
             attempts = 1
-            for half in self.folder.glob(f".{STARTED}.*.tmp"):  # of a run killed right below
+            for half in self.folder.glob(f".{STARTED}.*tmp"):  # of a run killed right below
                 half.unlink()
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 self._move_aside(before)
@@ -257,20 +258,21 @@ def _locked(folder: Path) -> Iterator[None]:
     inherit it), so a killed run leaves nothing to clean; the pid inside is for the message.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise BlockingIOError(
-                f"{folder} is in use by process {holder}: wait for it or choose another folder"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    path = folder / LOCK
+    lock = FileLock(path, blocking=False, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = path.read_text(encoding="utf-8").strip() or "unknown"
+        raise BlockingIOError(
+            f"{folder} is in use by process {holder}: wait for it or choose another folder"
+        ) from None
+    try:
+        path.write_text(str(os.getpid()), encoding="utf-8")
         yield
-        file.truncate(0)
+        path.write_text("", encoding="utf-8")
+    finally:
+        lock.release()
 
 
 def _say_times(report: StageReport) -> None:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save_file
 from torch import nn
 
 from cliptex.console import say
 from cliptex.experts.playroom import TASKS, load_playroom_expert
-from cliptex.files import sha256_file, write_atomic
+from cliptex.files import save_tensors, sha256_file, write_atomic
 from cliptex.metrics import AngularErrors, ConfusionMatrix, absrel
 from cliptex.models.clip import Clip, load_clip, save_clip
 from cliptex.models.spec import ModelSpec
@@ -163,7 +162,7 @@ def write_expert(
     """Half-precision weights and a card under `folder/TASK/`, as `load_playroom_expert` reads."""
     target = folder / task
     target.mkdir(parents=True, exist_ok=True)
-    save_file(half_state(network), target / "model.safetensors")
+    save_tensors(half_state(network), target / "model.safetensors")
     card = {
         "task": task,
         "revision": "1",

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from cliptex.files import save_tensors
 
 SECONDS = 120  # after which a state is saved although few steps were done
 
@@ -74,16 +73,8 @@ class StateFile:
                     tensors[f"{prefix}/optimizer/{index}/{slot}"] = tensor.contiguous()
         diverged = [member.key.name for member in members if member.diverged]
         state = {"identity": self.identity, "step": step, "diverged": diverged}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            save_file(tensors, temporary, metadata={"bank": json.dumps(state)})
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-            self._saved = time.monotonic()
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_tensors(tensors, self.path, {"bank": json.dumps(state)})
+        self._saved = time.monotonic()
 
     def load(self, members: Sequence[Learner]) -> int:
         """Put the saved state into `members`, in place; how many steps were finished, 0 if none.

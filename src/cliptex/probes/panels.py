@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cliptex.files import file_name, write_atomic
+from cliptex.files import file_name, locked_beside, write_atomic
 from cliptex.probes.pictures import Drawn
 
 HEIGHT = 192
@@ -24,8 +23,7 @@ def add_to_panel(drawn: Drawn, folder: Path, model: str) -> Path:
     shows the panels of the folder `panels` that lies beside its results.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another model's probe may add its column, too
+    with locked_beside(folder / "panels"):  # another model's probe may add its column, too
         return _add(drawn, folder, model)
 
 

@@ -13,7 +13,7 @@ from typing import IO, Self, cast
 
 import numpy as np
 
-from cliptex.files import AnyPath, Stamp, stamp
+from cliptex.files import AnyPath, Stamp, ask, stamp
 from cliptex.shards.images import IMAGE_EXTENSIONS
 
 TEXT_EXTENSION = "txt"
@@ -142,6 +142,10 @@ def index_shard(path: AnyPath) -> ShardIndex:
         ValueError: the file is compressed, so that nothing in it can be reached at random.
         OSError: the file cannot be read.
     """
+    return ask(path, lambda: _scanned(path))
+
+
+def _scanned(path: AnyPath) -> ShardIndex:
     version = stamp(path)
     scan = _Scan()
     with _open(path) as file:

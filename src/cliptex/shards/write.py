@@ -68,12 +68,11 @@ class ShardFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._tar.close()
-                self._file.commit()
-        finally:
-            self._file.discard()
+        with self._file:  # which removes what is not committed, and names itself on a full disk
+            if error is not None:
+                raise error
+            self._tar.close()
+            self._file.commit()
 
 
 class ShardWriter:

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cliptex.files import save_tensors
 from cliptex.training.parallel import placed_like, whole_tensors
 from cliptex.training.state import Ema
 
@@ -60,7 +61,7 @@ def save_state(
     if not dist.is_initialized() or dist.get_rank() == 0:
         with new_folder(target) as folder:
             for name, tensors in files.items():
-                save_file(tensors, folder / f"{name}.safetensors")
+                save_tensors(tensors, folder / f"{name}.safetensors")
             state = {"step": step, "notes": dict(notes or {})}
             (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
         _prune(out, keep, keep_best)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor
 
+from cliptex.files import save_tensors
 from cliptex.models.clip import Clip, save_clip
 from cliptex.models.provenance import Provenance, write_provenance
 from cliptex.training.checkpoint import CHECKPOINTS, FINAL, new_folder, whole_state
@@ -42,7 +42,7 @@ def _write(model: Network, target: Path, provenance: Provenance | None) -> Path:
             save_clip(_whole_clip(model.clip, state), folder)
             rest = {name: t for name, t in state.items() if name.startswith(_DENSE)}
             if rest:
-                save_file(rest, folder / HEADS)
+                save_tensors(rest, folder / HEADS)
             if provenance is not None:
                 write_provenance(folder, provenance)
     if dist.is_initialized():

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from cliptex.files import save_tensors
 from cliptex.models.dual import Clip
 from cliptex.models.export.files import dtype_free, write_json, write_vocabulary
 from cliptex.models.export.plain import refuse_unless_plain_vit
@@ -42,7 +42,7 @@ def write_hf(clip: Clip, folder: Path) -> list[str]:
     config = clip.config
     write_json(folder / HF_JSON, config_to_hf(config))
     state = state_to_hf(stored_names(clip.state_dict(), config.family))
-    save_file(dtype_free(state), folder / HF_FILES[0], metadata={"format": "pt"})
+    save_tensors(dtype_free(state), folder / HF_FILES[0], {"format": "pt"})
     side = clip.image.image_size
     processor = {
         "image_processor_type": "CLIPImageProcessor",

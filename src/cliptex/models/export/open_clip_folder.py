@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from cliptex.files import save_tensors
 from cliptex.models.dilation import NATIVE
 from cliptex.models.dual import Clip
 from cliptex.models.export.files import dtype_free, write_json, write_vocabulary
@@ -49,7 +49,7 @@ def write_open_clip(clip: Clip, folder: Path) -> list[str]:
     colours = {"mean": list(config.mean), "std": list(config.std)}
     write_json(folder / OPEN_CLIP_JSON, {"model_cfg": model_cfg, "preprocess_cfg": colours})
     state = dtype_free(stored_names(clip.state_dict(), config.family))
-    save_file(state, folder / OPEN_CLIP_FILES[0], metadata={"format": "pt"})
+    save_tensors(state, folder / OPEN_CLIP_FILES[0], {"format": "pt"})
     notes = write_vocabulary(config, folder)
     if config.pool_pos == "flat1d":
         notes.append(

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from open_clip.modified_resnet import ModifiedResNet
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cliptex.files import save_tensors
 from cliptex.models.dual import Clip
 from cliptex.models.export.files import dtype_free, write_json
 from cliptex.models.export.plain import refuse_foreign_towers, refuse_unless_plain_vit
@@ -80,7 +80,7 @@ def write_timm(clip: Clip, folder: Path) -> TimmForm:
         "pretrained_cfg": preset,
     }
     write_json(folder / CONFIG, content)
-    save_file(dtype_free(form.model.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(dtype_free(form.model.state_dict()), folder / WEIGHTS, {"format": "pt"})
     return form
 
 

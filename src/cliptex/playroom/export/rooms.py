@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cliptex.files import AtomicFile
 from cliptex.playroom.caption import caption_rng, clean_captions
 from cliptex.playroom.export.web import jpeg
 from cliptex.playroom.render import Rendering, render
@@ -61,10 +62,9 @@ def write_rooms(chunk: RoomChunk) -> int:
         raws.append(np.where(holes, np.float32(0), rendering.depth))
         about.append(_about(chunk.split, index, scene, rendering))
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    partial = chunk.part.with_name(f"{chunk.part.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as stream:
-        np.savez(stream, images=images, depths=depths, raws=raws, about=text)
-    partial.replace(chunk.part)
+    with AtomicFile(chunk.part) as part:
+        np.savez(part.file, images=images, depths=depths, raws=raws, about=text)
+        part.commit()
     return chunk.stop - chunk.start
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cliptex.files import AtomicFile
 from cliptex.playroom.caption import caption_rng, web_caption
 from cliptex.playroom.export.stream import ordered_map
 from cliptex.playroom.render import Rendering, render
@@ -102,21 +102,21 @@ def jpeg(image: np.ndarray) -> bytes:
 
 def _write_shard(shard: _Shard) -> int:
     renderings: list[Rendering] = []
-    partial = shard.path.with_name(f"{shard.path.name}.{os.getpid()}.tmp")
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for index in range(shard.start, shard.stop):
-            scene = sample_scene("web", shard.split, index, seed=shard.seed)
-            rendering = render(scene, shard.size, shard.size)
-            text = web_caption(scene, rendering, caption_rng(scene))
-            about = {"index": index, "seed": shard.seed, "split": shard.split}
-            _add(tar, f"{index:09d}.jpg", jpeg(rendering.image))
-            _add(tar, f"{index:09d}.txt", text.encode())
-            _add(tar, f"{index:09d}.json", json.dumps(about, sort_keys=True).encode())
-            if shard.truth is not None:
-                renderings.append(rendering)
-    if shard.truth is not None:
-        _write_truth(shard.truth, shard.start, renderings)
-    partial.replace(shard.path)
+    with AtomicFile(shard.path) as file:
+        with tarfile.open(fileobj=file.file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for index in range(shard.start, shard.stop):
+                scene = sample_scene("web", shard.split, index, seed=shard.seed)
+                rendering = render(scene, shard.size, shard.size)
+                text = web_caption(scene, rendering, caption_rng(scene))
+                about = {"index": index, "seed": shard.seed, "split": shard.split}
+                _add(tar, f"{index:09d}.jpg", jpeg(rendering.image))
+                _add(tar, f"{index:09d}.txt", text.encode())
+                _add(tar, f"{index:09d}.json", json.dumps(about, sort_keys=True).encode())
+                if shard.truth is not None:
+                    renderings.append(rendering)
+        if shard.truth is not None:
+            _write_truth(shard.truth, shard.start, renderings)
+        file.commit()  # last: it marks the truth as done, too
     return shard.stop - shard.start
 
 
@@ -127,14 +127,13 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _write_truth(path: Path, start: int, renderings: list[Rendering]) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as stream:
+    with AtomicFile(path) as file:
         np.savez_compressed(
-            stream,
+            file.file,
             keys=np.arange(start, start + len(renderings)),
             semantic=np.stack([r.semantic for r in renderings]),
             instances=np.stack([r.instances for r in renderings]).astype(np.uint8),
             depth=np.stack([r.depth for r in renderings]).astype(np.float16),
             normals=np.stack([r.normals for r in renderings]).astype(np.float16),
         )
-    partial.replace(path)
+        file.commit()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from itertools import count, groupby
 from pathlib import Path
@@ -16,8 +14,7 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from cliptex.files import sha256_file, walk
-from cliptex.labels import commit
+from cliptex.files import remove_abandoned, sha256_file, write_atomic
 from cliptex.labels.codecs import encode
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.ledger import Entry, Status, ledger_bytes, read_ledger
@@ -107,7 +104,7 @@ def test_writer__that_replaces_and_is_killed_at_any_step(tmp_path: Path) -> None
     subprocess.run([sys.executable, "-c", REPLACING, str(tmp_path)], check=True)
     states: list[str] = []
     for folder in sorted(tmp_path.iterdir(), key=lambda path: int(path.name)):
-        commit.remove_abandoned(folder)
+        remove_abandoned(folder)
         assert (folder / "0.tar").exists()
         if is_committed(folder, "0.tar"):
             ledger = read_ledger(folder / "0.ledger")
@@ -135,7 +132,7 @@ def test_writer__that_replaces_on_a_full_disk__leaves_the_old(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(commit.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with (
         pytest.raises(OSError, match="free some space"),
         ShardLabelWriter(tmp_path, "0.tar") as writer,
@@ -161,108 +158,12 @@ def test_writer__refuses_to_leave_the_folder(tmp_path: Path) -> None:
             ShardLabelWriter(tmp_path, shard)
 
 
-@pytest.mark.parametrize("when", ["write", "fsync"])
-def test_full_disk__is_explained_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    if when == "fsync":
-        monkeypatch.setattr(commit.os, "fsync", full)
-    else:
-        monkeypatch.setattr(commit, "_open_locked", lambda path: _failing_file(path, full))
-    with pytest.raises(OSError, match="run the same command again") as caught:
-        commit.write_committed(tmp_path / "x.tar", b"x")
-    assert caught.value.errno == errno.ENOSPC
-    assert tree(tmp_path) == {}
-
-
-def _failing_file(path: Path, full) -> tuple[Path, io.BufferedWriter]:
-    temporary = path.with_name(".x.cliptex-tmp")
-
-    class Full(io.BufferedWriter):
-        write = full
-
-    return temporary, Full(io.FileIO(temporary, "w"))
-
-
-def test_abandoned_files_go_living_ones_stay(tmp_path: Path) -> None:
-    dead = tmp_path / "sub" / ".0.tar.0123.cliptex-tmp"
-    dead.parent.mkdir()
-    dead.write_bytes(b"half")
-    with commit.CommitFile(tmp_path / "sub" / "1.tar") as living:
-        living.write(b"whole")
-        assert commit.remove_abandoned(tmp_path) == 1
-        assert not dead.exists()
-        living.commit()
-    assert tree(tmp_path) == {os.path.join("sub", "1.tar"): b"whole"}
-
-
-def test_a_name_that_a_living_run_took_over__stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the sweep's opening and its locking, the owner lets go and another takes the name."""
-    path, opened, made = tmp_path / ".0.tar.lock.cliptex-tmp", Path.open, []
-    path.write_bytes(b"")
-
-    def open_then_lose(self: Path, *arguments, **options):
-        file = opened(self, *arguments, **options)
-        if not made:
-            path.unlink()
-            made.append(opened(path, "ab"))
-        return file
-
-    monkeypatch.setattr(Path, "open", open_then_lose)
-    assert commit.remove_abandoned(tmp_path) == 0
-    assert path.exists()
-    made[0].close()
-    assert commit.remove_abandoned(tmp_path) == 1
-
-
-def test_remote__whole_or_absent(memory: UPath, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(KeyboardInterrupt), commit.CommitFile(memory / "a/x.tar") as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
-    assert walk(memory) == {} and list(tmp_path.iterdir()) == []
-    commit.write_committed(memory / "a/x.tar", b"whole")
-    commit.write_committed(memory / "a/x.tar", b"another")
-    assert (memory / "a/x.tar").read_bytes() == b"another"
-    assert list(tmp_path.iterdir()) == []
-    assert commit.remove_abandoned(memory) == 0
-
-
-@pytest.mark.parametrize("remote", [False, True])
-def test_exclusive__keeps_what_was_there(tmp_path: Path, memory: UPath, remote: bool) -> None:
-    path = (memory if remote else tmp_path) / "manifest.json"
-    commit.write_committed(path, b"first", exclusive=True)
-    with pytest.raises(FileExistsError):
-        commit.write_committed(path, b"second", exclusive=True)
-    assert path.read_bytes() == b"first"
-    assert list(walk(path.parent)) == ["manifest.json"]
-
-
-def test_exclusive__of_two_remote_writers_the_loser_learns_it(memory: UPath, monkeypatch) -> None:
-    """Between this writer's look and its reading back, another one puts its own bytes."""
-    path, real = memory / "manifest.json", commit.put
-
-    def overtaken(local: Path, target: UPath) -> None:
-        real(local, target)
-        target.write_bytes(b"the other's")
-
-    monkeypatch.setattr(commit, "put", overtaken)
-    with pytest.raises(FileExistsError):
-        commit.write_committed(path, b"mine", exclusive=True)
-    assert path.read_bytes() == b"the other's"
-
-
 def test_committed_shards__from_one_listing(tmp_path: Path, memory: UPath) -> None:
     for folder in (tmp_path, memory):
         for shard in ("a/0.tar", "b.c.tar"):
             with ShardLabelWriter(folder, shard) as writer:
                 writer.fail("k", Status.NO_LABEL)
                 writer.commit()
-        commit.write_committed(folder / "torn.tar", b"without a ledger")
+        write_atomic(folder / "torn.tar", b"without a ledger")
         assert committed_shards(folder) == {"a/0.tar", "b.c.tar"}
         assert is_committed(folder, "a/0.tar") and not is_committed(folder, "torn.tar")

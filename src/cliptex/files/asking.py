@@ -1,0 +1,78 @@
+"""Requests to remote file systems: tried again a few times, then refused in one line."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+TRIES = 4
+PAUSE = 1.0  # seconds before the second try; doubled before each next one
+SILENCE = 20.0  # seconds in which a web server must connect, and then send something
+
+_BUSY = (408, 425, 429)  # HTTP statuses below 500 that may pass
+_PASSING = (errno.EIO, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED)
+_LASTING = ("TooManyRedirects", "InvalidURL", "InvalidUrlClientError")
+_CLIENTS = ("aiohttp", "httpx", "httpcore", "requests", "urllib3", "botocore", "huggingface_hub")
+
+T = TypeVar("T")
+
+
+def ask(path: object, request: Callable[[], T]) -> T:
+    """What `request`, which concerns `path`, returns; of a local path nothing but that.
+
+    Faults that may pass (no connection, no answer in time, a body that breaks off, the HTTP
+    statuses 408, 425, 429 and from 500 on) are tried again. Raises FileNotFoundError where there
+    is no such file, OSError that says why where the network or the server gives nothing else,
+    and whatever else the request raises.
+    """
+    if isinstance(path, Path):
+        return request()
+    pause = PAUSE
+    for left in reversed(range(TRIES)):
+        try:
+            return request()
+        except Exception as error:
+            cause = _cause(error)
+            if cause is None and isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(f"{path}: there is no such file or folder") from error
+            if cause is None:
+                raise
+            passing, why = cause
+            if not passing:
+                raise OSError(f"{path}: {why}; check the address and who may read it") from error
+            if not left:
+                raise OSError(
+                    f"{path}: no whole answer in {TRIES} tries ({why}); run the same command "
+                    "later, or copy the files to this machine"
+                ) from error
+        time.sleep(pause)
+        pause *= 2
+    raise AssertionError("the last try returns or raises")
+
+
+def _cause(error: BaseException) -> tuple[bool, str] | None:
+    """Whether a fault of the network may pass, and what it is; None for any other error."""
+    if isinstance(error, FileNotFoundError):
+        # fsspec's web file system gives every failure that name
+        return None if error.__cause__ is None else _cause(error.__cause__)
+    status = getattr(error, "status", None) or _status_of_response(error)
+    if status == 404:
+        return None
+    if isinstance(status, int) and status >= 400:
+        return status >= 500 or status in _BUSY, f"HTTP status {status}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, TimeoutError):
+        return True, f"no answer within {SILENCE:g} s"
+    if isinstance(error, ConnectionError):
+        return True, text
+    module = type(error).__module__.partition(".")[0]
+    if module in _CLIENTS:
+        return type(error).__name__ not in _LASTING, f"{type(error).__name__}: {text}"
+    return (True, text) if isinstance(error, OSError) and error.errno in _PASSING else None
+
+
+def _status_of_response(error: BaseException) -> object:
+    return getattr(getattr(error, "response", None), "status_code", None)
