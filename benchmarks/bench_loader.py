@@ -12,14 +12,16 @@ statistics and normals to length 1, and stack batches of 8. One thread, interlea
 The photographs' labels are made here: regions, smooth disparity, its normals; experts predict
 everywhere, so only classes have pixels that are ignored.
 Then a step that sleeps for --step-seconds reads batches of 2 from 2 workers, and the share of
-time it waits for them is reported. The last lines are `NAME: MEASURED (goal GOAL) ok|short`; with
-`--check` one that is short makes the exit code 1.
+time it waits for them is reported. So is the share of loading that the labels' checksums take,
+which are compared whenever a label is read. The last lines are
+`NAME: MEASURED (goal GOAL) ok|short`; with `--check` one that is short makes the exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import json
 import pstats
 import statistics
 import sys
@@ -38,6 +40,7 @@ from cliptex.data.loader import load_batches
 from cliptex.data.sampler import Sampler
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
+from cliptex.labels.ledger import checksum
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.store import LabelReader, labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
@@ -173,6 +176,24 @@ def scaling(data: Prepared, batches: int) -> float:
     return (rates[1] + rates[3]) / (rates[0] + rates[2])
 
 
+def checksum_share(data: Prepared, rate: float) -> float:
+    """Share of loading an image, at `rate` images a second, that checking its labels takes."""
+    shards = data.ours.shards
+    stored: list[tuple[bytes, bytes | None]] = []
+    for reader in data.ours.labels.values():
+        for number in range(data.count):
+            label = reader.read_encoded(*shards.locate(number))
+            assert label is not None
+            stored.append((label.png, json.dumps(label.meta).encode() if label.meta else None))
+    times: list[float] = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for png, text in stored:
+            checksum(png, text)
+        times.append((time.perf_counter() - start) / data.count)
+    return statistics.median(times) * rate
+
+
 def profile(data: Prepared, batches: int) -> None:
     """Where our side spends its time."""
     sampler = Sampler(total=data.count, batch_size=BATCH, seed=0, sizes=((SIDE, SIDE),))
@@ -218,6 +239,8 @@ def main() -> None:
             name = photos.parent.name
             holds.append(report(f"{name} loader speed-up", mine / theirs, 2, at_least=True))
             holds.append(report(f"{name} data-wait share", wait, 0.01, at_least=False))
+            share = checksum_share(data, mine)
+            holds.append(report(f"{name} label-checksum share", share, 0.01, at_least=False))
     sys.exit(options.check and not all(holds))
 
 

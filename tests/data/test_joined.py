@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from cliptex.data import joined
 from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.joined import Batch, JoinedDataset
 from cliptex.data.loader import load_batches
 from cliptex.data.sampler import Sampler
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
+from cliptex.labels.writer import label_tar
 
 SIZE = (24, 32)
 CLASSES = ClassMap(("background", "left", "right"))
@@ -205,3 +207,31 @@ def test_a_failure_in_a_worker_reaches_the_caller(dataset, monkeypatch) -> None:
     monkeypatch.setattr(broken.shards, "read", fail)
     with pytest.raises(ValueError, match="damaged shard"):
         next(load_batches(broken, sampler(), range(3), workers=1))
+
+
+def test_a_damaged_label_is_missing_and_named_once(dataset, monkeypatch) -> None:
+    """Its other labels, its image and the other samples train as before."""
+    said: list[str] = []
+    monkeypatch.setattr(joined, "say", said.append)
+    whole = dataset()
+    expected = whole.batch(sampler(), 0)
+    reader = whole.labels["depth"]
+    shard, _ = whole.shards.locate(3)
+    row = reader.ledger(shard).find("003")
+    tar = label_tar(reader.folder, shard)
+    data = bytearray(tar.read_bytes())
+    data[int(reader.ledger(shard).rows["offset"][row]) + 40] ^= 4
+    tar.write_bytes(data)
+    reader.close()
+    damaged = dataset()
+    batches = [damaged.batch(sampler(), 0) for _ in range(2)]
+    at = sampler().batch_at(0).indices.index(3)
+    for batch in batches:
+        present = expected.targets["depth"].present.clone()
+        present[at] = False
+        assert torch.equal(batch.targets["depth"].present, present)
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.targets["normals"].target, expected.targets["normals"].target)
+    (told,) = said
+    assert told.startswith(f"depth: label tar {tar} is damaged: the label of '003' is not what")
+    assert "label run" in told and told.endswith("goes on without it (1 damaged so far)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def test_confidence__is_not_touched_unless_asked_for(tmp_path: Path) -> None:
     tar.write_bytes(data)
     plain = LabelReader(reader.folder).read("0.tar", "both")
     assert plain is not None and plain.confidence is None and plain.instances == {1: 12, 2: 1}
-    with pytest.raises(ValueError, match=r"(?s)'both' is unreadable.*Remove"):
+    with pytest.raises(ValueError, match=r"(?s)confidence of 'both' is not what.*Remove"):
         LabelReader(reader.folder).read("0.tar", "both", confidence=True)
 
 
@@ -201,16 +202,19 @@ def test_codec__unknown_or_of_another_kind(tmp_path: Path) -> None:
         open_store(tmp_path, SCALAR, codec="png-normal-oct")
     folder, _ = open_store(tmp_path, SCALAR)
     path = folder / "manifest.json"
-    path.write_text(path.read_text().replace("png-scalar-10", "png-scalar-99"))
-    with pytest.raises(ValueError, match=r"manifest.json: codec 'png-scalar-99'.*newer program"):
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    path.write_text(json.dumps({**content, "codec": "png-scalar-99"}))
+    with pytest.raises(ValueError, match=r"manifest.json, kind or codec: .*-99'.*newer program"):
         read_manifest(folder)
 
 
 def test_version_1__goes_on_where_the_codec_is_the_same(tmp_path: Path) -> None:
     folder, manifest = open_store(tmp_path, CLASSES)
     path = folder / "manifest.json"
-    old = path.read_text().replace('"version": 2', '"version": 1')
-    path.write_text("".join(x for x in old.splitlines(True) if '"confidence"' not in x))
+    old = {**json.loads(path.read_text()), "version": 1}
+    del old["confidence"], old["checksum"]
+    path.write_text(json.dumps(old))
     assert read_manifest(folder).version == 1 and read_manifest(folder).confidence == ""
     assert claim_store(tmp_path, manifest) == folder
     with pytest.raises(ValueError, match="confidence: '' there, 'score' now"):

@@ -78,44 +78,51 @@ def test_the_documents_reader(read_label, tmp_path: Path, kind: Kind, codec: str
         else:
             np.testing.assert_allclose(confidence, ours.confidence, atol=1e-7)
     assert read_label(folder, "sub/0.tar", "b") is None
-    as_version_1(folder / "sub" / "0.ledger")
+    as_version(folder / "sub" / "0.ledger", 2)
+    label, confidence = read_label(folder, "sub/0.tar", "käfer/1")
+    ours = LabelReader(folder).read("sub/0.tar", "käfer/1", confidence=True)
+    assert ours is not None and ours.confidence is not None
+    np.testing.assert_allclose(confidence, ours.confidence, atol=1e-7)
+    as_version(folder / "sub" / "0.ledger", 1)
     label, confidence = read_label(folder, "sub/0.tar", "käfer/1")
     ours = LabelReader(folder).read("sub/0.tar", "käfer/1", confidence=True)
     assert ours is not None and ours.confidence is None and confidence is None
     np.testing.assert_allclose(label, ours.array, atol=1e-6)
 
 
-def as_version_1(path: Path) -> None:
-    """Rewrite a ledger in the old form by hand: rows of 37 bytes, without the confidence."""
+def as_version(path: Path, version: int) -> None:
+    """Rewrite a ledger in an older form by hand: rows without checksums, and without confidence."""
     data = path.read_bytes()
-    (n,) = struct.unpack_from("<12xI", data)
-    rows = b"".join(data[96 + 53 * i :][:37] for i in range(n))
-    body = rows + data[96 + 53 * n :]
+    now, n = struct.unpack_from("<8xII", data)
+    size, kept = {2: 53, 3: 61}[now], {1: 37, 2: 53}[version]
+    rows = b"".join(data[96 + size * i :][:kept] for i in range(n))
+    body = rows + data[96 + size * n :]
     header = bytearray(data[:96])
-    struct.pack_into("<I", header, 8, 1)
+    struct.pack_into("<I", header, 8, version)
     struct.pack_into("<I", header, 68, zlib.crc32(body))
     path.write_bytes(bytes(header) + body)
 
 
 def test_ledger__byte_by_byte(tmp_path: Path) -> None:
     """Written by hand from the document's tables."""
-    row = struct.pack("<BQQQQIQQ", 0, 512, 70, 1536, 20, 0xFFFFFFFF, 2560, 80)
-    failed = struct.pack("<BQQQQIQQ", 2, 0, 0, 0, 0, 0, 0, 0)
+    row = struct.pack("<BQQQQIQQII", 0, 512, 70, 1536, 20, 0xFFFFFFFF, 2560, 80, 123, 45)
+    failed = struct.pack("<BQQQQIQQII", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     body = row + failed + b"a\0\0" + b"bcd" + b"lost"
-    head = b"CLIPTEXL" + struct.pack("<IIQQ", 2, 2, 10240, 4) + b"\xab" * 32
-    expected = head + struct.pack("<II", 3, zlib.crc32(body)) + bytes(24) + body
+    head = b"CLIPTEXL" + struct.pack("<IIQQ", 3, 2, 10240, 4) + b"\xab" * 32
+    blank = head + struct.pack("<II", 3, 0) + bytes(24) + body
+    expected = head + struct.pack("<II", 3, zlib.crc32(blank)) + blank[72:]
     path = tmp_path / "0.ledger"
     places = {"offset": 512, "size": 70, "meta_offset": 1536, "meta_size": 20}
-    reliable = {"confidence_offset": 2560, "confidence_size": 80}
+    reliable = {"confidence_offset": 2560, "confidence_size": 80, "crc": 123, "confidence_crc": 45}
     entries = [
         Entry(key="a", status=Status.OK, **places, **reliable),
         Entry(key="bcd", status=Status.EXPERT_ERROR, message="lost"),
     ]
     path.write_bytes(ledger_bytes(entries, 10240, "ab" * 32))
-    assert path.read_bytes() == expected and len(row) == ROW.itemsize == 53
-    as_version_1(path)
+    assert path.read_bytes() == expected and len(row) == ROW.itemsize == 61
+    as_version(path, 1)
     old = read_ledger(path)
-    assert old.rows[0].tolist() == (0, 512, 70, 1536, 20, 0xFFFFFFFF, 0, 0)
+    assert old.rows[0].tolist() == (0, 512, 70, 1536, 20, 0xFFFFFFFF, 0, 0, 0, 0)
     assert old.find("bcd") == 1 and old.message(1) == "lost"
 
 
@@ -123,9 +130,9 @@ def test_ledger__of_a_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "0.ledger"
     path.write_bytes(ledger_bytes([], 0, "00" * 32))
     data = bytearray(path.read_bytes())
-    data[8] = 3
+    data[8] = 4
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="0.ledger is of version 3; this program reads 1 and 2"):
+    with pytest.raises(ValueError, match="0.ledger is of version 4; this program reads 1 to 3"):
         read_ledger(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import pickle
 import tarfile
@@ -197,11 +198,13 @@ def test_manifest__absent_or_of_another_version(store: Path, tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError, match="cliptex label run"):
         LabelReader(tmp_path)
     path = store / "manifest.json"
-    path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
-    with pytest.raises(ValueError, match="version 3"):
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    path.write_text(json.dumps({**content, "version": 4}))
+    with pytest.raises(ValueError, match="version 4, this program reads .* 1, 2, 3"):
         LabelReader(store)
     path.write_text("{")
-    with pytest.raises(ValueError, match="not a label manifest"):
+    with pytest.raises(ValueError, match="no JSON"):
         LabelReader(store)
 
 

@@ -1,7 +1,8 @@
 """Image-text samples joined with the labels of any number of experts by (shard, key).
 
 A label that is missing costs the sample that task's loss alone: its targets are marked as not
-present. An image that cannot be decoded is replaced by the next readable sample and named once.
+present. A damaged label is missing, too, and named once. An image that cannot be decoded is
+replaced by the next readable sample and named once.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Literal
 import numpy as np
 import torch
 
+from cliptex.console import say
 from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.pictures import Pictures, Seen
 from cliptex.data.sampler import Sampler, Size, Step
 from cliptex.data.transforms import Augmentation, View, sample_generator
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
-from cliptex.labels.reader import LabelReader, StoredLabel
+from cliptex.labels.reader import DamagedLabel, LabelReader, StoredLabel
 from cliptex.labels.sampling import sample_bilinear
 from cliptex.losses import DenseTargets
 from cliptex.shards.dataset import ImageTextShards
@@ -79,6 +81,7 @@ class JoinedDataset:
     depth_norm: DepthNorm = "median-mad"
     cache: ByteBudgetCache = field(default_factory=lambda: ByteBudgetCache(0))
     _own: threading.local = field(default_factory=threading.local, init=False, repr=False)
+    _damaged: set[tuple[str, str, str]] = field(default_factory=set, init=False, repr=False)
 
     def batch(self, sampler: Sampler, step: int, *, rank: int = 0, world: int = 1) -> Batch:
         """The part of `step`'s batch that rank `rank` of `world` reads; by default all of it.
@@ -123,14 +126,25 @@ class JoinedDataset:
         place = (task, found.shard, found.key)
         stored: StoredLabel | None = self.cache.get(place)
         if stored is None:
-            weighted = task in self.confidence
-            stored = self._reader(task).read(found.shard, found.key, confidence=weighted)
+            stored = self._read(task, found)
             if stored is None:
                 return None
             if isinstance(self.labels[task].kind, ScalarField):
                 stored = with_statistics(stored, self.depth_norm)
             self.cache.put(place, stored, _bytes_of(stored))
         return view_label(stored, self.labels[task].kind, found.view, size)
+
+    def _read(self, task: str, found: Seen) -> StoredLabel | None:
+        try:
+            weighted = task in self.confidence
+            return self._reader(task).read(found.shard, found.key, confidence=weighted)
+        except DamagedLabel as error:
+            place = (task, found.shard, found.key)
+            if place not in self._damaged:
+                self._damaged.add(place)
+                count = len(self._damaged)
+                say(f"{task}: {error}. Training goes on without it ({count} damaged so far)")
+            return None
 
     def _reader(self, task: str) -> LabelReader:
         """This thread's own reader: readers keep open files and are not made to be shared."""

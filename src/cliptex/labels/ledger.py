@@ -1,11 +1,13 @@
 """The ledger of one shard's labels: a compact binary table, read without parsing.
 
-Layout (little-endian): a header of 96 bytes, one row of 53 bytes per sample in the order of the
+Layout (little-endian): a header of 96 bytes, one row of 61 bytes per sample in the order of the
 image shard, the keys as NUL-padded UTF-8 of one width, then the messages of failed samples as
-UTF-8 lines. The header holds the size and sha256 of the label tar, and a CRC of all that follows
-it, so that truncation and damage of either file are noticed; and the size of the image shard,
-which tells with the keys whose labels these are. Version 1, which is read too, had rows of 37
-bytes without the confidence's place, and no such size.
+UTF-8 lines. The header holds the size and sha256 of the label tar, and a CRC of the whole ledger,
+and each row the CRC of its sample's bytes, so that truncation and damage of either file are noticed
+where they are read; and the size of the image shard, which tells with the keys whose labels these
+are. Versions 1 and 2 are read too: their rows have no CRC (53 bytes), and the ledger's own leaves
+out the header; in version 1 they lack the confidence's place as well (37 bytes), and there is no
+size of the image shard.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from functools import cached_property
 
 import numpy as np
 
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, read_bytes
 
 MAGIC = b"CLIPTEXL"
-VERSION = 2
+VERSION = 3
 # magic, version, rows, size of the tar, size of the messages, sha256 of the tar, width of a key,
-# CRC-32 of the body, size of the image shard (0: unknown)
+# CRC-32 of all but itself, size of the image shard (0: unknown)
 _HEADER = struct.Struct("<8sIIQQ32sIIQ16x")
 
 ROW = np.dtype(
@@ -39,9 +41,13 @@ ROW = np.dtype(
         ("message", "<u4"),
         ("confidence_offset", "<u8"),
         ("confidence_size", "<u8"),
+        ("crc", "<u4"),
+        ("confidence_crc", "<u4"),
     ]
 )
-ROWS_BY_VERSION = {1: np.dtype(ROW.descr[:6]), VERSION: ROW}
+ROWS_BY_VERSION = {1: np.dtype(ROW.descr[:6]), 2: np.dtype(ROW.descr[:8]), VERSION: ROW}
+FIRST_CHECKED = 3
+_CRC_AT = 68  # its place in the header, which holds 0 there while it is computed
 NO_MESSAGE = 0xFFFFFFFF
 MAX_MESSAGE = 300  # characters kept of an error
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in an error: differs in each run
@@ -80,6 +86,9 @@ class Entry:
     meta_size: int = 0
     confidence_offset: int = 0
     confidence_size: int = 0
+    crc: int = 0
+    """CRC-32 of the label's PNG and then its JSON."""
+    confidence_crc: int = 0
     message: str = ""
 
 
@@ -98,6 +107,8 @@ class Ledger:
     tar_sha256: str
     image_size: int
     """Bytes of the image shard; 0 where the writer did not say."""
+    checked: bool = True
+    """Whether rows hold checksums; False in ledgers of versions 1 and 2."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -152,6 +163,14 @@ def encode_key(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
 
 
+def checksum(*parts: bytes | None) -> int:
+    """CRC-32 of a sample's members one after another; 0 where there is none."""
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part or b"", crc)
+    return crc
+
+
 def ledger_path(tar: AnyPath) -> AnyPath:
     """`SHARD.ledger` beside `SHARD.tar`."""
     return tar.with_suffix(".ledger")
@@ -177,10 +196,11 @@ def ledger_bytes(
         len(text),
         bytes.fromhex(tar_sha256),
         width,
-        zlib.crc32(body),
+        0,
         image_size,
     )
-    return header + body
+    crc = zlib.crc32(body, zlib.crc32(header))
+    return header[:_CRC_AT] + struct.pack("<I", crc) + header[_CRC_AT + 4 :] + body
 
 
 def _line(entry: Entry, messages: dict[str, int]) -> tuple[int, ...]:
@@ -189,26 +209,28 @@ def _line(entry: Entry, messages: dict[str, int]) -> tuple[int, ...]:
     index = messages.setdefault(text, len(messages)) if text else NO_MESSAGE
     places = (entry.offset, entry.size, entry.meta_offset, entry.meta_size)
     confidence = (entry.confidence_offset, entry.confidence_size)
-    return (int(entry.status), *places, index, *confidence)
+    return (int(entry.status), *places, index, *confidence, entry.crc, entry.confidence_crc)
 
 
 def read_ledger(path: AnyPath) -> Ledger:
     """Open a ledger; ValueError naming the file and the remedy where it is damaged."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     if len(data) < _HEADER.size or data[:8] != MAGIC:
         raise _damaged(path, "it is not a ledger or its beginning is missing")
     header = _HEADER.unpack_from(data)
     _, version, count, tar_size, text_size, digest, width, crc, image_size = header
     if version not in ROWS_BY_VERSION:
         raise ValueError(
-            f"{path} is of version {version}; this program reads "
-            f"{' and '.join(map(str, ROWS_BY_VERSION))}: use a newer one"
+            f"{path} is of version {version}; this program reads 1 to {VERSION}: use a newer one"
         )
     row_type = ROWS_BY_VERSION[version]
     body = memoryview(data)[_HEADER.size :]
     keys_start = count * row_type.itemsize
     text_start = keys_start + count * width
-    if len(body) != text_start + text_size or zlib.crc32(body) != crc:
+    start = 0
+    if version >= FIRST_CHECKED:
+        start = zlib.crc32(data[:_CRC_AT] + bytes(4) + data[_CRC_AT + 4 : _HEADER.size])
+    if len(body) != text_start + text_size or zlib.crc32(body, start) != crc:
         raise _damaged(path, "its bytes are truncated or changed")
     text = bytes(body[text_start:]).decode("utf-8", "surrogateescape")
     return Ledger(
@@ -219,6 +241,7 @@ def read_ledger(path: AnyPath) -> Ledger:
         tar_size=tar_size,
         tar_sha256=digest.hex(),
         image_size=image_size,
+        checked=version >= FIRST_CHECKED,
     )
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from cliptex.files import AnyPath, write_atomic
+from cliptex.files import AnyPath, read_bytes, write_atomic
 from cliptex.labels.codecs import codec_name, error_bound
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, kind_from_json
 
 FILE_NAME = "manifest.json"
 FORMAT = "cliptex-labels"
-VERSION = 2
-READABLE = (1, VERSION)  # version 1 knew neither `confidence` nor codecs beside the default
+VERSION = 3
+READABLE = (1, 2, VERSION)  # 2 has no checksum; 1 neither `confidence` nor codecs but the default
+CHECKSUM = "checksum"  # in the file alone: of all other fields
+
+
+_REMEDY = "restore it from a copy, or remove the folder and label anew"
 
 
 class Manifest(BaseModel):
@@ -99,39 +105,72 @@ def claim_store(labels: AnyPath, manifest: Manifest) -> AnyPath:
     experts, settings or data sets never mix in one folder.
     """
     folder = labels / manifest.folder_name
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
     try:
-        write_atomic(folder / FILE_NAME, text.encode(), exclusive=True)
+        write_manifest(folder, manifest, exclusive=True)
     except FileExistsError:
-        _refuse_mixing(folder, read_manifest(folder), manifest)
+        refuse_mixing(folder, read_manifest(folder), manifest)
     return folder
+
+
+def write_manifest(folder: AnyPath, manifest: Manifest, *, exclusive: bool = False) -> None:
+    """Write `LABELS/EXPERT/manifest.json` with its checksum; `exclusive` as in `write_atomic`."""
+    content = manifest.model_dump(mode="json")
+    content[CHECKSUM] = _checksum(content)
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    write_atomic(folder / FILE_NAME, text.encode(), exclusive=exclusive)
+
+
+def _checksum(content: Mapping[str, JsonValue]) -> str:
+    """16 hexadecimal digits of the sha256 of the fields as sorted JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_manifest(folder: AnyPath) -> Manifest:
     """The manifest of `LABELS/EXPERT`; FileNotFoundError or ValueError with the remedy."""
     path = folder / FILE_NAME
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} does not exist: {folder} is not the folder of one expert's labels "
             "(expected LABELS/EXPERT, made by `cliptex label run`)"
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: it is no JSON ({error}); {_REMEDY}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no object; {_REMEDY}")
+    checksum = content.pop(CHECKSUM, None)
+    if checksum not in (None, _checksum(content)):
+        raise ValueError(
+            f"{path} is damaged: its fields do not fit its {CHECKSUM}; {_REMEDY}, or remove "
+            f"{CHECKSUM!r} from it if you changed it yourself"
+        )
+    return _checked(path, content)
+
+
+def _checked(path: AnyPath, content: dict[str, JsonValue]) -> Manifest:
+    """ValueError that names the file and its fields which do not fit."""
+    try:
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{path} is not a label manifest of this version: {error}") from None
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError(
+            f"{path} is not a label manifest of this version: {'; '.join(wrong)}; {_REMEDY}"
+        ) from None
     if manifest.format != FORMAT or manifest.version not in READABLE:
         raise ValueError(
             f"{path} is {manifest.format} version {manifest.version}, "
-            f"this program reads {FORMAT} version {' and '.join(map(str, READABLE))}"
+            f"this program reads {FORMAT} version {', '.join(map(str, READABLE))}"
         )
     try:
         error_bound(manifest.label_kind, manifest.codec)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; a newer program may know it") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}, kind or codec: {error}; a newer program may know it") from None
     return manifest
 
 
-def _refuse_mixing(folder: AnyPath, old: Manifest, new: Manifest) -> None:
+def refuse_mixing(folder: AnyPath, old: Manifest, new: Manifest) -> None:
+    """ValueError naming every field in which the labels that are there and new ones differ."""
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     # Each ledger states its own version, and a store of version 1 may go on.
     differing = [name for name in before if before[name] != after[name] and name != "version"]

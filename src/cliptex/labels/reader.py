@@ -6,15 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from cliptex.console import say
 from cliptex.files import AnyPath, OpenFiles, RandomFile, as_path, most_open, open_random
 from cliptex.labels.codecs import Encoded, decode
 from cliptex.labels.extras import decode_confidence, instances_from_json
 from cliptex.labels.kinds import Kind
-from cliptex.labels.ledger import Ledger, Status, ledger_path, read_ledger
+from cliptex.labels.ledger import Ledger, Status, checksum, ledger_path, read_ledger
 from cliptex.labels.manifest import Manifest, read_manifest
 from cliptex.labels.writer import committed_shards, label_tar
 from cliptex.shards.dataset import ImageTextShards
@@ -36,6 +38,10 @@ class StoredLabel:
     scale: float | None
     confidence: np.ndarray | None = None
     instances: Mapping[int, int] | None = None
+
+
+class DamagedLabel(ValueError):
+    """One stored label does not hold what was written; the others of its shard may."""
 
 
 class LabelReader:
@@ -66,7 +72,7 @@ class LabelReader:
         """One label, or None where it is missing: not labelled, failed, or the shard is absent.
 
         Its confidence is read only where asked for. Raises ValueError naming the file and the
-        remedy where the store is damaged.
+        remedy where the store is damaged: `DamagedLabel` where this label alone is known to be.
         """
         encoded = self.read_encoded(shard, key, confidence=confidence)
         return None if encoded is None else self.decode(shard, key, encoded)
@@ -80,7 +86,8 @@ class LabelReader:
             stored = encoded.confidence
             confidence = None if stored is None else decode_confidence(stored)
         except ValueError as error:
-            raise self._damaged(shard, f"the label of {key!r} is unreadable ({error})") from None
+            why = f"the label of {key!r} is unreadable ({error})"
+            raise self._damaged(shard, why, key) from None
         return StoredLabel(array, meta.get("shift"), meta.get("scale"), confidence, instances)
 
     def read_encoded(self, shard: str, key: str, *, confidence: bool = False) -> Encoded | None:
@@ -98,11 +105,17 @@ class LabelReader:
             return None
         png = self._bytes(shard, offset, size)
         text = self._optional(shard, meta_offset, meta_size)
-        reliable = self._optional(shard, place[0], place[1]) if confidence else None
+        at, length, crc, confidence_crc = place
+        reliable = self._optional(shard, at, length) if confidence else None
+        if ledger.checked and checksum(png, text) != crc:
+            raise self._damaged(shard, f"the label of {key!r} is not what was written", key)
+        if ledger.checked and confidence and checksum(reliable) != confidence_crc:
+            raise self._damaged(shard, f"the confidence of {key!r} is not what was written", key)
         try:
-            return Encoded(png, None if text is None else json.loads(text), reliable)
-        except ValueError:
-            raise self._damaged(shard, f"the JSON of {key!r} is unreadable") from None
+            meta = None if text is None else dict(json.loads(text))
+        except (TypeError, ValueError):
+            raise self._damaged(shard, f"the JSON of {key!r} is unreadable", key) from None
+        return Encoded(png, meta, reliable)
 
     def ledger(self, shard: str) -> Ledger | None:
         """The shard's ledger, or None where it is not labelled."""
@@ -110,6 +123,8 @@ class LabelReader:
         if ledger is None and shard in self._committed:
             ledger = read_ledger(ledger_path(label_tar(self.folder, shard)))
             self._ledgers[shard] = ledger
+            if not ledger.checked:
+                _say_unchecked(self.folder)
         return ledger
 
     def coverage(self, shards: ImageTextShards) -> float:
@@ -169,12 +184,21 @@ class LabelReader:
         self._ledgers = {}
         self._files.close()
 
-    def _damaged(self, shard: str, why: str) -> ValueError:
+    def _damaged(self, shard: str, why: str, key: str | None = None) -> ValueError:
+        """The error of a shard, or of one label where `key` names it."""
         tar = label_tar(self.folder, shard)
-        return ValueError(
+        return (ValueError if key is None else DamagedLabel)(
             f"label tar {tar} is damaged: {why}. Remove {ledger_path(tar)} and run "
             "`cliptex label run` again: only this shard is labelled anew"
         )
+
+
+@cache
+def _say_unchecked(folder: AnyPath) -> None:
+    say(
+        f"{folder} holds labels of an older format, without checksums: they are read unchecked; "
+        "`cliptex label verify` compares whole files"
+    )
 
 
 def _labelled(names: np.ndarray, ledger: Ledger) -> int:

@@ -11,7 +11,7 @@ from types import TracebackType
 from cliptex.files import AnyPath, AtomicFile, exists, own, remove_durably, walk
 from cliptex.labels.codecs import EXTENSION, Encoded
 from cliptex.labels.extras import CONFIDENCE_EXTENSION
-from cliptex.labels.ledger import Entry, Status, ledger_bytes, ledger_path
+from cliptex.labels.ledger import Entry, Status, checksum, ledger_bytes, ledger_path
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -79,6 +79,8 @@ class ShardLabelWriter:
                 meta_size=meta_size,
                 confidence_offset=confidence[0],
                 confidence_size=confidence[1],
+                crc=checksum(label.png, text),
+                confidence_crc=checksum(label.confidence),
             )
         )
 
