@@ -107,5 +107,5 @@ def test_record__remote_and_unreadable(shards, memory: UPath) -> None:
     record_damage(memory, opened(shards))
     assert list(recorded_damage(memory)) == ["tiny-00000.tar"]
     (memory / DAMAGED).write_bytes(b"{")
-    with pytest.raises(ValueError, match="no JSON; remove it"):
+    with pytest.raises(ValueError, match="no JSON object; remove it"):
         recorded_damage(memory)

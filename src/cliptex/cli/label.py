@@ -12,7 +12,8 @@ from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
 from cliptex.cli.expert_options import NO_OPTIONS, Confidence, ExpertArgs, load_experts
-from cliptex.cli.label_data import whole_shards
+from cliptex.cli.label_data import check_share, judge, whole_shards
+from cliptex.console import MAX_FAILURES
 from cliptex.labelling.ray_cluster import RayOptions
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def run(
     max_side: int = 512,
     codec: tuple[str, ...] = (),
     confidence: Confidence = "own",
+    max_failures: float = MAX_FAILURES,
     engine: Literal["local", "ray"] = "local",
     ray: RayOptions = RayOptions(),  # noqa: B008 (frozen)
     rank: int | None = None,
@@ -48,6 +50,8 @@ def run(
         codec: instead of the default codecs, one a kind of label; `cliptex label plan` shows them.
         confidence: what is stored of the experts' reliability: what they say themselves, whether
             they say the same of the mirrored image (twice the time), or nothing.
+        max_failures: share of the labelled shards' images that may be without a label; above it
+            the command ends with status 3, and what was written stays.
         engine: this process, or a Ray cluster.
         ray: the cluster, with --engine ray.
         rank: number of this job, from 0, among --world-size; by default as the variables of a
@@ -56,7 +60,9 @@ def run(
     """
     from cliptex.shards.dataset import ImageTextShards
 
+    check_share(max_failures)
     shards = ImageTextShards(data, on_damaged="leave out")
+    mine = shards.shards
     load = partial(load_experts, expert, loading, confidence)
     label = {"batch_size": batch_size, "max_side": max_side, "codecs": codec}
     failures = dict(shards.damaged)
@@ -72,11 +78,15 @@ def run(
         failures.update(found.failures)
     else:
         from cliptex.labelling.engine import label_shards
+        from cliptex.labelling.jobs import share_of
 
         rank, world_size = _share(rank, world_size)
+        mine = share_of(mine, rank, world_size)
         reports = label_shards(shards, load(), out, rank=rank, world_size=world_size, **label)
     _print(reports)
     _fail_for(failures)
+    whole = len(mine) == len(shards.shards)
+    judge([report.folder for report in reports], mine, max_failures, whole=whole)
 
 
 def retry(
@@ -87,6 +97,7 @@ def retry(
     loading: ExpertArgs = NO_OPTIONS,
     batch_size: int = 8,
     confidence: Confidence = "own",
+    max_failures: float = MAX_FAILURES,
 ) -> None:
     """Label anew what experts failed on, as the ledgers say: whole shards that hold such images.
 
@@ -100,13 +111,16 @@ def retry(
         loading: as the run had them.
         batch_size: images per call of an expert.
         confidence: as the labels were made.
+        max_failures: as `cliptex label run` takes it.
     """
     from cliptex.labelling.engine import label_shards
     from cliptex.labelling.retry import find_failures
 
+    check_share(max_failures)
     shards = whole_shards(data)
-    for model in load_experts(expert, loading, confidence):
-        failures = find_failures(shards, labels, model.spec.name)
+    models = load_experts(expert, loading, confidence)
+    found = [find_failures(shards, labels, model.spec.name) for model in models]
+    for model, failures in zip(models, found, strict=True):
         print(failures)
         if failures.due:
             report = label_shards(
@@ -120,6 +134,7 @@ def retry(
                 only=failures.due,
             )
             _print([report])
+    judge([failures.folder for failures in found], shards.shards, max_failures)
 
 
 def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -1,7 +1,8 @@
-"""Image-text shards as the commands that read labels open them."""
+"""What the commands that make or read labels have in common: the data, and the verdict."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cliptex.files import AnyPath
@@ -19,3 +20,27 @@ def whole_shards(data: AnyPath) -> ImageTextShards:
         named = "; ".join(f"{shard} ({why})" for shard, why in shards.damaged.items())
         print(f"{len(shards.damaged)} damaged shards are left out: {named}")
     return shards
+
+
+def check_share(max_failures: float) -> None:
+    """ValueError where it is no share, before any work."""
+    from cliptex.console import check_failures
+
+    check_failures(0, 0, allowed=max_failures, what="", remedy="")
+
+
+def judge(
+    folders: Sequence[AnyPath], shards: Sequence[str], max_failures: float, *, whole: bool = True
+) -> None:
+    """Print what the stores lack of the images in `shards`, whichever run labelled them.
+
+    ValueError where a store holds no label of them, unless they are a part of the data set (not
+    `whole`); `TooManyFailures` above the share.
+    """
+    from cliptex.labelling.losses import find_losses, refuse_losses
+
+    found = [find_losses(folder, shards) for folder in folders]
+    for losses in found:
+        if losses.lost:
+            print(losses)
+    refuse_losses(found, max_failures, whole=whole)

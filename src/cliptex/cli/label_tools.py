@@ -16,8 +16,9 @@ from cliptex.cli.expert_options import (
     load_experts,
     load_one,
 )
-from cliptex.cli.label_data import whole_shards
+from cliptex.cli.label_data import check_share, judge, whole_shards
 from cliptex.cli.rows import check_writable
+from cliptex.console import MAX_FAILURES
 
 if TYPE_CHECKING:
     from cliptex.labelling.adopt import Form
@@ -216,6 +217,7 @@ def adopt(
     learnt_from: tuple[str, ...] = (),
     max_side: int = 512,
     codec: str | None = None,
+    max_failures: float = MAX_FAILURES,
 ) -> None:
     """Bring labels made elsewhere into a label store.
 
@@ -236,11 +238,15 @@ def adopt(
         learnt_from: benchmarks whose images their maker learnt from, such as nyu-depth.
         max_side: longest side in pixels of what is stored.
         codec: instead of the kind's default; `cliptex label plan` shows those of a kind.
+        max_failures: share of the images that may be without a label; above it the command ends
+            with status 3, and what was written stays. 1 where only a part has labels.
     """
     from cliptex.labelling.adopt import adopt_labels
 
+    check_share(max_failures)
+    shards = whole_shards(data)
     report = adopt_labels(
-        whole_shards(data),
+        shards,
         source,
         out,
         _form(form, classes, ignore, scale, unit, invalid, frame),
@@ -253,6 +259,7 @@ def adopt(
     )
     print(report)
     print(report.folder)
+    judge([report.folder], shards.shards, max_failures)
 
 
 def _dataset(kind: DatasetKind, root: Path, split: str) -> KeyedDataset:

@@ -20,10 +20,10 @@ from PIL import Image
 from cliptex.console import say
 from cliptex.datasets.class_ids import stored_values
 from cliptex.experts.postprocess import FRAME_SIGNS
-from cliptex.files import AnyPath, exists, walk
-from cliptex.labelling.growth import follow_growth, record_damage
+from cliptex.files import AnyPath, exists, read_bytes, walk
+from cliptex.labelling.growth import open_stores
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
-from cliptex.labels.manifest import Manifest, claim_store
+from cliptex.labels.manifest import Manifest
 from cliptex.labels.store import labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.index import split_name
@@ -137,7 +137,7 @@ def adopt_labels(
 
     `origin` says who made the labels and goes to the manifest; `codec` None is the kind's default.
     Files that cannot be read are listed and their images stay without a label. Stopped, it goes
-    on from the last whole shard.
+    on from the last whole shard. Refused, it leaves `labels` as it was.
 
     Raises FileNotFoundError where `source` holds nothing of either kind, ValueError where no file
     belongs to an image, or a file is of another mode than `form` says.
@@ -166,8 +166,8 @@ def adopt_labels(
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
 
-    follow_growth(labels / manifest.folder_name, shards)
-    record_damage(claim_store(labels, manifest), shards)
+    _refuse_other_form(adopting, form)
+    open_stores(labels, [manifest], shards)
     folder = labels_from_arrays(labels, manifest, shards, arrays)
     if unreadable:
         say(f"{len(unreadable)} files are unreadable, such as {unreadable[0]}")
@@ -178,6 +178,20 @@ def adopt_labels(
         unused=adopting.files - adopting.matched,
         unreadable=tuple(unreadable),
     )
+
+
+def _refuse_other_form(adopting: _Folder | _Tars, form: Form) -> None:
+    """ValueError where the first file that is a PNG is of another mode, before anything is made."""
+    for shard in adopting.shards.shards:
+        for _, place, data in adopting.labels(shard):
+            if data is not None:
+                try:
+                    form.read(data)
+                except _Unreadable:
+                    continue
+                except ValueError as error:
+                    raise ValueError(f"{place}: {error}") from None
+                return
 
 
 # key of an image, where its label's file is looked for, and the file's bytes if there is one
@@ -192,7 +206,7 @@ class _Folder:
     """`KEY.png` or `SHARD/KEY.png` (SHARD without .tar) below a folder."""
 
     def __init__(self, shards: ImageTextShards, root: AnyPath) -> None:
-        self._shards, self._root = shards, root
+        self.shards, self._root = shards, root
         self._names = set(_png_names(root))
         self.files = len(self._names)
         fits = Counter(self._name(s, key) for s in shards.shards for key in shards.keys(s))
@@ -201,10 +215,10 @@ class _Folder:
         self._refuse_shared([name for name, count in fits.items() if count > 1])
 
     def labels(self, shard: str) -> Iterator[_File]:
-        for key in self._shards.keys(shard):
+        for key in self.shards.keys(shard):
             name = self._name(shard, key)
             path = self._root / f"{name}{SUFFIX}"
-            yield key, path, None if name is None else path.read_bytes()
+            yield key, path, None if name is None else read_bytes(path)
 
     def _name(self, shard: str, key: str) -> str | None:
         exact = f"{shard.removesuffix('.tar')}/{key}"
@@ -222,7 +236,7 @@ class _Tars:
     """Tars with the shards' relative paths, one `KEY.png` per sample."""
 
     def __init__(self, shards: ImageTextShards, root: AnyPath) -> None:
-        self._shards, self._root = shards, root
+        self.shards, self._root = shards, root
         self.files = self.matched = 0
         for shard in shards.shards:
             if exists(root / shard):
@@ -237,7 +251,7 @@ class _Tars:
             return
         with _open_tar(path) as tar:
             members = dict(_png_members(tar))
-            for key in self._shards.keys(shard):
+            for key in self.shards.keys(shard):
                 member = members.get(key)
                 file = None if member is None else tar.extractfile(member)
                 name = "" if member is None else member.name

@@ -17,10 +17,11 @@ from cliptex.data.joined import check_same_images
 from cliptex.experts.reliability import METRIC, angular_agreement, reduce_confidence
 from cliptex.files import AnyPath, write_atomic
 from cliptex.labelling.geometry import VIEW, normals_from_depth
+from cliptex.labelling.growth import open_stores
 from cliptex.labels.extras import encode_confidence
 from cliptex.labels.kinds import Kind, ScalarField, UnitVector
 from cliptex.labels.ledger import Status
-from cliptex.labels.manifest import VERSION, Manifest, claim_store
+from cliptex.labels.manifest import VERSION, Manifest
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.writer import ShardLabelWriter, is_committed
 from cliptex.metrics import AngularErrors
@@ -85,10 +86,9 @@ def store_agreements(
     _check(shards, depth, normals, view)
     names = (depth.manifest.expert, normals.manifest.expert)
     meaning = f"normals of {names[0]} against {names[1]}, {view:g} degrees of view"
-    copies = [
-        (reader, claim_store(out, _with_confidence(reader.manifest, meaning)))
-        for reader in (depth, normals)
-    ]
+    readers = (depth, normals)
+    manifests = [_with_confidence(reader.manifest, meaning) for reader in readers]
+    copies = list(zip(readers, open_stores(out, manifests, shards), strict=True))
     for shard in shards.shards:
         confidence: dict[str, bytes] = {}
         for agreement in _of_shard(shards, shard, depth, normals, view):

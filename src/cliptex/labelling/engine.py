@@ -20,12 +20,12 @@ from cliptex.console import say, track
 from cliptex.experts.protocol import Expert, ExpertSpec
 from cliptex.files import AnyPath, remove_abandoned
 from cliptex.labelling.codec_choice import choose_codecs
-from cliptex.labelling.growth import follow_growth, record_damage
+from cliptex.labelling.growth import open_stores
 from cliptex.labelling.jobs import is_due, share_of
 from cliptex.labelling.lane import Job
 from cliptex.labelling.pipeline import Pipeline
 from cliptex.labels.ledger import Status
-from cliptex.labels.store import Manifest, claim_store
+from cliptex.labels.store import Manifest
 from cliptex.shards.dataset import ImageTextShards
 
 
@@ -154,13 +154,14 @@ def label_shards(
     every = tuple(experts) if isinstance(experts, Sequence) else (experts,)
     _refuse_bad_choice([expert.spec.name for expert in every])
     chosen = choose_codecs([expert.spec.kind for expert in every], codecs)
+    manifests = [
+        manifest_of(expert.spec, shards, max_side, codec)
+        for expert, codec in zip(every, chosen, strict=True)
+    ]
     mine = share_of(_chosen(shards, only), rank, world_size)
     start = time.monotonic()
     with _terminate_as_exception():
-        folders = [
-            _claim(out, expert.spec, shards, max_side, codec)
-            for expert, codec in zip(every, chosen, strict=True)
-        ]
+        folders = open_stores(out, manifests, shards)
         if sweep:
             _sweep(folders)
         jobs = [
@@ -199,20 +200,6 @@ def _refuse_bad_choice(names: list[str]) -> None:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"experts of one name would share a folder: {', '.join(twice)}")
-
-
-def _claim(
-    out: AnyPath, spec: ExpertSpec, data: ImageTextShards, max_side: int, codec: str | None
-) -> AnyPath:
-    manifest = manifest_of(spec, data, max_side, codec)
-    if follow_growth(out / manifest.folder_name, data):
-        say(
-            f"{out / manifest.folder_name} now belongs to the data as they are: shards were added, "
-            "repaired or lost"
-        )
-    folder = claim_store(out, manifest)
-    record_damage(folder, data)
-    return folder
 
 
 def _sweep(folders: Sequence[AnyPath]) -> None:

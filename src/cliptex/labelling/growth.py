@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from cliptex.files import AnyPath, exists, remove_durably, write_atomic
+from cliptex.console import say
+from cliptex.files import AnyPath, exists, read_bytes, remove_durably, write_atomic
 from cliptex.labels.ledger import ledger_path, read_ledger
-from cliptex.labels.manifest import FILE_NAME, read_manifest
+from cliptex.labels.manifest import (
+    FILE_NAME,
+    Manifest,
+    claim_store,
+    read_manifest,
+    refuse_mixing,
+    write_manifest,
+)
 from cliptex.labels.writer import committed_shards, label_tar
 from cliptex.shards.dataset import ImageTextShards
 
 DAMAGED = "damaged.json"  # beside the manifest
 
 
-def follow_growth(folder: AnyPath, shards: ImageTextShards) -> bool:
-    """Let the labels in `LABELS/EXPERT` be those of `shards` as they are now; whether they are.
+def open_stores(
+    labels: AnyPath, manifests: Sequence[Manifest], shards: ImageTextShards
+) -> list[AnyPath]:
+    """Create the stores `LABELS/EXPERT`, or check that those which are there may go on.
 
-    Where `belongs` says so, nothing but the data set's name is rewritten in the manifest. Any other
-    store is left for `claim_store` to accept or refuse.
+    Where a data set has changed and a store still `belongs` to it, nothing but the data set's name
+    is rewritten in its manifest. Each store notes which shards are damaged. Returns the folders.
+    Raises ValueError where one of the stores holds other labels; then all are as they were.
+    """
+    grown = [_grown(labels / manifest.folder_name, manifest, shards) for manifest in manifests]
+    folders: list[AnyPath] = []
+    for manifest, changed in zip(manifests, grown, strict=True):
+        folder = labels / manifest.folder_name
+        if changed is not None:
+            write_manifest(folder, changed)
+            say(
+                f"{folder} now belongs to the data as they are: shards were added, repaired or lost"
+            )
+        claim_store(labels, manifest)
+        record_damage(folder, shards)
+        folders.append(folder)
+    return folders
+
+
+def _grown(folder: AnyPath, manifest: Manifest, shards: ImageTextShards) -> Manifest | None:
+    """The manifest that an existing store needs to go on, where that is another one.
+
+    ValueError where it may not go on.
     """
     if not exists(folder / FILE_NAME):
-        return False
-    manifest = read_manifest(folder)
-    if manifest.dataset_id == shards.dataset_id or not belongs(folder, shards):
-        return False
-    grown = manifest.model_copy(update={"dataset_id": shards.dataset_id})
-    text = json.dumps(grown.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-    write_atomic(folder / FILE_NAME, text.encode())
-    return True
+        return None
+    old = read_manifest(folder)
+    changed = old.dataset_id != shards.dataset_id and belongs(folder, shards)
+    now = old.model_copy(update={"dataset_id": shards.dataset_id}) if changed else old
+    refuse_mixing(folder, now, manifest)
+    return now if changed else None
 
 
 def belongs(folder: AnyPath, shards: ImageTextShards) -> bool:
@@ -57,12 +87,14 @@ def record_damage(folder: AnyPath, shards: ImageTextShards) -> None:
 def recorded_damage(folder: AnyPath) -> dict[str, str]:
     """Path of each image shard that the last run left out, and why."""
     try:
-        found = json.loads((folder / DAMAGED).read_bytes())
+        found = json.loads(read_bytes(folder / DAMAGED))
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise ValueError(f"{folder / DAMAGED} is no JSON; remove it") from None
-    return {str(shard): str(why) for shard, why in dict(found).items()}
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{folder / DAMAGED} is no JSON object; remove it")
+    return {str(shard): str(why) for shard, why in found.items()}
 
 
 def damage(folder: AnyPath, shards: ImageTextShards) -> dict[str, str]:

@@ -19,6 +19,7 @@ class Failures:
     """
 
     expert: str
+    folder: AnyPath
     shards: dict[str, int]
     unfinished: tuple[str, ...]
     images_due: int
@@ -52,6 +53,7 @@ def find_failures(shards: ImageTextShards, labels: AnyPath, expert: str) -> Fail
     unfinished = tuple(shard for shard in shards.shards if is_unfinished(folder, shard))
     return Failures(
         expert=expert,
+        folder=folder,
         shards=failed,
         unfinished=unfinished,
         images_due=sum(len(shards.index(shard)) for shard in (*failed, *unfinished)),

@@ -138,6 +138,8 @@ def describe_scores(rows: Sequence[Result]) -> str:
     elif UNKNOWN in str(first.protocol.get("learnt_from")):
         mark = "; it is UNKNOWN whether the expert learnt from this benchmark"
     lines = [f"{first.model} on {first.dataset}, {first.n} images{mark}"]
+    if missing := first.protocol.get("images_without_prediction"):
+        lines.append(f"  {missing} pictures without a label are left out")
     lines += [f"  {row.metric}: {row.value:.4g} ({row.better} is better)" for row in rows]
     for name in ("unmatched_expert_classes", "unmatched_dataset_classes"):
         if first.protocol.get(name):

@@ -21,7 +21,7 @@ from cliptex.labelling.growth import belongs, damage
 from cliptex.labelling.reinfer import disagreements
 from cliptex.labels.extras import instances_to_json
 from cliptex.labels.ledger import Ledger, ledger_path
-from cliptex.labels.reader import LabelReader
+from cliptex.labels.reader import DamagedLabel, LabelReader
 from cliptex.labels.writer import label_tar
 from cliptex.shards.dataset import ImageTextShards
 
@@ -46,8 +46,8 @@ class VerifyReport:
     """What was looked at, and what is wrong.
 
     `shards` counts those of the images, `labelled` those with a readable ledger, `images` the
-    ledger's lines in them; `bytes_read` is what was hashed. `decoded` and `inferred` count the
-    labels of the random samples.
+    ledger's lines in them, `lost` those of them without a label; `bytes_read` is what was hashed.
+    `decoded` and `inferred` count the labels of the random samples.
     """
 
     folder: AnyPath
@@ -55,6 +55,7 @@ class VerifyReport:
     shards: int
     labelled: int
     images: int
+    lost: int
     bytes_read: int
     decoded: int
     inferred: int
@@ -66,7 +67,8 @@ class VerifyReport:
 
     def __str__(self) -> str:
         head = (
-            f"{self.expert}: {self.labelled} of {self.shards} shards, {self.images} images, "
+            f"{self.expert}: {self.labelled} of {self.shards} shards, {self.images} images"
+            f"{f' ({self.lost} without a label)' if self.lost else ''}, "
             f"{self.bytes_read / 2**20:.1f} MiB hashed, {self.decoded} labels decoded, "
             f"{self.inferred} inferred anew: "
             + ("nothing is wrong" if self.ok else f"{len(self.problems)} problems")
@@ -125,6 +127,7 @@ def verify_labels(
         shards=len(shards.shards),
         labelled=len(labelled),
         images=sum(map(len, labelled.values())),
+        lost=sum(len(ledger) - len(ledger.ok_keys()) for ledger in labelled.values()),
         bytes_read=hashed,
         decoded=len(drawn),
         inferred=len(again),
@@ -161,12 +164,29 @@ def _verify_shard(
     if ledger is None:
         what = "a tar without a ledger" if exists(tar) else "the shard has no labels yet"
         return None, [Problem(tar, what, "run `cliptex label run` again: it goes on from there")]
-    found = [*_tar_problems(tar, ledger), *_key_problems(shards.index(shard).names, ledger)]
+    found = [
+        *_tar_problems(reader, shard, ledger),
+        *_key_problems(shards.index(shard).names, ledger),
+    ]
     remedy = RELABEL.format(ledger=ledger_path(tar))
     return ledger, [Problem(tar, what, remedy) for what in found]
 
 
-def _tar_problems(tar: AnyPath, ledger: Ledger) -> list[str]:
+def _concerned(reader: LabelReader, shard: str, ledger: Ledger) -> str:
+    """Which labels of a changed tar are not what was written, where their checksums tell."""
+    if not ledger.checked:
+        return ""
+    bad: list[str] = []
+    for key in ledger.names():
+        try:
+            reader.read_encoded(shard, key, confidence=True)
+        except DamagedLabel:
+            bad.append(key)
+    return f"; {len(bad)} labels are concerned, such as {bad[0]!r}" if bad else "; no label is"
+
+
+def _tar_problems(reader: LabelReader, shard: str, ledger: Ledger) -> list[str]:
+    tar = label_tar(reader.folder, shard)
     if not exists(tar):
         return ["it does not exist although it has a ledger"]
     size = tar.stat().st_size
@@ -174,7 +194,9 @@ def _tar_problems(tar: AnyPath, ledger: Ledger) -> list[str]:
         return [f"it has {size} bytes, its ledger says {ledger.tar_size}"]
     digest = sha256_file(tar)
     if digest != ledger.tar_sha256:
-        return [f"its sha256 is {digest[:16]}..., its ledger says {ledger.tar_sha256[:16]}..."]
+        concerned = _concerned(reader, shard, ledger)
+        found = f"its sha256 is {digest[:16]}..., its ledger says {ledger.tar_sha256[:16]}..."
+        return [f"{found}{concerned}"]
     for member in ("", "meta_", "confidence_"):
         ends = ledger.rows[f"{member}offset"] + ledger.rows[f"{member}size"]
         if len(ends) and ends.max() > size:
