@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -40,6 +41,24 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", guarded)
         yield
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """said() -> the lines said on standard error since the last call."""
+    from cliptex import console
+
+    monkeypatch.setenv("CLIPTEX_QUIET", "0")
+    stream = io.StringIO()
+    monkeypatch.setattr(console._console, "file", stream)
+
+    def lines() -> list[str]:
+        found = stream.getvalue().splitlines()
+        stream.seek(0)
+        stream.truncate()
+        return found
+
+    return lines
 
 
 @pytest.fixture

@@ -234,21 +234,6 @@ def test_orientation_is_applied(encode: Encode, orientation: int, kind: str) -> 
         np.testing.assert_allclose(decoded[y, x], upright[y, x], atol=12)
 
 
-def test_orientation_as_pillow_applies_it(encode: Encode) -> None:
-    from PIL import ImageOps
-
-    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (5, 9, 3), dtype=np.uint8))
-    for orientation in range(1, 9):
-        exif = Exif()
-        exif[0x0112] = orientation
-        image.info.clear()
-        data = encode(image, "PNG", exif=exif)
-        tagged = image.copy()
-        tagged.getexif()[0x0112] = orientation
-        expected = np.asarray(ImageOps.exif_transpose(tagged))
-        np.testing.assert_array_equal(decode_image(data), expected)
-
-
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0junk" * 9]
 )

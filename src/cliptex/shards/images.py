@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import struct
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from PIL import (
 )
 from PIL import ImageFile as PilImageFile
 from PIL import WebPImagePlugin as WebpImagePlugin
+
+from cliptex.shards.notes import Notes, without_notes
 
 MAX_PIXELS = 50_000_000
 
@@ -51,6 +54,9 @@ if features.check("avif"):  # Pillow 11.3 and later, where it was built with lib
 
     _OPENERS["avif"] = AvifImagePlugin.AvifImageFile
 
+# Pillow logs what it also raises; without a handler Python would print it.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
 _MAGIC = {  # the first bytes of each format
     "jpg": re.compile(rb"\xff\xd8\xff"),
     "png": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -65,8 +71,6 @@ _MAGIC = {  # the first bytes of each format
     "ppm": re.compile(rb"P[36][\s#]"),
 }
 
-_EXIF = b"Exif\x00\x00"
-_ORIENTATION_TAG = 0x0112
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF 2.3, tag 274, values 2 to 8
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -109,7 +113,8 @@ def decode_image(
 ) -> np.ndarray:
     """Decode one image file to (H, W, 3) uint8 RGB, upright.
 
-    EXIF orientation is applied here and nowhere else. Transparency is composed on white, 16-bit
+    The orientation that EXIF or XMP gives (as in `PIL.ImageOps.exif_transpose`) is applied here
+    and nowhere else. Transparency is composed on white, 16-bit
     grey is scaled (not clipped) to 8, CMYK and palettes become RGB, of an animation the first
     frame is taken, of a TIFF the first page. Colour profiles are ignored. Pixels of 32 bits a
     channel, whose range no file states, are refused.
@@ -133,8 +138,8 @@ def decode_image(
         raise ImageError(
             "unknown-format", "this Pillow reads no AVIF; install Pillow 11.3 or later"
         )
-    data, exif = _split_jpeg_exif(data) if extension == "jpg" else (data, b"")
     try:
+        data, notes = without_notes(data, extension)
         with _OPENERS[extension](io.BytesIO(data)) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -143,12 +148,13 @@ def decode_image(
                 image.draft(None, (max(min_side, 1), max(min_side, 1)))
             image.load()
             pixels = _to_rgb(image)
-            exif = exif or image.info.get("exif", b"")
-            turn = _TURNS.get(_orientation(exif)) if upright else None
+            if extension in ("webp", "avif"):
+                notes = Notes(image.info.get("exif", b""), image.info.get("xmp", b""))
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything on bad bytes
         raise ImageError(_reason(error), f"{type(error).__name__}: {error}") from error
+    turn = _TURNS.get(notes.orientation) if upright else None
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
@@ -159,8 +165,8 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """
     if image_extension(data) != "jpg":
         return None
-    data, exif = _split_jpeg_exif(data)
-    if _orientation(exif) != 1:
+    data, notes = without_notes(data, "jpg")
+    if notes.orientation in _TURNS:
         return None
     try:
         with _OPENERS["jpg"](io.BytesIO(data)) as image:
@@ -173,9 +179,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too-large"  # a GIF whose first frame is larger than its header says
     text = str(error).lower()
-    short = isinstance(error, (EOFError, struct.error, IndexError)) or "truncated" in text
-    short = short or "not enough image data" in text  # of a PPM
-    return "truncated" if short else "broken"
+    short = isinstance(error, (EOFError, struct.error, IndexError))
+    told = "truncated" in text or "not enough image data" in text  # the latter of a PPM
+    return "truncated" if short or told else "broken"
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -193,40 +199,3 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         white.paste(rgba, mask=rgba.getchannel("A"))
         return np.array(white)
     return np.array(image.convert("RGB"))
-
-
-def _split_jpeg_exif(data: bytes) -> tuple[bytes, bytes]:
-    """A JPEG with its EXIF block hidden from Pillow, and the block.
-
-    Pillow reads the block when it opens a JPEG and warns where it is damaged; decoding in
-    threads leaves no safe way to silence a warning.
-    """
-    start = 2
-    while data[start : start + 1] == b"\xff" and start + 4 <= len(data):
-        marker, size = struct.unpack_from(">xBH", data, start)
-        if not (0xE0 <= marker <= 0xEF or marker == 0xFE):  # past the APPn and comment segments
-            break
-        body = start + 4
-        if marker == 0xE1 and data.startswith(_EXIF, body):
-            exif = data[body : start + 2 + size]
-            return data[:body] + bytes(len(_EXIF)) + data[body + len(_EXIF) :], exif
-        start += 2 + size
-    return data, b""
-
-
-def _orientation(exif: bytes) -> int:
-    """The orientation (1 to 8) in an EXIF block; 1 where it is absent or damaged."""
-    body = exif.removeprefix(_EXIF)
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(body[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", body, 4)
-        (count,) = struct.unpack_from(order + "H", body, start)
-        for entry in range(count):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", body, start + 2 + 12 * entry)
-            if tag == _ORIENTATION_TAG and kind == 3:
-                return value
-    except struct.error:
-        pass
-    return 1
