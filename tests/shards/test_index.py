@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,8 +75,58 @@ def test_duplicates_are_reported_and_the_first_kept(tmp_path: Path, make_tar: Ma
     path = make_tar(tmp_path / "a.tar", [*members, ("a.png", b"3")])
     assert index_shard(path).keys == ("a",)
     assert contents(path, "a") == (b"1", b"one")
-    assert [p.partition(":")[0] for p in index_shard(path).problems] == ["duplicate key"] * 3
-    assert "'a.png'" in index_shard(path).problems[2]
+    kinds = [problem.partition(":")[0] for problem in index_shard(path).problems]
+    assert kinds == ["duplicate key", "duplicate key", "several images"]
+
+
+def test_of_several_images_or_texts_the_order_decides(tmp_path: Path, make_tar: MakeTar) -> None:
+    members = [("a.png", b"1"), ("a.caption", b"c"), ("a.jpg", b"2"), ("a.gif", b"3")]
+    members += [("a.text", b"t"), ("b.JPEG", b"4"), ("./b.txt", b"b"), ("b.text", b"x")]
+    for number, order in enumerate((members, members[::-1])):
+        path = make_tar(tmp_path / f"{number}.tar", order)
+        assert contents(path, "a") == (b"2", b"t")
+        assert contents(path, "b") == (b"4", b"b")
+        (problem,) = index_shard(path).problems
+        assert problem.startswith("several images: 1, such as 'a' has ")
+
+
+@pytest.mark.parametrize("other", ["./a", "././a", ".//a"])
+def test_a_leading_dot_makes_no_other_key(tmp_path: Path, make_tar: MakeTar, other: str) -> None:
+    path = make_tar(tmp_path / "a.tar", [("a.jpg", b"1"), (f"{other}.txt", b"one")])
+    assert index_shard(path).keys == ("a",) and contents(path, "a") == (b"1", b"one")
+    make_tar(path, [("a.jpg", b"1"), (f"{other}.jpg", b"2")])
+    assert contents(path, "a")[0] == b"1"
+    assert index_shard(path).problems[0].startswith("duplicate key: ")
+
+
+def test_members_that_belong_to_no_sample_are_counted(tmp_path: Path, make_tar: MakeTar) -> None:
+    members = [("22.05.jpg", b"1"), ("22.05.TXT", b"x"), ("a.jpg", b"2"), ("a.seg.png", b"3")]
+    members += [("._a.jpg", b"4"), ("a.cls", b"5"), ("a.json", b"{}"), ("readme", b"6")]
+    index = index_shard(make_tar(tmp_path / "a.tar", members))
+    assert index.keys == ("a",) and index.damage == ""
+    assert index.problems == ("ignored: 4, such as '22.05.jpg'",)
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        (["22.05.jpg", "22.05.txt"], r"2 members such as '22\.05\.jpg' .* ends at the first dot"),
+        (["s0.input.jpg", "s0.outputs.txt", "s0.json"], r"2 members such as 's0\.input\.jpg'"),
+        (["a.txt", "b.caption"], "2 texts such as that of 'a', and no image"),
+    ],
+)
+def test_a_tar_whose_members_form_no_sample_is_useless(
+    tmp_path: Path, make_tar: MakeTar, members: list[str], why: str
+) -> None:
+    index = index_shard(make_tar(tmp_path / "a.tar", [(name, b"x") for name in members]))
+    assert len(index) == 0
+    assert re.search(why, index.damage)
+
+
+def test_an_empty_tar_is_no_damage(tmp_path: Path, make_tar: MakeTar) -> None:
+    index = index_shard(make_tar(tmp_path / "a.tar", []))
+    assert (len(index), index.damage) == (0, "")
+    assert index.problems == ("empty: it holds no sample",)
 
 
 def test_captions_without_image_are_reported(tmp_path: Path, make_tar: MakeTar) -> None:

@@ -59,6 +59,7 @@ KEYS = st.lists(
         st.characters(codec="utf-8", exclude_characters="./\\\0\n\r"), min_size=1, max_size=120
     ),
     unique=True,
+    min_size=1,
     max_size=6,
 )
 

@@ -40,17 +40,21 @@ def import_(
     print(out)
 
 
-def check(shards: Positional[AnyPathArg], /, decode: bool = True) -> None:
+def check(
+    shards: Positional[AnyPathArg], /, decode: bool = True, caption_key: str | None = None
+) -> None:
     """Count samples and problems of image-text shards; fails where there are any.
 
     Args:
         shards: folder of tars, or one tar.
         decode: decode every image, too.
+        caption_key: field of every KEY.json that holds the captions, instead of KEY.txt.
     """
     from cliptex.shards.check import check as check_shards
     from cliptex.shards.dataset import ImageTextShards
 
-    report = check_shards(ImageTextShards(shards, on_damaged="keep"), decode=decode)
+    found = ImageTextShards(shards, on_damaged="keep", caption_key=caption_key)
+    report = check_shards(found, decode=decode)
     print(report)
     if not report.ok:
         raise ValueError(f"{shards}: {len(report.problems)} problems, listed above")

@@ -18,6 +18,7 @@ from cliptex.data.transforms import (
     sample_generator,
     view_image,
 )
+from cliptex.shards.captions import CaptionError
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import ImageError, decode_image, jpeg_size
 
@@ -62,7 +63,7 @@ class Pictures:
     cache: ByteBudgetCache
 
     def seen(self, index: int, position: int, size: Size) -> Seen:
-        """Sample `index`, or the next one that can be decoded, as seen at `position` at `size`."""
+        """Sample `index`, or the next one that can be read, as seen at `position` at `size`."""
         total = len(self.shards)
         for attempt in range(total):
             found = self._decoded((index + attempt) % total, position, size)
@@ -71,7 +72,9 @@ class Pictures:
                 extent = (found.full[0] / found.by, found.full[1] / found.by)
                 image = view_image(found.image, view, size, extent=extent)
                 return Seen(found.shard, found.key, found.text, view, image)
-        raise ValueError(f"{self.shards.root}: none of the {total} images can be decoded")
+        raise ValueError(
+            f"{self.shards.root}: none of the {total} images can be read, as said above"
+        )
 
     def _view(self, full: Size, position: int) -> View:
         generator = sample_generator(self.seed, position, VIEW)
@@ -94,13 +97,13 @@ class Pictures:
 
     def _decode(self, index: int, position: int, size: Size) -> _Decoded | None:
         shard, key = self.shards.locate(index)
-        sample = self.shards.read(shard, key)
         try:
+            sample = self.shards.read(shard, key)
             full = jpeg_size(sample.image)
             by = 1 if full is None else self._reduction(full, position, size)
             min_side = None if full is None or by == 1 else min(full) // by
             image = decode_image(sample.image, min_side=min_side)
-        except ImageError as error:
+        except (ImageError, CaptionError) as error:
             say(f"{shard}:{key}: {error}; the next readable sample takes its place")
             self.cache.put(("picture", index), "broken", 0)
             return None

@@ -20,6 +20,7 @@ from cliptex.labels.kinds import Kind, ScalarField, UnitVector
 from cliptex.labels.reader import LabelReader, StoredLabel
 from cliptex.labels.sampling import WHOLE
 from cliptex.losses import DenseTargets
+from cliptex.shards.captions import CaptionError
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import ImageError, decode_image
 
@@ -40,8 +41,8 @@ class LabelledImages(Dataset[Any]):
       For the names in `confidence` also "NAME:confidence", (H, W) float32 in [0, 1] or None.
 
     It works in any number of `DataLoader` workers, forked or spawned. Crops and flips are drawn
-    from torch's generator, which `DataLoader` seeds for each worker and epoch. An image that
-    cannot be decoded is named, and the next readable sample takes its place.
+    from torch's generator, which `DataLoader` seeds for each worker and epoch. A sample
+    whose image or caption cannot be read is named, and the next readable sample takes its place.
 
     Args:
         shards: the folder of image-text tars, or those already opened.
@@ -145,12 +146,14 @@ class LabelledImages(Dataset[Any]):
             raise IndexError(f"sample {i} of {total}")
         for attempt in range(total):
             shard, key = self.shards.locate((i + attempt) % total)
-            sample = self.shards.read(shard, key)
             try:
+                sample = self.shards.read(shard, key)
                 return shard, key, decode_image(sample.image), sample.text
-            except ImageError as error:
+            except (ImageError, CaptionError) as error:
                 say(f"{shard}:{key}: {error}; the next readable sample takes its place")
-        raise ValueError(f"{self.shards.root}: none of the {total} images can be decoded")
+        raise ValueError(
+            f"{self.shards.root}: none of the {total} images can be read, as said above"
+        )
 
     def _view(self, height: int, width: int) -> View:
         if self.augmentation is None:

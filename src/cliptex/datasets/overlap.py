@@ -158,7 +158,9 @@ def reader_of(dataset: Any) -> Callable[[int], np.ndarray]:
 
 def _shard_hash(shards: ImageTextShards, index: int) -> Hash | None:
     try:
-        return picture_hash(decode_image(shards[index].image, min_side=DECODED_SIDE))
+        return picture_hash(
+            decode_image(shards.read_image(*shards.locate(index)), min_side=DECODED_SIDE)
+        )
     except ImageError:
         return None
 

@@ -129,7 +129,7 @@ def decoded_images(
         while pending and (len(pending) >= ahead or not flight.has_room()):
             yield pending.popleft().result()
         flight.enter()
-        pending.append(pool.submit(decode, place, key, shards.read(shard, key).image))
+        pending.append(pool.submit(decode, place, key, shards.read_image(shard, key)))
     while pending:
         yield pending.popleft().result()
 

@@ -187,7 +187,7 @@ def _copy(shards: ImageTextShards, numbers: np.ndarray, folder: Path) -> ImageTe
             shard, key = shards.locate(number)
             index = shards.index(shard)
             extension = index.extensions[index.row(key)]
-            file.add(f"{place:08d}", shards.read(shard, key).image, extension, "")
+            file.add(f"{place:08d}", shards.read_image(shard, key), extension, "")
     return ImageTextShards(folder / "data", cache=folder / "index")
 
 

@@ -51,7 +51,7 @@ def _predicted(
         images: dict[tuple[str, str], np.ndarray] = {}
         for place in drawn[start : start + size]:
             try:
-                images[place] = decode_image(shards.read(*place).image)
+                images[place] = decode_image(shards.read_image(*place))
             except ImageError as reason:
                 yield *place, f"labelled, but its image does not decode: {reason}"
         answers = predictor.predict(list(images.values()))

@@ -109,7 +109,7 @@ def draw_label_panel(out: Path, web: Path) -> None:
     grid = []
     for row, position in enumerate(np.linspace(0, len(shards) - 1, LABELLED_EXAMPLES).astype(int)):
         shard, key = shards.locate(int(position))
-        image = decode_image(shards.read(shard, key).image)
+        image = decode_image(shards.read_image(shard, key))
         pictures = [image]
         for reader in readers:
             stored = reader.read(shard, key)

@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from cliptex.console import track
+from cliptex.shards.captions import CaptionError
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import ImageError, decode_image
-from cliptex.shards.index import MISSING
+from cliptex.shards.problems import HARMLESS, summary
 
 _CHECK_SIDE = 32
 _SHOWN = 20
@@ -20,8 +21,10 @@ class CheckReport:
 
     Attributes:
         shards, samples, captions: counts; a sample is an image with or without a caption.
+        sources: how many samples have their captions in which member ("KEY.txt", ...).
         counts: how many of each kind of problem ("duplicate key", "missing text", ...).
         problems: one line each, with shard and key.
+        remarks: one line each on what is odd, of which a set may be sound.
         shared_keys: keys that occur in more than one shard; harmless, as samples are joined by
             shard and key, but often a sign of two imports in one folder.
     """
@@ -29,8 +32,10 @@ class CheckReport:
     shards: int
     samples: int
     captions: int
+    sources: dict[str, int]
     counts: dict[str, int]
     problems: tuple[str, ...]
+    remarks: tuple[str, ...]
     shared_keys: int
 
     @property
@@ -40,9 +45,11 @@ class CheckReport:
 
     def __str__(self) -> str:
         lines = [f"{self.shards} shards, {self.samples} images, {self.captions} captions"]
+        lines += [f"{count:8d}  with captions in {name}" for name, count in self.sources.items()]
         lines += [f"{count:8d}  {kind}" for kind, count in sorted(self.counts.items())]
         if self.shared_keys:
             lines.append(f"{self.shared_keys:8d}  keys occur in several shards (harmless)")
+        lines += [f"  {remark}" for remark in self.remarks]
         lines += [f"  {problem}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             lines.append(f"  ... and {len(self.problems) - _SHOWN} more")
@@ -53,48 +60,62 @@ class CheckReport:
 def check(shards: ImageTextShards, *, decode: bool = True) -> CheckReport:
     """Check all shards; `decode=False` leaves out the decoding of every image.
 
-    Kinds of problems: "duplicate key", "missing image", "missing text", "empty caption",
-    "undecodable image", "refused" (member names and links), "truncated" or "unfinished" (tar).
-    Of shards opened with `on_damaged="keep"`, those that are not read at all are "unreadable".
+    Kinds of problems: "duplicate key", "missing image", "missing text", "unreadable text", "empty
+    caption", "undecodable image", "refused" (member names and links), "no sample", "truncated",
+    "unfinished" (tar), "fewer samples" or "stats" (NAME_stats.json beside it). Of shards opened
+    with `on_damaged="keep"`, those that are not read at all are "unreadable". `HARMLESS` kinds are
+    remarks.
     """
     problems: list[tuple[str, str]] = []
+    odd: dict[str, list[str]] = {}
     captions = 0
     keys: Counter[bytes] = Counter()
+    sources: Counter[str] = Counter()
     for shard in shards.damaged.keys() - set(shards.shards):
         problems.append(("unreadable", f"{shard}: {shards.damaged[shard]}"))
     for shard in shards.shards:
         index = shards.index(shard)
         keys.update(index.names.tolist())
-        for problem in index.problems:
+        for problem in shards.problems(shard):
             kind, _, detail = problem.partition(": ")
-            problems.append((kind, f"{shard}: {detail}"))
+            if kind not in HARMLESS:
+                problems.append((kind, f"{shard}: {detail}"))
+            else:
+                odd.setdefault(shard, []).append(problem)
     for number in track(range(len(shards)), label="checking"):
-        captions += _check_sample(shards, number, decode, problems)
+        source, found = _check_sample(shards, number, decode, problems)
+        captions += found
+        sources[source] += found > 0
     return CheckReport(
         shards=len(set(shards.shards) | shards.damaged.keys()),
         samples=len(shards),
         captions=captions,
+        sources=dict(+sources),
         counts=dict(Counter(kind for kind, _ in problems)),
         problems=tuple(f"{kind}: {detail}" for kind, detail in problems),
+        remarks=tuple(summary(odd)),
         shared_keys=sum(count > 1 for count in keys.values()),
     )
 
 
 def _check_sample(
     shards: ImageTextShards, number: int, decode: bool, problems: list[tuple[str, str]]
-) -> int:
-    """Check one sample; its number of captions."""
+) -> tuple[str, int]:
+    """Check one sample; the member with its captions, and their number."""
     shard, key = shards.locate(number)
-    index = shards.index(shard)
     where = f"{shard}: {key}"
-    captions = shards.read_caption(number).splitlines()
-    if index.table["text_offset"][index.row(key)] == MISSING:
-        problems.append(("missing text", where))
-    elif not captions:
-        problems.append(("empty caption", where))
+    source, captions = shards.caption_source(number), 0
+    try:
+        captions = len(shards.read_caption(number).splitlines())
+        if not captions:
+            problems.append(
+                ("missing text" if source in ("", "KEY.json") else "empty caption", where)
+            )
+    except CaptionError as error:
+        problems.append(("unreadable text", str(error)))
     if decode:
         try:
-            decode_image(shards[number].image, min_side=_CHECK_SIDE)
+            decode_image(shards.read_image(shard, key), min_side=_CHECK_SIDE)
         except ImageError as error:
             problems.append(("undecodable image", f"{where}: {error}"))
-    return len(captions)
+    return source, captions

@@ -27,9 +27,10 @@ from cliptex.files import (
     stamp,
     walk,
 )
-from cliptex.shards.captions import clean_captions, decode_caption
-from cliptex.shards.index import MISSING, ShardIndex, index_shard
+from cliptex.shards.captions import CaptionError, clean_captions, decode_caption, json_captions
+from cliptex.shards.index import MISSING, TEXT_EXTENSIONS, ShardIndex, index_shard
 from cliptex.shards.index_cache import IndexHead, cached_head, cached_index, keep_index
+from cliptex.shards.problems import stats_problem, summary
 
 OnDamaged = Literal["raise", "leave out", "keep"]
 
@@ -74,13 +75,19 @@ class ImageTextShards:
         on_damaged: what to do where shards are damaged (see `ShardIndex.damage`): "raise" an
             error that names them, "leave out" the whole shards, or "keep" the samples that are
             whole.
+        caption_key: the field of KEY.json that holds the captions, and no other member then
+            does. By default captions are those of KEY.txt, else KEY.text, else KEY.caption, else
+            the first of `CAPTION_FIELDS` in KEY.json.
+
+    What is odd and no damage (members that belong to no sample, several images of a key, a tar
+    without its end) is counted on standard error, unless it is kept for `cliptex shards check`.
 
     Attributes:
         damaged: path of each damaged shard, as in `shards`, and why.
 
     Raises:
         FileNotFoundError: there is no such folder, or no tar in it.
-        ValueError: a tar is compressed or damaged, or all are damaged.
+        ValueError: a tar is compressed or damaged, or all are damaged, or all are empty.
     """
 
     def __init__(
@@ -89,17 +96,23 @@ class ImageTextShards:
         *,
         cache: Path | None = None,
         on_damaged: OnDamaged = "raise",
+        caption_key: str | None = None,
     ) -> None:
+        self.caption_key = caption_key
         self.root, found = find_shards(as_path(root))
         self.cache = cache if cache is not None else default_cache()
         self.damaged: dict[str, str] = {}
         self._files = OpenFiles(most_open(self.root))
         self._stamps = {name: self._known_stamp(name, known) for name, known in found.items()}
         self._indices: dict[str, ShardIndex] = {}
+        self._fresh: set[str] = set()  # shards that were indexed now
         self._unkept: set[str] = set()  # shards whose index is in memory alone
         self._heads: dict[str, IndexHead] = {}
         self._load_heads()
         self._judge(on_damaged)
+        self._claims = self._read_claims(all_of_them=on_damaged == "keep")
+        if on_damaged != "keep":
+            self._tell()
         self.shards = tuple(self._heads)
         counts = (head.count for head in self._heads.values())
         self._starts = [0, *accumulate(counts)]  # number of each shard's first sample, then of all
@@ -134,6 +147,7 @@ class ImageTextShards:
             self.damaged[shard] = str(error).removeprefix(f"{path}: ")
             return None
         self._stamps[shard] = index.stamp
+        self._fresh.add(shard)
         try:
             keep_index(path, index, self.cache)
         except OSError as error:  # the index is only a convenience: go on without keeping it
@@ -159,6 +173,29 @@ class ImageTextShards:
                 'on_damaged="leave out") goes on without them'
             )
         say(f"{found}{'left out' if on_damaged == 'leave out' else 'what is whole is kept'}")
+
+    def _read_claims(self, all_of_them: bool) -> dict[str, str]:
+        """What `NAME_stats.json` beside a shard says against it.
+
+        Every opening reads those of local shards, but of remote ones, where each is a request,
+        only of those that are indexed anew, unless all are asked for.
+        """
+        shards = [s for s in self._heads if all_of_them or is_local(self.root) or s in self._fresh]
+        told = {s: stats_problem(self.root / s, self._heads[s].count) for s in shards}
+        return {shard: line for shard, line in told.items() if line}
+
+    def problems(self, shard: str) -> tuple[str, ...]:
+        """What is wrong or odd in a shard, lines "KIND: DETAIL" (see cliptex.shards.problems)."""
+        claim = self._claims.get(shard)
+        return self._heads[shard].problems + ((claim,) if claim else ())
+
+    def _tell(self) -> None:
+        """Say what is odd in the shards that are read; ValueError where none has a sample."""
+        lines = summary({shard: self.problems(shard) for shard in self._heads})
+        if not any(head.count for head in self._heads.values()):
+            raise ValueError(f"{self.root}: no sample in {len(self._heads)} shards: {lines[0]}")
+        for line in lines:
+            say(f"{self.root}: {line}")
 
     @property
     def dataset_id(self) -> str:
@@ -210,13 +247,20 @@ class ImageTextShards:
 
         Raises:
             KeyError: there is no such shard or key.
+            CaptionError: its captions cannot be read.
             ValueError: the shard changed since it was indexed.
         """
+        return self._read_row(shard, self._row(shard, key))
+
+    def read_image(self, shard: str, key: str) -> bytes:
+        """The image file of one sample by name; errors as of `read`, but for its captions."""
+        return self._read_member(shard, self.index(shard).table[self._row(shard, key)], "image")
+
+    def _row(self, shard: str, key: str) -> int:
         try:
-            row = self.index(shard).row(key)
+            return self.index(shard).row(key)
         except KeyError:
             raise KeyError(f"{self.root / shard} has no sample {key!r}") from None
-        return self._read_row(shard, row)
 
     def __getitem__(self, i: int) -> Sample:
         """Sample number `i`, 0 <= i < len(self)."""
@@ -228,7 +272,18 @@ class ImageTextShards:
     def read_caption(self, i: int) -> str:
         """The cleaned captions of sample number `i`, without reading its image."""
         shard, row = self._locate(i)
-        return self._read_text(shard, self.index(shard).table[row])
+        return self._read_text(shard, row)
+
+    def caption_source(self, i: int) -> str:
+        """Where the captions of sample `i` are sought: "KEY.txt", "KEY.json" ...; "" for none."""
+        shard, row = self._locate(i)
+        return self._source(self.index(shard).table[row])
+
+    def _source(self, place: np.void) -> str:
+        if self.caption_key is None and place["text_offset"] != MISSING:
+            return f"KEY.{TEXT_EXTENSIONS[place['text_extension']]}"
+        sought = self.caption_key is not None or place["json_offset"] != MISSING
+        return "KEY.json" if sought else ""
 
     def _locate(self, i: int) -> tuple[str, int]:
         if not 0 <= i < len(self):
@@ -238,16 +293,32 @@ class ImageTextShards:
 
     def _read_row(self, shard: str, row: int) -> Sample:
         index = self.index(shard)
-        place = index.table[row]
-        image = self._pread(shard, int(place["image_offset"]), int(place["image_size"]))
-        text = self._read_text(shard, place)
+        image = self._read_member(shard, index.table[row], "image")
+        text = self._read_text(shard, row)
         return Sample(shard=shard, key=index.key(row), image=image, text=text)
 
-    def _read_text(self, shard: str, place: np.void) -> str:
-        if place["text_offset"] == MISSING:
-            return ""
-        data = self._pread(shard, int(place["text_offset"]), int(place["text_size"]))
-        return clean_captions(decode_caption(data))
+    def _read_text(self, shard: str, row: int) -> str:
+        index = self.index(shard)
+        place = index.table[row]
+        source = self._source(place)
+        if source != "KEY.json":
+            return clean_captions(decode_caption(self._read_member(shard, place, "text")))
+        data = self._read_member(shard, place, "json")
+        try:
+            if place["json_offset"] == MISSING:
+                raise ValueError(f"no such member, whose field {self.caption_key!r} is asked for")
+            return clean_captions(json_captions(data, self.caption_key) or "")
+        except ValueError as error:
+            raise CaptionError(
+                f"{self.root / shard}: {index.key(row)}.json: {error}; mend it, or take another "
+                "source of captions (docs/shards.md)"
+            ) from None
+
+    def _read_member(self, shard: str, place: np.void, role: str) -> bytes:
+        """The member `role` ("image", "text" or "json") at a place; b"" where there is none."""
+        if place[f"{role}_offset"] == MISSING:
+            return b""
+        return self._pread(shard, int(place[f"{role}_offset"]), int(place[f"{role}_size"]))
 
     def _pread(self, shard: str, offset: int, size: int) -> bytes:
         data = self._files.get(shard, lambda: self._open(shard)).read(offset, size)

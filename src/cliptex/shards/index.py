@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,25 +16,35 @@ import numpy as np
 
 from cliptex.files import AnyPath, Stamp, ask, stamp
 from cliptex.shards.images import IMAGE_EXTENSIONS
+from cliptex.shards.problems import counted
 
-TEXT_EXTENSION = "txt"
+# Members with captions, one a line; where a sample has several, the first of this order is read.
+TEXT_EXTENSIONS = ("txt", "text", "caption")
+JSON_EXTENSION = "json"  # whose caption is read where there is no text, or where a field is named
 
-MISSING = -1  # offset of a caption that is not there
+MISSING = -1  # offset of a member that is not there
+MAX_MEMBER = 2**32 - 1  # bytes
 
 TABLE = np.dtype(
     [
         ("image_offset", "<i8"),
-        ("image_size", "<i8"),
+        ("image_size", "<u4"),
         ("text_offset", "<i8"),
-        ("text_size", "<i8"),
+        ("text_size", "<u4"),
+        ("json_offset", "<i8"),
+        ("json_size", "<u4"),
         ("extension", "u1"),  # into IMAGE_EXTENSIONS
+        ("text_extension", "u1"),  # into TEXT_EXTENSIONS
     ]
 )
 
 _READ_AHEAD = 4 * 2**20  # bytes of a remote shard fetched at once while its headers are read
 _CUT = "truncated: "  # begins the problem of a shard that lacks a part
+_NONE = "no sample: "  # begins the problem of a shard whose members form none
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)")
 _OCTAL = re.compile(rb"[0-7]+")
+_IMAGE_RANKS = {extension: rank for rank, extension in enumerate(IMAGE_EXTENSIONS)}
+_ROLES = frozenset((*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS, JSON_EXTENSION))
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -50,7 +61,7 @@ class ShardIndex:
         stamp: the shard's version when it was scanned.
         names: (N,) bytes, the keys in UTF-8.
         table: (N,) of `TABLE`, byte offsets and sizes within the shard.
-        problems: one line each: duplicate or refused members, damage, images that lack.
+        problems: one line each, "KIND: DETAIL" (see cliptex.shards.problems).
     """
 
     stamp: Stamp
@@ -68,15 +79,8 @@ class ShardIndex:
 
     @property
     def damage(self) -> str:
-        """What shows that a part of the shard is missing or broken; "" where it is whole.
-
-        A tar without an end-of-archive mark is whole as long as it has samples: some programs
-        leave the mark out.
-        """
-        cut = [p.removeprefix(_CUT) for p in self.problems if p.startswith(_CUT)]
-        if not cut and not len(self):
-            cut = [p for p in self.problems if p.startswith("unfinished: ")]
-        return cut[0] if cut else ""
+        """See `damage_of`."""
+        return damage_of(self.problems, len(self))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -116,18 +120,26 @@ class ShardIndex:
         return hashlib.sha256(b"\n".join(self.names.tolist())).hexdigest()
 
 
-@dataclass
-class _Found:
-    """The members of one key met so far."""
+def damage_of(problems: Sequence[str], samples: int) -> str:
+    """What shows that a shard of so many samples is of no use as it is; "" where it is whole.
 
-    image: tuple[int, int] | None = None
-    extension: int = 0
-    text: tuple[int, int] | None = None
+    A part is missing or broken, or it holds images or texts and yet no sample. A tar without an
+    end-of-archive mark is whole as long as it has samples: some programs leave the mark out.
+    """
+    fatal = [_CUT, _NONE] if samples else [_CUT, "unfinished: ", _NONE]
+    found = (p.removeprefix(kind) for kind in fatal for p in problems if p.startswith(kind))
+    return next(found, "")
+
+
+Place = tuple[int, int]  # offset and size of a member's data
 
 
 @dataclass
 class _Scan:
-    samples: dict[str, _Found] = field(default_factory=dict)
+    """What was met so far: the members of each key by extension, and what belongs to none."""
+
+    samples: dict[str, dict[str, Place]] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -136,7 +148,8 @@ def index_shard(path: AnyPath) -> ShardIndex:
 
     A remote shard is read in stretches of 4 MiB, one at a time. What is damaged is reported in
     `problems` and what is whole is kept. Members of a key need not be adjacent. Of two members
-    with one key and role the first is kept.
+    with one name the first is kept; of several images or texts of a key, the first in the order
+    of `IMAGE_EXTENSIONS` and `TEXT_EXTENSIONS`.
 
     Raises:
         ValueError: the file is compressed, so that nothing in it can be reached at random.
@@ -165,8 +178,8 @@ def _open(path: AnyPath) -> IO[bytes]:
 
 def split_name(name: str) -> tuple[str, str] | None:
     """(key, lower-case extension) of a member's name as WebDataset splits it: at the first dot
-    of the base name. None for hidden files and names without a dot."""
-    match = _MEMBER.fullmatch(name.removeprefix("./"))
+    of the base name, "./a" being "a". None for hidden files and names without a dot."""
+    match = _MEMBER.fullmatch(posixpath.normpath(name) if "./" in name or "//" in name else name)
     return (match["key"], match["extension"].lower()) if match else None
 
 
@@ -246,7 +259,9 @@ def _place(member: tarfile.TarInfo, scan: _Scan) -> None:
         scan.problems.append(f"refused: {name!r} is a link or a special file")
         return
     split = split_name(name)
-    if split is None or (split[1] not in IMAGE_EXTENSIONS and split[1] != TEXT_EXTENSION):
+    if split is None or split[1] not in _ROLES:
+        if name.rpartition(".")[2].lower() in (*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS):
+            scan.ignored.append(name)
         return
     key, extension = split
     try:
@@ -254,31 +269,61 @@ def _place(member: tarfile.TarInfo, scan: _Scan) -> None:
     except UnicodeEncodeError:
         scan.problems.append(f"refused: {name!r} is not UTF-8")
         return
-    found = scan.samples.setdefault(key, _Found())
-    place = (member.offset_data, member.size)
-    if extension == TEXT_EXTENSION:
-        if found.text is None:
-            found.text = place
-            return
-    elif found.image is None:
-        found.image, found.extension = place, IMAGE_EXTENSIONS.index(extension)
+    if member.size > MAX_MEMBER:
+        scan.problems.append(f"refused: {name!r} has {member.size} bytes, more than {MAX_MEMBER}")
         return
-    scan.problems.append(f"duplicate key: {name!r}; the first is kept")
+    found = scan.samples.setdefault(key, {})
+    if extension in found:
+        scan.problems.append(f"duplicate key: {name!r}; the first is kept")
+    else:
+        found[extension] = (member.offset_data, member.size)
 
 
 def _build(scan: _Scan, version: Stamp) -> ShardIndex:
-    rows: list[tuple[int, int, int, int, int]] = []
+    rows: list[tuple[int, ...]] = []
     names: list[bytes] = []
+    several: list[str] = []
     for key, found in scan.samples.items():
-        if found.image is None:
-            scan.problems.append(f"missing image: {key!r} has a caption only")
+        images = [extension for extension in found if extension in _IMAGE_RANKS]
+        texts = [extension for extension in found if extension in TEXT_EXTENSIONS]
+        if not images:
+            if texts:
+                scan.problems.append(f"missing image: {key!r} has a caption only")
             continue
+        if len(images) > 1:
+            several.append(f"{key!r} has {' and '.join(images)}")
+        image = min(images, key=_IMAGE_RANKS.__getitem__)
+        text = min(texts, key=TEXT_EXTENSIONS.index, default="txt")
+        places = (found.get(e, (MISSING, 0)) for e in (image, text, JSON_EXTENSION))
         names.append(key.encode())
-        text_offset, text_size = found.text or (MISSING, 0)
-        rows.append((*found.image, text_offset, text_size, found.extension))
+        ranks = (_IMAGE_RANKS[image], TEXT_EXTENSIONS.index(text))
+        rows.append((*(number for place in places for number in place), *ranks))
+    ignored = [repr(name) for name in scan.ignored]
+    for kind, examples in (("ignored", ignored), ("several images", several)):
+        if examples and rows:
+            scan.problems.append(counted(kind, len(examples), examples[0]))
+    if not rows:
+        _say_why(scan)
     return ShardIndex(
         stamp=version,
         names=np.array(names, dtype="S") if names else np.empty(0, dtype="S1"),
         table=np.array(rows, dtype=TABLE),
         problems=tuple(scan.problems),
     )
+
+
+def _say_why(scan: _Scan) -> None:
+    """Enter why a shard has no sample."""
+    lonely = [key for key, found in scan.samples.items() if found.keys() & set(TEXT_EXTENSIONS)]
+    if scan.ignored:
+        scan.problems.append(
+            f"{_NONE}{len(scan.ignored)} members such as {scan.ignored[0]!r} end in an image's or "
+            "a text's suffix, yet none forms a sample: a key ends at the first dot of the base "
+            "name; rename them to KEY.jpg, KEY.txt with no dot in KEY"
+        )
+    elif lonely:
+        scan.problems.append(
+            f"{_NONE}{len(lonely)} texts such as that of {lonely[0]!r}, and no image of their keys"
+        )
+    elif not scan.problems:
+        scan.problems.append("empty: it holds no sample")

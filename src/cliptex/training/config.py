@@ -34,6 +34,8 @@ class TrainConfig(BaseModel):
 
     model: what to build, or a saved model to go on from (its name: a folder, or "playroom").
     data: folder of image-text tars (or one tar). labels: folder of label stores.
+    caption_key: field of every KEY.json that holds the captions; by default KEY.txt does, see
+        cliptex.shards.dataset.
     tasks: task name -> folder of its expert below `labels`; none is CLIP-FT.
     loss_weights: λ of loss (1), for "clip" and for every task.
     uncertainty: learn a log-variance per task that divides its loss, see training.uncertainty.
@@ -70,6 +72,7 @@ class TrainConfig(BaseModel):
 
     model: ModelSpec
     data: Path
+    caption_key: str | None = None
     labels: Path | None = None
     tasks: dict[str, str] = Field(default_factory=dict)
     loss_weights: dict[str, float] = Field(default_factory=lambda: dict(LOSS_WEIGHTS))

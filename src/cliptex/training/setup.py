@@ -106,7 +106,7 @@ def open_data(
 
     tell: say how many images have labels. Raises ValueError where parts do not fit together.
     """
-    shards = ImageTextShards(config.data)
+    shards = ImageTextShards(config.data, caption_key=config.caption_key)
     if len(shards) == 0:
         raise ValueError(f"{config.data}: no samples in the shards; import image-text pairs first")
     labels = _open_labels(config, shards, tell=tell)
