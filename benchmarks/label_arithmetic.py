@@ -1,11 +1,12 @@
 """What labelling a data set with the paper's three experts takes: hours, devices, bytes, money.
 
-    python benchmarks/label_arithmetic.py [--label-bytes N] [--cpu-ms X] [--utilisation X] ...
+    python benchmarks/label_arithmetic.py [--label-bytes N] [--cpu-ms X] [--precision fp32] ...
 
 Measured here: the floating-point operations of each network on one 4:3 image, by torch's counter
 (random weights do not change them). Taken from the other benchmarks' results beside this file:
 bytes a labelled image, and CPU time of decoding, encoding and writing. Assumed, and options: what a
-device delivers and what things cost. Prints the tables of docs/scale.md as Markdown.
+device delivers in the precision that the experts run in (fp32 unless `cliptex label run` is told
+--precision bf16) and what things cost. Prints the tables of docs/scale.md as Markdown.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cliptex.models.precision import GPUS, PEAKS, Gpu, Precision
+
 DATA_SETS = {"CC3M": 2.9e6, "CC12M": 12.4e6, "1 B": 1e9}
 HOURS_A_MONTH = 730
 
@@ -29,11 +32,17 @@ class Assumptions:
 
     label_bytes: float
     cpu_ms: float
-    peak_tflops: float
+    gpu: Gpu
+    precision: Precision
     utilisation: float
     gpu_hour: float
     cpu_hour: float
     terabyte_month: float
+
+    @property
+    def delivered(self) -> float:
+        """FLOPs a second of one device."""
+        return PEAKS[self.gpu][self.precision] * 1e12 * self.utilisation
 
 
 def dpt_large() -> Callable[[], object]:
@@ -94,7 +103,7 @@ def amount(dollars: float) -> str:
 
 def plan_rows(flops: float, a: Assumptions) -> list[str]:
     """A row a data set: device hours, processor hours, devices for a week, size, money."""
-    rate = a.peak_tflops * 1e12 * a.utilisation / flops  # images a second a device
+    rate = a.delivered / flops  # images a second a device
     rows = []
     for name, images in DATA_SETS.items():
         gpu = images / rate / 3600
@@ -117,8 +126,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--label-bytes", type=float, required=True, help="a labelled image's")
     parser.add_argument("--cpu-ms", type=float, required=True, help="decode, encode, write")
-    parser.add_argument("--peak-tflops", type=float, default=312, help="of a device, in bfloat16")
-    parser.add_argument("--utilisation", type=float, default=0.3, help="share of it delivered")
+    parser.add_argument("--gpu", choices=GPUS, default="a100")
+    parser.add_argument("--precision", choices=tuple(PEAKS["a100"]), default="fp32")
+    parser.add_argument("--utilisation", type=float, default=0.3, help="share of the GPU's peak")
     parser.add_argument("--gpu-hour", type=float, default=2.0, help="dollars a device hour")
     parser.add_argument("--cpu-hour", type=float, default=0.04, help="dollars a processor hour")
     parser.add_argument("--terabyte-month", type=float, default=23.0, help="dollars")
@@ -126,7 +136,7 @@ def main() -> None:
     total = 0.0
     print(row(["network and input", "GFLOP an image", "images/s a device"]))
     print(row(["---"] * 3))
-    delivered = assumptions.peak_tflops * 1e12 * assumptions.utilisation
+    delivered = assumptions.delivered
     for make in (mask_rcnn, dpt_large, nll_angmf):
         flops = operations(make())
         total += flops

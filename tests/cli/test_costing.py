@@ -15,7 +15,7 @@ def counted(capsys):
         captured = capsys.readouterr()
         assert code == 0, captured.err
         found, data = {}, ""
-        for line in captured.out.splitlines()[2:-1]:
+        for line in captured.out.splitlines()[2:-2]:
             words = line.split()
             if line.startswith(("sum", "0.")):
                 continue
@@ -96,3 +96,29 @@ def test_controls__are_probed_too(counted):
     model, random = found["coco", "encoder"], found["coco", "random-init"]
     assert float(random[1]) == pytest.approx(3 * float(model[1]), rel=0.01)  # anew for each seed
     assert int(random[0]) == 3 * int(model[0]) and found["coco", "pixels"][1] == "0.00"
+
+
+def test_hours__follow_precision_and_gpu(capsys):
+    def hours(*options: str) -> tuple[list[str], float]:
+        words = ["probe", "--model", "playroom", "--recipe", "small", "--dry-run", *options]
+        assert main([*words, "--probe", "mask-rcnn", "--epochs", "400"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split()[-1] for line in lines[2:4]], float(lines[4].split()[-1])
+
+    precisions, auto = hours()
+    assert precisions == ["bf16", "fp32"]
+    precisions, exact = hours("--precision", "fp32")
+    assert precisions == ["fp32", "fp32"]
+    precisions, fast = hours("--precision", "tf32", "--head-precision", "tf32")
+    assert precisions == ["tf32", "tf32"]
+    assert exact / fast == pytest.approx(156 / 19.5, rel=0.05) and fast < auto < exact
+    own = hours("--precision", "fp32", "--peak-tflops", "39", "39", "39", "--utilisation", "0.7")
+    assert exact / own[1] == pytest.approx(4, rel=0.05)
+
+
+def test_tf32__is_refused_where_there_is_none(capsys, voc):
+    for option in ("--precision", "--head-precision"):
+        words = ["probe", "--model", "playroom", "--dataset", "voc", "--root", str(voc)]
+        assert main([*words, "--device", "cpu", "--out", "r.jsonl", option, "tf32"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{option} tf32: cpu has no TF32" in line

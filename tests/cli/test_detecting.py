@@ -131,7 +131,7 @@ def test_coco__dry_run_counts(coco: Path, capsys) -> None:
         (["--recipe", "fast"], "detection has no fast recipe; add --recipe paper or small"),
         (["--probe", "linear"], "--probe linear: detection has mask-rcnn and ssd"),
         (["--no-augmentation"], "detection probes learn from augmented pictures"),
-        (["--batch-size", "1"], "SSD's batch normalisation needs two pictures"),
+        (["--batch-size", "1", "--resolution", "64"], "SSD's level of stride 64 is one cell of a"),
         (["--resolution", "100"], "multiple of 32"),
         (["--test-split", "test"], "no split 'test', only"),
     ],

@@ -17,7 +17,10 @@ DRY = {"recipe": "paper", "dry_run": True}
     [
         ({**PAPER, "features_dtype": "int8"}, "--features-dtype: it is for --features; leave it"),
         ({**PAPER, "features_gib": 1.0}, "--features-gib: it is for --features; leave it out"),
-        ({**PAPER, "peak_tflops": 1.0}, "--peak-tflops: it is for --dry-run; leave it out"),
+        (
+            {**PAPER, "peak_tflops": (1.0, 1.0, 1.0)},
+            "--peak-tflops: it is for --dry-run; leave it out",
+        ),
         ({**PAPER, "utilisation": 0.5}, "--utilisation: it is for --dry-run; leave it out"),
         ({**PAPER, "features": Path("f")}, "--features: .* add --no-augmentation, or leave it out"),
         ({**PAPER, "scratch": Path("s")}, "--scratch: the paper recipe writes to --state"),
@@ -35,7 +38,9 @@ DRY = {"recipe": "paper", "dry_run": True}
         ({**PAPER, "seeds": (0, 1, 0)}, "--seeds: 0 is named more than once"),
         ({**PAPER, "probe": ("linear", "linear")}, "--probe: linear is named more than once"),
         ({"dataset": "voc", **DATA, "lr": (0.1, 0.1)}, "--lr: 0.1 is named more than once"),
-        ({**DRY, "peak_tflops": 0.0}, "--peak-tflops 0: it must be positive"),
+        ({**PAPER, "gpu": "h100"}, "--gpu: it is for --dry-run; leave it out"),
+        ({**DRY, "peak_tflops": (1.0, 0.0, 1.0)}, "--peak-tflops 0: it must be positive"),
+        ({**DRY, "peak_tflops": (1.0, 1.0, 1.0), "gpu": "l4"}, "--gpu: --peak-tflops says what it"),
         ({**DRY, "utilisation": 35.0}, "--utilisation 35: a share, above 0 and up to 1"),
         ({**DRY, "root": Path("r")}, "--root: the paper's own sets are counted where no --dataset"),
         ({**DRY, "test_split": "v"}, "--test-split: the paper's own sets are counted"),
@@ -56,7 +61,13 @@ def test_refused(given, said):
         {**PAPER, "recipe": "small", "features": Path("f"), "features_dtype": "int8"},
         {**PAPER, "val_split": "v", "lr": (0.1, 0.2), "pictures": 2, "controls": True},
         {**PAPER, "dataset": "nyu-depth", "protocol": ("lasinger", "eigen", "eigen-raw")},
-        {**PAPER, **DRY, "peak_tflops": 989.0, "utilisation": 1.0, "state": Path("s")},
+        {
+            **PAPER,
+            **DRY,
+            "peak_tflops": (67.0, 495.0, 989.0),
+            "utilisation": 1.0,
+            "state": Path("s"),
+        },
         DRY,
     ],
 )

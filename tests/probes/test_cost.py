@@ -143,12 +143,41 @@ def test_counting_leaves_the_encoder_where_it_is():
     assert encoder.fingerprint() == before
 
 
-def test_hours_and_table():
-    assert Device(peak_tflops=100, utilisation=0.5).hours(50e12 * 3600) == pytest.approx(1)
-    every = job(heads=("linear", "pspnet"))
-    text = cost_table([cost_of(every, FrozenEncoder(Patches()))], Device())
-    assert "10 x 2 + 3" in text and "35% of 312 TFLOP/s" in text
-    assert [line.split()[0] for line in text.splitlines()[2:4]] == ["linear", "pspnet"]
+def test_hours__are_those_of_the_precision():
+    device = Device("mine", {"fp32": 10, "tf32": 50, "bf16": 100}, 0.5)
+    assert device.hours(50e12 * 3600, "bf16") == pytest.approx(1)
+    assert device.hours(50e12 * 3600, "fp32") == pytest.approx(10)
+
+
+def test_parts__say_the_precision_that_runs():
+    encoder = FrozenEncoder(Patches())
+    half = {"precision": "bf16", "head_precision": "tf32"}
+    dense = cost_of(job(**half), encoder)
+    found = detection_cost(small_ssd().model_copy(update=half), encoder)
+    for cost in (dense, found, dense.on("other", 2)):
+        assert [part.precision for part in cost.parts] == ["bf16", "tf32"]
+    for cost in (cost_of(job(), encoder), detection_cost(small_mask_rcnn(), encoder)):
+        assert [part.precision for part in cost.parts] == ["fp32", "fp32"]
+
+
+def test_table__prices_every_part_by_its_precision():
+    """36e15 FLOPs are an hour at 10 TFLOP/s."""
+    parts = (Part("encoder", 0, 360e15, "bf16"), Part("linear", 1, 36e15), Part("pspnet", 1, 0.0))
+    cost = replace(cost_of(job(), FrozenEncoder(Patches())), parts=parts)
+    device = Device("mine", {"fp32": 20, "tf32": 50, "bf16": 200}, 0.5)
+    *table, choices, assumed = cost_table([cost], device).splitlines()
+    assert "10 x 2 + 3" in table[1]
+    assert [line.split()[-2:] for line in table[1:4]] == [
+        ["1.00", "bf16"],
+        ["1.00", "fp32"],
+        ["0.00", "fp32"],
+    ]
+    assert table[4].split()[-1] == "2.00"
+    assert choices == (
+        "GPU-hours would be 11.0 with --precision fp32 --head-precision fp32, 4.4 with --precision "
+        "tf32 --head-precision tf32, 1.4 with --precision bf16 --head-precision tf32"
+    )
+    assert "at 50% (assumed) of the dense peaks of mine: 20 in fp32, 50 in tf32" in assumed
 
 
 @pytest.mark.parametrize("probe", [small_mask_rcnn(), small_ssd()], ids=lambda probe: probe.name)

@@ -4,6 +4,8 @@ import pytest
 
 from cliptex.report.alike import controls_apart, unlike, with_splits
 
+MODEL = {"encoder_sha256": "a"}
+
 
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
@@ -17,6 +19,10 @@ from cliptex.report.alike import controls_apart, unlike, with_splits
         ({"lr": 0.1, "lr_grid": [0.1, 1]}, {"lr": 0.1}, "lr grid [0.1, 1] / [0.1]"),
         ({"schedule": {"lr": 1, "kind": "multi-step"}}, {"schedule": {"lr": 2}}, "schedule"),
         ({"epochs": 12}, {}, ""),
+        ({**MODEL, "precision": "fp32"}, MODEL, ""),
+        ({**MODEL, "precision": "bf16"}, MODEL, "precision bf16 / fp32"),
+        ({**MODEL, "head_precision": "tf32"}, MODEL, "head precision tf32 / fp32"),
+        ({**MODEL, "precision": "bf16"}, {"prediction": "mean"}, ""),
         ({"map": [1, 2], "encoder_sha256": "a"}, {"map": [1, 4], "encoder_sha256": "b"}, ""),
         ({"encoder_resolution": 512, "cells": "x"}, {"encoder_resolution": 504, "cells": "y"}, ""),
     ],

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 def cost_text(options: ProbeOptions) -> str:
     """What --dry-run prints; the model is described, not loaded."""
+    from cliptex.models.precision import PEAKS
     from cliptex.probes.cost import Device, cost_table, described_encoder
 
     if options.recipe == "fast":
         raise ValueError("--dry-run: it counts the other recipes; add --recipe paper or small")
-    device = Device(peak_tflops=options.peak_tflops, utilisation=options.utilisation)
+    device = Device(options.gpu.upper(), PEAKS[options.gpu], options.utilisation)
+    if options.peak_tflops is not None:
+        peaks = dict(zip(PEAKS["a100"], options.peak_tflops, strict=True))
+        device = Device("the given GPU", peaks, options.utilisation)
     counts = _counts(options)
     encoder = described_encoder(options.model, options.output_stride)
     costs = [cost for count in counts for cost in _of_encoders(count, encoder, options)]

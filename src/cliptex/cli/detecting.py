@@ -121,7 +121,7 @@ def _cost(
 def _changed(probe: DetectionProbe, options: ProbeOptions) -> DetectionProbe:
     """The probe with what was given; a longer or shorter one has its drops in proportion."""
     values: dict[str, Any] = {"epochs": options.epochs, "batch_size": options.batch_size}
-    values["precision"] = options.precision
+    values |= options.precisions()
     changes = {name: value for name, value in values.items() if value is not None}
     if options.resolution is not None:
         changes |= {"size": options.resolution, "train_sizes": ()}

@@ -14,7 +14,7 @@ def check_options(options: ProbeOptions) -> None:
     """
     _check_values(options)
     if not options.dry_run:
-        options.refuse(("peak_tflops", "utilisation"), "it is for --dry-run")
+        options.refuse(("gpu", "peak_tflops", "utilisation"), "it is for --dry-run")
     if options.features is None:
         options.refuse(("features_dtype", "features_gib"), "it is for --features")
     if options.recipe != "fast":
@@ -35,8 +35,11 @@ def _check_values(options: ProbeOptions) -> None:
                 raise ValueError(f"--{name}: {value} is named more than once")
     if options.pictures < 0:
         raise ValueError(f"--pictures {options.pictures}: give their number, or leave it out")
-    if not options.peak_tflops > 0:
-        raise ValueError(f"--peak-tflops {options.peak_tflops:g}: it must be positive")
+    for peak in options.peak_tflops or ():
+        if not 0 < peak < float("inf"):
+            raise ValueError(f"--peak-tflops {peak:g}: it must be positive")
+    if options.peak_tflops is not None:
+        options.refuse(("gpu",), "--peak-tflops says what it does")
     if not 0 < options.utilisation <= 1:
         raise ValueError(f"--utilisation {options.utilisation:g}: a share, above 0 and up to 1")
 

@@ -44,8 +44,10 @@ class ProbeOptions:
         warmup_steps: instead of the recipe's; not of the fast one.
         resolution: side in pixels that pictures are resized to; by default 512 (paper recipe for
             classification: 224; small: 128).
-        precision: of the encoder's pass, by default the recipe's (small: bf16); heads learn in
-            float32.
+        precision: of the encoder's pass. auto: bf16 on an NVIDIA GPU since Ampere, elsewhere the
+            recipe's (fp32; bf16 for the small one's dense heads and classifier). tf32: coarser
+            products of float32, which such GPUs do faster.
+        head_precision: of the heads' products. Losses and metrics are float32.
         augmentation: of the paper recipe; without it, training sees whole pictures.
         train_split: what the probe learns from; by default the layout's usual one, as in
             docs/datasets.md.
@@ -72,7 +74,8 @@ class ProbeOptions:
             process trains other heads and seeds of the paper and small recipes, on its own GPU.
         dry_run: only print images, steps, arithmetic, memory and GPU-hours of the paper or small
             recipe with the other options; without a data set, those of all probes of the paper.
-        peak_tflops: of the GPU that --dry-run assumes.
+        gpu: that --dry-run assumes.
+        peak_tflops: of a GPU that is none of these: in fp32, tf32 and bf16.
         utilisation: share of it that is reached.
     """
 
@@ -91,7 +94,8 @@ class ProbeOptions:
     batch_size: int | None = None
     warmup_steps: int | None = None
     resolution: int | None = None
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    head_precision: Literal["fp32", "tf32"] = "fp32"
     augmentation: bool = True
     train_split: str | None = None
     val_split: str | None = None
@@ -107,7 +111,8 @@ class ProbeOptions:
     pictures: int = 0
     device: str = "auto"
     dry_run: bool = False
-    peak_tflops: float = 312.0
+    gpu: Literal["a100", "h100", "h200", "l40s", "l4", "rtx4090"] = "a100"
+    peak_tflops: tuple[float, float, float] | None = None
     utilisation: float = 0.35
 
     @property
@@ -149,13 +154,29 @@ class ProbeOptions:
         from cliptex.probes.protocol import DEPTH_PROTOCOLS
 
         values: dict[str, Any] = {"epochs": self.epochs, "batch_size": self.batch_size}
-        values |= {"resolution": self.resolution, "precision": self.precision}
+        values |= {"resolution": self.resolution, **self.precisions()}
         given = {name: value for name, value in values.items() if value is not None}
         if self.lr:
             given["learning_rates"] = self.lr
         if self.dataset is not None and self.task == "depth":
             given["protocols"] = tuple(DEPTH_PROTOCOLS[name] for name in self.protocol)
         return given
+
+    def precisions(self) -> dict[str, Any]:
+        """Of the encoder (None: the recipe's) and of heads; of a dry run those on its GPU.
+
+        ValueError for what the device does not have.
+        """
+        from cliptex.models.device import pick_device
+        from cliptex.models.precision import pick_precision, require_tf32
+
+        found: dict[str, Any] = {"head_precision": self.head_precision}
+        if self.dry_run:
+            return {**found, "precision": "bf16" if self.precision == "auto" else self.precision}
+        device = pick_device(self.device)
+        if self.head_precision == "tf32":
+            require_tf32("--head-precision", device)
+        return {**found, "precision": pick_precision(self.precision, device)}
 
     def bank(self, task: Task) -> BankConfig:
         """The recipe for the task, with what was given instead."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cliptex.data.transforms import Augmentation
 from cliptex.models.dense_heads import WIDTH, HeadName
+from cliptex.models.precision import HeadPrecision, Precision
 from cliptex.models.pyramid import Norm
 from cliptex.probes.augment import CropAugmentation
-from cliptex.probes.protocol import Protocol
+from cliptex.probes.protocol import Protocol, head_facts
 from cliptex.probes.schedule import Schedule
 
 
@@ -34,7 +35,7 @@ class BankConfig(BaseModel):
     holdout: share of train on which a rate is chosen where there is no validation split.
     refit: whether a rate chosen so is then trained on the whole of train.
     depth_range, protocols, things: as in `ProbeConfig`.
-    precision: of the encoder; heads and losses are float32.
+    precision: of the encoder. head_precision: of heads' products; losses and metrics are float32.
     extract_batch: pictures per encoder pass in evaluation. workers: threads that read pictures.
     """
 
@@ -61,7 +62,8 @@ class BankConfig(BaseModel):
     depth_range: tuple[float, float] = (0.0, 10.0)
     protocols: tuple[Protocol, ...] = ()
     things: tuple[str, ...] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    head_precision: HeadPrecision = "fp32"
     extract_batch: int = Field(default=16, gt=0)
     workers: int = Field(default=2, gt=0)
 
@@ -87,4 +89,5 @@ class BankConfig(BaseModel):
             *("augmentation", "width", "norm", "dropout", "align_corners", "refit", "data_seed"),
             "precision",
         }
-        return self.model_dump(mode="json", include=names)
+        told = self.model_dump(mode="json", include=names)
+        return {**told, **head_facts(self.head_precision)}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cliptex.datasets.protocol import LabelledImages
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.precision import products
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.features import FeatureReader, Memory, proven_frozen
 from cliptex.probes.fit import Heads, TrainData
@@ -41,7 +42,7 @@ def run_classification_probe(
     """
     check_sets(train, test, *([] if val is None else [val]))
     label = f"{model}: classification probe on {test.name}"
-    with proven_frozen(encoder) as sha:
+    with proven_frozen(encoder) as sha, products(config.head_precision):
         reader = FeatureReader(encoder, config, fingerprint=sha, memory=memory, dense=False)
         data = read_pooled(reader, train, label=f"{label}, features")
         held = None if val is None else read_pooled(reader, val, label=f"{label}, validation")

@@ -7,7 +7,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cliptex.probes.protocol import Protocol
+from cliptex.models.precision import HeadPrecision, Precision
+from cliptex.probes.protocol import Protocol, head_facts
 
 
 class ProbeConfig(BaseModel):
@@ -36,6 +37,7 @@ class ProbeConfig(BaseModel):
         chooses the rate. Empty: `LASINGER` for depth, the whole picture for other kinds.
     things: class names averaged in `miou_things`; None takes all classes but `background` where
         there is one, and gives no such row where there is none.
+    precision: of the encoder. head_precision: of heads' products; losses and metrics are float32.
     feature_dtype: how features are cached; float16 keeps 11 bits.
     memory_budget: bytes of cached features and labels in memory; what exceeds it goes to memory-
         mapped files in `scratch` (default: the system's temporary folder), of which nothing is left
@@ -62,7 +64,8 @@ class ProbeConfig(BaseModel):
     protocols: tuple[Protocol, ...] = ()
     things: tuple[str, ...] | None = None
     seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    head_precision: HeadPrecision = "fp32"
     extract_batch: int = Field(default=64, gt=0)
     feature_dtype: Literal["float16", "float32"] = "float16"
     memory_budget: int = 4 << 30
@@ -86,4 +89,5 @@ class ProbeConfig(BaseModel):
             "min_factor",
         )
         keys += ("refit", "standardise", "precision")
-        return {"recipe": "fast", **{key: getattr(self, key) for key in keys}}
+        told = {key: getattr(self, key) for key in keys}
+        return {"recipe": "fast", **told, **head_facts(self.head_precision)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -15,6 +15,7 @@ from cliptex.models.clip import describe_clip, spec_of
 from cliptex.models.dense_heads import HeadName, dense_head, upsample
 from cliptex.models.dual import Clip
 from cliptex.models.encoder import Features, FrozenEncoder
+from cliptex.models.precision import PEAKS, HeadPrecision, Precision
 from cliptex.models.spec import OutputStride
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.feature_store import Storage
@@ -25,15 +26,20 @@ from cliptex.probes.table8 import Task, paper_probes
 OUTPUTS = {"depth": 1, "normals": 4}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Device:
-    """Assumptions: peak of one GPU in TFLOP/s and the share of it that is reached."""
+    """Assumptions: one GPU's peaks in TFLOP/s by precision, and the share of them it reaches.
 
-    peak_tflops: float = 312.0  # A100, dense bfloat16
+    Products in float32 often reach more than this share, small ones in bfloat16 less; no
+    measurement of ours stands behind it.
+    """
+
+    name: str = "A100"
+    peaks: Mapping[Precision, float] = field(default_factory=lambda: PEAKS["a100"])
     utilisation: float = 0.35
 
-    def hours(self, flops: float) -> float:
-        return flops / (self.peak_tflops * 1e12 * self.utilisation) / 3600
+    def hours(self, flops: float, precision: Precision) -> float:
+        return flops / (self.peaks[precision] * 1e12 * self.utilisation) / 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +92,15 @@ def paper_jobs() -> list[Job]:
 
 @dataclass(frozen=True)
 class Part:
-    """What the encoder, or all heads of one kind, cost: FLOPs count a multiply-add as two."""
+    """What the encoder (no heads), or all heads of one kind, cost, and in which precision it runs.
+
+    FLOPs count a multiply-add as two.
+    """
 
     name: str
     heads: int
     flops: float
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +181,8 @@ def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
     seeds, rates = len(config.seeds), len(config.rates)
     rounds = rounds_of(job)
     encoded = rounds.learnt + rounds.again if job.stored is None else job.train_images
-    parts = [Part("encoder", 0, (encoded + rounds.compared + job.test_images) * passes)]
+    encoded += rounds.compared + job.test_images
+    parts = [Part("encoder", 0, encoded * passes, config.precision)]
     memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
     memory += 4.0 * (1 + 8) * config.batch_size * maps.numel()
     for name in config.heads:
@@ -179,7 +190,7 @@ def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
         trained = rounds.learnt * seeds * rates + rounds.again * seeds
         scored = rounds.compared * seeds * rates + job.test_images * seeds
         flops = trained * counted_training(head, maps) + scored * counted(head, maps)[0]
-        parts.append(Part(name, seeds * rates, flops))
+        parts.append(Part(name, seeds * rates, flops, config.head_precision))
         memory += 16.0 * sum(p.numel() for p in head.parameters()) * seeds * rates
     side = config.resolution if dense else 1
     kept = 0 if job.stored is None else job.train_images * stored_bytes(maps, job.stored)
@@ -265,27 +276,53 @@ def counted_training(module: nn.Module, *inputs: Any) -> float:
 def cost_table(costs: Sequence[Cost], device: Device) -> str:
     """A job's encoder and each kind of head in a line, and their sum, with the assumptions."""
     head = f"{'task':15}{'data':13}{'images':>20}  {'part':11}{'heads':>5}{'steps':>9}"
-    lines = [head + f"{'PFLOP':>10}{'GiB':>7}{'GPU-hours':>11}"]
+    lines = [head + f"{'PFLOP':>10}{'GiB':>7}{'GPU-hours':>11}  in"]
     for cost in costs:
         images = "{} x {} + {}".format(*cost.images)
         start = f"{cost.task:15}{cost.dataset:13}{images:>20}  "
         memory = f"{cost.memory / 2**30:7.1f}"
         for part in cost.parts:
-            hours = f"{part.flops / 1e15:10.2f}{memory}{device.hours(part.flops):11.2f}"
-            lines.append(f"{start}{part.name:11}{part.heads or '':>5}{cost.steps:9}{hours}")
+            hours = device.hours(part.flops, part.precision)
+            numbers = f"{part.flops / 1e15:10.2f}{memory}{hours:11.2f}  {part.precision}"
+            lines.append(f"{start}{part.name:11}{part.heads or '':>5}{cost.steps:9}{numbers}")
             start, memory = " " * len(start), " " * len(memory)
-    total, memory = sum(c.flops for c in costs), max(c.memory for c in costs)
+    parts = [part for cost in costs for part in cost.parts]
+    total, memory = sum(part.flops for part in parts), max(c.memory for c in costs)
     heads, steps = sum(c.heads for c in costs), sum(c.steps for c in costs)
+    hours = sum(device.hours(part.flops, part.precision) for part in parts)
     lines.append(
-        f"{'sum':61}{heads:5}{steps:9}"
-        f"{total / 1e15:10.2f}{memory / 2**30:7.1f}{device.hours(total):11.2f}"
+        f"{'sum':61}{heads:5}{steps:9}{total / 1e15:10.2f}{memory / 2**30:7.1f}{hours:11.2f}"
     )
     stored = sum(c.stored for c in costs)
     if stored:
         lines.append(f"{stored / 2**30:.2f} GiB of features are kept on disk")
-    lines.append(
-        f"GPU-hours at {device.utilisation:.0%} of {device.peak_tflops:g} TFLOP/s; GiB is an "
-        "estimate for all heads at once that share an encoder's passes; reading and decoding "
-        "pictures is not counted"
+    return "\n".join([*lines, _other_choices(parts, device), _assumptions(device)])
+
+
+CHOICES: tuple[tuple[Precision, HeadPrecision], ...] = (
+    ("fp32", "fp32"),
+    ("tf32", "tf32"),
+    ("bf16", "fp32"),
+    ("bf16", "tf32"),
+)
+
+
+def _other_choices(parts: Sequence[Part], device: Device) -> str:
+    """The hours that other precisions would take."""
+    own = {(part.heads > 0): part.precision for part in parts}
+    said = []
+    for encoder, heads in CHOICES:
+        if (encoder, heads) != (own.get(False), own.get(True)):
+            chosen: dict[bool, Precision] = {False: encoder, True: heads}
+            hours = sum(device.hours(part.flops, chosen[part.heads > 0]) for part in parts)
+            said.append(f"{hours:.1f} with --precision {encoder} --head-precision {heads}")
+    return f"GPU-hours would be {', '.join(said)}"
+
+
+def _assumptions(device: Device) -> str:
+    peaks = ", ".join(f"{peak:g} in {name}" for name, peak in device.peaks.items())
+    return (
+        f"GPU-hours at {device.utilisation:.0%} (assumed) of the dense peaks of {device.name}: "
+        f"{peaks} TFLOP/s; GiB is an estimate for all heads at once that share an encoder's "
+        "passes; reading and decoding pictures is not counted"
     )
-    return "\n".join(lines)

@@ -76,8 +76,8 @@ def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures
         steps=steps,
         memory=memory + 4.0 * batch * forward / FLOPS_PER_VALUE,
         parts=(
-            Part("encoder", 0, seen * passes + (compared + data.test) * looks),
-            Part(probe.name, trained, seen * trained * both + scoring),
+            Part("encoder", 0, seen * passes + (compared + data.test) * looks, probe.precision),
+            Part(probe.name, trained, seen * trained * both + scoring, probe.head_precision),
         ),
     )
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cliptex.datasets.protocol import DenseDataset, DenseItem
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.precision import products
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.features import FeatureReader, Memory, proven_frozen
 from cliptex.probes.fit import Heads, TrainData
@@ -51,7 +52,7 @@ def run_dense_probe(
     task.require_targets(train)
     answers = truths_of(test, task.protocols, truths)
     label = f"{model}: {task.name} probe on {test.name}"
-    with proven_frozen(encoder) as sha:
+    with proven_frozen(encoder) as sha, products(config.head_precision):
         reader = FeatureReader(encoder, config, fingerprint=sha, memory=memory)
         data = read_train(reader, train, task, label=f"{label}, features")
         validate = _validation(reader, data, train, val, task)

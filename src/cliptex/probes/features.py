@@ -17,6 +17,7 @@ from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.transforms import View, view_image
 from cliptex.labels.kinds import Box
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.precision import Precision, computed_in
 from cliptex.probes.config import ProbeConfig
 
 WHOLE = View(Box(), False)
@@ -204,7 +205,7 @@ class FeatureReader:
 
 
 def encode(
-    encoder: FrozenEncoder, images: Sequence[np.ndarray], *, dense: bool, precision: str
+    encoder: FrozenEncoder, images: Sequence[np.ndarray], *, dense: bool, precision: Precision
 ) -> Tensor:
     """The last map of (r, r, 3) uint8 pictures, or their pooled features as maps of one cell.
 
@@ -214,7 +215,7 @@ def encode(
     device = encoder.device
     batch = torch.from_numpy(np.stack(images)).to(device)  # (B, r, r, 3)
     batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, r, r)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with computed_in(precision, device):
         features = encoder(batch)
     read = features.maps[max(features.maps)] if dense else features.pooled[:, :, None, None]
     return read.float().contiguous()

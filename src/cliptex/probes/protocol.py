@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from cliptex.datasets.protocol import DenseDataset, DenseItem
+from cliptex.models.precision import HeadPrecision
 from cliptex.probes.items import dense_item
 
 Crop = tuple[int, int, int, int]
@@ -44,6 +45,11 @@ crop of pictures of 480 x 640. Predictions that know no scale are aligned all th
 EIGEN_RAW = EIGEN.model_copy(update={"name": "eigen-raw", "depths": "rawDepths"})
 """Crop and range of `EIGEN` on what the sensor saw: no in-painted pixel counts."""
 DEPTH_PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (LASINGER, EIGEN, EIGEN_RAW)}
+
+
+def head_facts(precision: HeadPrecision) -> dict[str, object]:
+    """What rows and states say of the heads' products, where they are not of float32."""
+    return {} if precision == "fp32" else {"head_precision": precision}
 
 
 @dataclass(frozen=True)

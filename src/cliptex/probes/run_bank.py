@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.precision import products
 from cliptex.probes.bank import score_bank
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.choice import Bank, Storage
@@ -77,7 +78,7 @@ def run_bank(
     if not pairs_of(config, share):
         return []
     kept = storage or Storage()
-    with proven_frozen(encoder) as sha:
+    with proven_frozen(encoder) as sha, products(config.head_precision):
         source = source_for(encoder, train, config, kept.features, sha)
         bank = Bank(encoder, train, val, config, kept, source, sha, naming.model, share)
         chosen = bank.chosen()

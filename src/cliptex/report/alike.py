@@ -79,14 +79,16 @@ def unlike(rows: Sequence[Result]) -> str:
     """In what `rows` of one measure are not like for like: `epochs 12 / 300, train split a / b`.
 
     Whatever their protocols say differently, but for `OF_THE_MODEL`; "" where nothing does. A key
-    that only some rows have says nothing, since older rows have fewer. Values come in the rows'
-    order; long ones are left out.
+    that only some rows have says nothing, since older rows have fewer; but an encoder or head whose
+    precision is not named ran in fp32. Values come in the rows' order; long ones are left out.
     """
     values: dict[str, dict[str, None]] = {}  # key -> distinct values, as text
     for row in rows:
         protocol = dict(row.protocol)
         if "lr" in protocol:
             protocol.setdefault("lr_grid", [protocol["lr"]])  # of one rate nothing is chosen
+        if "encoder_sha256" in protocol:
+            protocol = {"precision": "fp32", "head_precision": "fp32", **protocol}
         for key in protocol.keys() - OF_THE_MODEL:
             value = protocol[key]
             text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)

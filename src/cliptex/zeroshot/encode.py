@@ -17,6 +17,7 @@ from cliptex.console import say, track
 from cliptex.data.transforms import View, view_image
 from cliptex.labels.kinds import Box
 from cliptex.models.encoder import nearest_side
+from cliptex.models.precision import computed_in
 from cliptex.per_image import save_per_image
 from cliptex.results import Result
 
@@ -113,7 +114,7 @@ def image_embeddings(
         indices = range(start, min(start + config.batch_size, count))
         batch = np.stack([_seen(read(i), config, side) for i in indices])
         images = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with computed_in(config.precision, device):
             parts.append(clip.encode_image(images).float().cpu())  # of (B, 3, r, r)
         require_finite(parts[-1], "pictures", config, label=label)
     return F.normalize(torch.cat(parts), dim=-1)
@@ -127,7 +128,7 @@ def text_embeddings(
     parts, device = [], device_of(clip)
     for start in range(0, len(texts), config.batch_size):
         tokens = clip.tokenize(list(texts[start : start + config.batch_size])).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with computed_in(config.precision, device):
             parts.append(clip.encode_text(tokens).float().cpu())
         require_finite(parts[-1], "texts", config, label=label)
     return F.normalize(torch.cat(parts), dim=-1)

@@ -13,6 +13,7 @@ from cliptex.datasets.protocol import DenseDataset
 from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import ImageConfusion
 from cliptex.models.dual import Clip
+from cliptex.models.precision import computed_in
 from cliptex.zeroshot.classify import alike_classes, alike_protocol, classifier_weights
 from cliptex.zeroshot.encode import (
     WHOLE,
@@ -91,7 +92,7 @@ def segment(
     seen = torch.from_numpy(view_image(image, WHOLE, (side, side)).copy())
     device = device_of(clip)
     batch = seen.to(device).permute(2, 0, 1)[None].float() / 255  # (1, 3, r, r)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with computed_in(config.precision, device):
         cells = patch_embeddings(clip.image, batch)[0]  # (D, h, w)
     require_finite(cells, "pictures", config, label=label)
     cosines = torch.einsum("kd,dhw->khw", weights.to(device), cells.float())[None]

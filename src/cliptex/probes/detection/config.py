@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cliptex.models.detection.mask_rcnn import MaskRcnnForm, MaskRcnnHead
 from cliptex.models.detection.ssd import LAYERS, SsdForm, SsdHead
+from cliptex.models.precision import HeadPrecision, Precision
 from cliptex.probes.detection.ap import Overlap
+from cliptex.probes.protocol import head_facts
 from cliptex.probes.schedule import Schedule
 
 Head = MaskRcnnHead | SsdHead
@@ -37,7 +39,7 @@ class DetectionProbe(BaseModel):
     weight_decay, decay_biases: AdamW's, and whether it applies to biases and norms.
     holdout: share of the training pictures that several rates are chosen on, where there is no
         validation set. With one rate all are learnt from.
-    precision: of the encoder; heads and losses are float32.
+    precision: of the encoder. head_precision: of heads' products; losses and metrics are float32.
     save_every, workers: steps between saved states; processes that read pictures.
     """
 
@@ -57,7 +59,8 @@ class DetectionProbe(BaseModel):
     decay_biases: bool
     holdout: float = Field(default=0.1, gt=0, lt=1)
     data_seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    head_precision: HeadPrecision = "fp32"
     save_every: int = Field(default=500, gt=0)
     workers: int = Field(default=0, ge=0)
     evaluation_batch: int = Field(default=4, gt=0)
@@ -111,8 +114,9 @@ class DetectionProbe(BaseModel):
 
     def protocol(self) -> dict[str, object]:
         """What belongs into a row, JSON-able."""
-        left_out = {"head", "rates", "seeds", *RUNTIME}
+        left_out = {"head", "head_precision", "rates", "seeds", *RUNTIME}
         told = {**self.model_dump(mode="json", exclude=left_out), "head": asdict(self.head)}
+        told |= head_facts(self.head_precision)
         return told if self.masks else {**told, "layers": LAYERS}
 
 
@@ -196,7 +200,7 @@ def small_ssd() -> DetectionProbe:
 
     Things there are a quarter of the picture wide; priors from a tenth found a third less. Priors,
     rate and length were chosen on `home`'s validation split with the CLIP that ships with the
-    package.
+    package: box AP was 6.0, 6.4, 6.9 and 7.0 at rates of 5e-3, 1.5e-2, 3e-2 and 6e-2.
     """
     return DetectionProbe(
         recipe="small",
@@ -207,7 +211,7 @@ def small_ssd() -> DetectionProbe:
             sides=(0.2, 1.05),
             detections=50,
         ),
-        schedule=Schedule(lr=1.5e-2, warmup_steps=50, warmup_init_lr=1e-4, min_lr=1e-5),
+        schedule=Schedule(lr=3e-2, warmup_steps=50, warmup_init_lr=1e-4, min_lr=1e-5),
         epochs=16,
         size=128,
         batch_size=16,

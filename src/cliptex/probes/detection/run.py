@@ -14,6 +14,7 @@ import numpy as np
 
 from cliptex.datasets.protocol import DetectionDataset, refuse_empty
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.precision import products
 from cliptex.per_image import save_per_image
 from cliptex.probes.bank_state import StateFile, identity_of
 from cliptex.probes.detection.ap import PROTOCOL, SUFFIX, coco_ap
@@ -87,7 +88,7 @@ def run_detection_probe(
     for one in scored:
         refuse_empty(one.with_objects(), place_of(one), "no object to find")
     fit, held = split_rows(train, val, config)
-    with proven_frozen(encoder) as sha:
+    with proven_frozen(encoder) as sha, products(config.head_precision):
         reader = MapReader(encoder, config.precision)
         candidates = _trained(reader, train, fit, config, sha, folder)
         choice = choose_rate(reader, candidates, val or train, held, config)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cliptex.console import say, track
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.precision import Precision, computed_in
 from cliptex.probes.bank_state import StateFile
 from cliptex.probes.detection.batches import Batch, StepData
 from cliptex.probes.detection.config import DetectionProbe, Head
@@ -47,14 +48,14 @@ class Candidate:
 class MapReader:
     """The maps of a frozen encoder for pictures of any size (`models.encoder.fit_to_stride`)."""
 
-    def __init__(self, encoder: FrozenEncoder, precision: str = "fp32") -> None:
+    def __init__(self, encoder: FrozenEncoder, precision: Precision = "fp32") -> None:
         self._encoder = encoder
-        self._bf16 = precision == "bf16"
+        self._precision: Precision = precision
         self.device = encoder.device
 
     def read(self, images: Tensor) -> dict[int, Tensor]:
         """(B, 3, H, W) uint8 -> {stride: (B, C, h, w)} float32, without gradient."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+        with computed_in(self._precision, self.device):
             maps = self._encoder(images.to(self.device).float() / 255).maps
         return {stride: x.detach().float() for stride, x in maps.items()}
 
