@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
 from cliptex.cli.expert_options import NO_OPTIONS, Confidence, ExpertArgs, load_experts
-from cliptex.cli.label_data import check_share, judge, whole_shards
+from cliptex.cli.label_data import check_share, tell_losses, whole_shards
 from cliptex.console import MAX_FAILURES
 from cliptex.labelling.ray_cluster import RayOptions
 
@@ -58,6 +58,7 @@ def run(
             Slurm job array, of torchrun or of srun say.
         world_size: number of jobs that share the shards.
     """
+    from cliptex.labelling.losses import refuse_losses
     from cliptex.shards.dataset import ImageTextShards
 
     check_share(max_failures)
@@ -84,9 +85,9 @@ def run(
         mine = share_of(mine, rank, world_size)
         reports = label_shards(shards, load(), out, rank=rank, world_size=world_size, **label)
     _print(reports)
+    losses = tell_losses([report.folder for report in reports], mine)
     _fail_for(failures)
-    whole = len(mine) == len(shards.shards)
-    judge([report.folder for report in reports], mine, max_failures, whole=whole)
+    refuse_losses(losses, max_failures, whole=len(mine) == len(shards.shards))
 
 
 def retry(
@@ -114,6 +115,7 @@ def retry(
         max_failures: as `cliptex label run` takes it.
     """
     from cliptex.labelling.engine import label_shards
+    from cliptex.labelling.losses import refuse_losses
     from cliptex.labelling.retry import find_failures
 
     check_share(max_failures)
@@ -134,7 +136,8 @@ def retry(
                 only=failures.due,
             )
             _print([report])
-    judge([failures.folder for failures in found], shards.shards, max_failures)
+    losses = tell_losses([failures.folder for failures in found], shards.shards)
+    refuse_losses(losses, max_failures)
 
 
 def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:

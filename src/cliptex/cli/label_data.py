@@ -1,4 +1,4 @@
-"""What the commands that make or read labels have in common: the data, and the verdict."""
+"""What the commands that make or read labels have in common: the data, and what is lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cliptex.files import AnyPath
 
 if TYPE_CHECKING:
+    from cliptex.labelling.losses import Losses
     from cliptex.shards.dataset import ImageTextShards
 
 
@@ -29,18 +30,12 @@ def check_share(max_failures: float) -> None:
     check_failures(0, 0, allowed=max_failures, what="", remedy="")
 
 
-def judge(
-    folders: Sequence[AnyPath], shards: Sequence[str], max_failures: float, *, whole: bool = True
-) -> None:
-    """Print what the stores lack of the images in `shards`, whichever run labelled them.
-
-    ValueError where a store holds no label of them, unless they are a part of the data set (not
-    `whole`); `TooManyFailures` above the share.
-    """
-    from cliptex.labelling.losses import find_losses, refuse_losses
+def tell_losses(folders: Sequence[AnyPath], shards: Sequence[str]) -> list[Losses]:
+    """Print what the stores lack of the images in `shards`, whichever run labelled them."""
+    from cliptex.labelling.losses import find_losses
 
     found = [find_losses(folder, shards) for folder in folders]
     for losses in found:
         if losses.lost:
             print(losses)
-    refuse_losses(found, max_failures, whole=whole)
+    return found

@@ -16,7 +16,7 @@ from cliptex.cli.expert_options import (
     load_experts,
     load_one,
 )
-from cliptex.cli.label_data import check_share, judge, whole_shards
+from cliptex.cli.label_data import check_share, tell_losses, whole_shards
 from cliptex.cli.rows import check_writable
 from cliptex.console import MAX_FAILURES
 
@@ -242,6 +242,7 @@ def adopt(
             with status 3, and what was written stays. 1 where only a part has labels.
     """
     from cliptex.labelling.adopt import adopt_labels
+    from cliptex.labelling.losses import refuse_losses
 
     check_share(max_failures)
     shards = whole_shards(data)
@@ -259,7 +260,7 @@ def adopt(
     )
     print(report)
     print(report.folder)
-    judge([report.folder], shards.shards, max_failures)
+    refuse_losses(tell_losses([report.folder], shards.shards), max_failures)
 
 
 def _dataset(kind: DatasetKind, root: Path, split: str) -> KeyedDataset:
