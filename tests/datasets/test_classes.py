@@ -121,6 +121,15 @@ def test_unpacked__faults(unpacked):
         FlatImageNet(unpacked, "empty")
 
 
+def test_unpacked__files_that_are_no_images_are_counted(unpacked, said):
+    for path in (f"train/{TENCH}/x.heic", f"train/{OTHER_CRANE}/y.txt", "val/z.jxl"):
+        (unpacked / path).touch()
+    assert len(FlatImageNet(unpacked, "train")) == 3 and len(FlatImageNet(unpacked, "val")) == 3
+    train, val = said()
+    assert "2 files are not read as images (1 .heic, 1 .txt), such as " in train
+    assert "1 files are not read as images (1 .jxl), such as " in val
+
+
 def test_unpacked__is_probed_by_its_usual_splits(unpacked, tmp_path, capsys):
     out = tmp_path / "r.jsonl"
     arguments = ["probe", "--model", "playroom", "--dataset", "imagenet-flat", "--out", str(out)]

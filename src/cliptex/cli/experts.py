@@ -40,15 +40,19 @@ def check(
         loading: where the expert runs, and what is said about it.
         count: number of pictures, the first by name.
     """
-    from cliptex.datasets.protocol import read_image
+    from cliptex.datasets.protocol import other_files, read_image
     from cliptex.experts.check import check_expert
     from cliptex.labels.kinds import UnitVector
     from cliptex.shards.images import IMAGE_SUFFIXES
 
-    found = (p for p in sorted(images.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES)
-    files = [path for path, _ in zip(found, range(count), strict=False)]
+    there = [path for path in sorted(images.rglob("*")) if path.is_file()]
+    files = [path for path in there if path.suffix.lower() in IMAGE_SUFFIXES][:count]
     if len(files) < 2:
-        raise ValueError(f"{images}: {len(files)} pictures, a check needs at least two")
+        others = other_files([path for path in there if path not in files])
+        raise ValueError(
+            f"{images}: {len(files)} pictures, a check needs at least two"
+            f"{f' ({others})' if others else ''}"
+        )
     expert = load_one(name, loading)
     rooms = _rooms() if isinstance(expert.spec.kind, UnitVector) else []
     lines = check_expert(expert, [read_image(path) for path in files], rooms=rooms)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -25,8 +24,7 @@ from cliptex.datasets.imagenet import (
     is_synset,
     refuse_unknown,
 )
-from cliptex.datasets.protocol import read_lines
-from cliptex.shards.images import IMAGE_SUFFIXES
+from cliptex.datasets.protocol import entries_of, other_files, read_lines
 
 IMAGENET_SOURCE = (
     "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from "
@@ -49,7 +47,10 @@ def _check_imagenet(root: Path) -> CheckReport:
         classes = [entry for entry in inside if is_synset(entry)]
         if classes:
             _known(root, folder, inside, report)
-            counts = {synset: _pictures(folder / synset) for synset in classes}
+            held = {synset: entries_of(folder / synset) for synset in classes}
+            counts = {synset: len(has.pictures) for synset, has in held.items()}
+            if others := [path for has in held.values() for path in has.others]:
+                report.notes.append(f"{name}: {other_files(others)}")
             report.splits.append(Split(name=name, count=sum(counts.values()), official=official))
             empty = [synset for synset, count in counts.items() if not count]
             if empty:
@@ -87,10 +88,7 @@ def _flat(root: Path, name: str, official: int, report: CheckReport) -> None:
 
 
 def _pictures(folder: Path) -> int:
-    if not folder.is_dir():
-        return 0
-    with os.scandir(folder) as entries:
-        return sum(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in entries)
+    return len(entries_of(folder).pictures) if folder.is_dir() else 0
 
 
 def _check_places(root: Path) -> CheckReport:

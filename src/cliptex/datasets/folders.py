@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy as np
 from cliptex.console import say
 from cliptex.datasets.imagenet import imagenet_names, is_synset
 from cliptex.datasets.protocol import (
+    entries_of,
+    other_files,
     read_image,
     read_lines,
     real_paths,
@@ -58,7 +59,13 @@ class ImageFolder:
                 names = {**names, **imagenet_names()}
         self.classes = tuple(names.get(f, f) for f in self.folders)
         self.left_out: list[Path] = []
-        found = [_pictures(folder / name_, self.left_out) for name_ in self.folders]
+        found: list[list[Path]] = []
+        for name_ in self.folders:
+            held = entries_of(folder / name_)
+            for inner in held.folders:
+                _refuse_inner(inner)
+            found.append(held.pictures)
+            self.left_out += held.others
         self.empty = [
             str(folder / f) for f, paths in zip(self.folders, found, strict=True) if not paths
         ]
@@ -88,30 +95,6 @@ class ImageFolder:
 def splits_of(root: Path) -> list[str]:
     """The folders that hold folders."""
     return sorted({p.parent.name for p in root.glob("[!.]*/[!.]*") if p.is_dir()})
-
-
-def other_files(left_out: Sequence[Path]) -> str:
-    """How many files are no images by their suffix, of which suffixes, and one of them; or ""."""
-    if not left_out:
-        return ""
-    kinds = Counter(path.suffix.lower() or "no suffix" for path in left_out)
-    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    return f"{len(left_out)} files are not read as images ({counts}), such as {left_out[0]}"
-
-
-def _pictures(folder: Path, left_out: list[Path]) -> list[Path]:
-    """The pictures of a class, sorted; what is no picture by its suffix goes to `left_out`."""
-    found: list[Path] = []
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            path = folder / entry.name
-            if entry.is_dir():
-                _refuse_inner(path)
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
-                found.append(path)
-            elif not entry.name.startswith("."):
-                left_out.append(path)
-    return found
 
 
 def _refuse_inner(folder: Path) -> None:

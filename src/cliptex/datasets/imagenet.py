@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cliptex.console import say
 from cliptex.datasets.mat import read_mat
 from cliptex.datasets.protocol import (
+    entries_of,
+    other_files,
     read_image,
     read_lines,
     real_paths,
@@ -18,7 +21,6 @@ from cliptex.datasets.protocol import (
     require,
     unknown_split,
 )
-from cliptex.shards.images import IMAGE_SUFFIXES
 
 SYNSET = re.compile(r"n\d{8}")  # WordNet's number of a noun, as ImageNet calls its folders
 CLASSES = 1000
@@ -79,7 +81,8 @@ class FlatImageNet:
         self.folders = tuple(sorted(synsets))
         known = imagenet_names()
         self.classes = tuple(known.get(synset, synset) for synset in self.folders)
-        flat, inside = _pictures(folder), class_folders(folder)
+        held, inside = entries_of(folder), class_folders(folder)
+        flat, left_out = held.pictures, held.others
         if inside:
             refuse_unknown(folder, inside, synsets, meta)
             if flat:
@@ -87,9 +90,12 @@ class FlatImageNet:
                     f"{folder} holds {len(flat)} pictures beside class folders, such as "
                     f"{flat[0].name}: move each into the folder of its synset, or all out"
                 )
-            self.files = _sorted_into(folder, inside, self.folders)
+            self.files, others = _sorted_into(folder, inside, self.folders)
+            left_out = left_out + others
         else:
             self.files = _told(folder, flat, require(data / TRUTH, LAYOUT), synsets)
+        if left_out:
+            say(f"{folder}: {other_files(left_out)}")
 
     @property
     def pictures(self) -> list[str]:
@@ -140,18 +146,15 @@ def _splits(root: Path) -> list[str]:
     return sorted({path.parent.name for mark in marks for path in root.glob(mark)})
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-
-
 def _sorted_into(
     folder: Path, inside: Sequence[str], synsets: Sequence[str]
-) -> list[tuple[Path, int]]:
-    """Pictures of a folder per synset, with the rank of the synset."""
+) -> tuple[list[tuple[Path, int]], list[Path]]:
+    """Pictures of a folder per synset, with the rank of the synset; and files that are none."""
     ranks = {synset: rank for rank, synset in enumerate(synsets)}
-    files = [(path, ranks[synset]) for synset in inside for path in _pictures(folder / synset)]
+    held = {synset: entries_of(folder / synset) for synset in inside}
+    files = [(path, ranks[synset]) for synset, has in held.items() for path in has.pictures]
     refuse_empty(files, folder, "no picture in its class folders: unpack the archive of each")
-    return files
+    return files, [path for has in held.values() for path in has.others]
 
 
 def _told(

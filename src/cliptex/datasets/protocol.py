@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,39 @@ def unknown_split(where: object, split: str, known: Sequence[str], layout: str) 
             f"({SPLIT_OPTIONS})"
         )
     return FileNotFoundError(f"{where} has no split {split!r}, nor another; expected:\n{layout}")
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What lies in a folder, sorted by name: pictures, other files that are not hidden, folders."""
+
+    pictures: list[Path]
+    others: list[Path]
+    folders: list[Path]
+
+
+def entries_of(folder: Path) -> Entries:
+    """What lies right in `folder`; a picture is a file with a suffix of `IMAGE_SUFFIXES`."""
+    held = Entries([], [], [])
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            path = folder / entry.name
+            if entry.is_dir():
+                held.folders.append(path)
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                held.pictures.append(path)
+            elif not entry.name.startswith("."):
+                held.others.append(path)
+    return held
+
+
+def other_files(left_out: Sequence[Path]) -> str:
+    """How many files are no images by their suffix, of which suffixes, and one of them; or ""."""
+    if not left_out:
+        return ""
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in left_out)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return f"{len(left_out)} files are not read as images ({counts}), such as {left_out[0]}"
 
 
 def present(folder: Path, files: Sequence[str]) -> set[str]:

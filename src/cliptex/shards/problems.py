@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, read_bytes
 
 _COUNTED = re.compile(r"(\d+), such as (.*)", re.DOTALL)
 
@@ -64,8 +64,8 @@ def stats_problem(tar: AnyPath, samples: int) -> str:
     """
     stats = tar.with_name(f"{tar.stem}_stats.json")
     try:
-        data = stats.read_bytes()
-    except OSError:
+        data = read_bytes(stats)
+    except OSError:  # it is not there, or may not be read
         return ""
     try:
         content = json.loads(data)
