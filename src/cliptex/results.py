@@ -23,6 +23,10 @@ the architecture, the pixels with their places, and the frequencies of the answe
 TEST_SPLIT = "test_split"
 """The protocol's key for the split that was scored."""
 
+CONTROL_OF = "control_of"
+"""The protocol's key, of rows of `CONTROLS`, for {"model", "checkpoint"} of the model that the
+control was made for: its architecture and settings are those of that model."""
+
 TIED = ("tied_images", "tied_captions")
 """The protocol's keys for the number of queries whose right answer scores as a wrong one."""
 

@@ -57,7 +57,7 @@ def rows() -> list[Result]:
                     metric=metric,
                     better=better,
                     value=value,
-                    n=100,
+                    n=300,
                     seed=seed,
                     probe=None if task == "zeroshot" else "linear",
                     protocol={"resolution": 128},

@@ -61,7 +61,7 @@ def test_page_is_whole_and_self_contained(run_folder):
     for expected in (
         "A &amp; B",
         "Some &lt;samples&gt;",
-        "CLIPTeX improves on CLIP-FT in 2 of 2 dense measures.",
+        "CLIPTeX improves on CLIP-FT in 2 of 2 dense tests.",
         "27.0 ± 3.0",
         "+5.0 [+2.5, +7.5]",
         "expert-segmentation",
@@ -107,8 +107,8 @@ def test_protocol__the_mean_answer_takes_nothing_from_what_the_others_share(make
     rows = [make_row(m, 1.0, protocol={"crop": None, "epochs": 1}) for m in ("clip", "cliptex")]
     rows += [make_row("mean prediction", 1.0, protocol={"crop": None, "prediction": "mean"})]
     assert protocol_rows(rows) == [
-        ("Depth · d · n = 9", "all but mean prediction, 0", "crop: null\nepochs: 1"),
-        ("Depth · d · n = 9", "mean prediction, 0", 'crop: null\nprediction: "mean"'),
+        ("Depth · d · n = 9", "all but mean answer, 0", "crop: null\nepochs: 1"),
+        ("Depth · d · n = 9", "mean answer, 0", 'crop: null\nprediction: "mean"'),
     ]
 
 
@@ -159,15 +159,16 @@ def test_page__tests_of_other_images_stand_apart(run_folder, make_row):
 
 
 def test_page__what_is_not_like_for_like_is_marked_everywhere(tmp_path, make_row):
-    rows = [make_row(m, 0.5, protocol={"epochs": e}) for m, e in (("clip-ft", 1), ("cliptex", 2))]
+    epochs = (("clip-ft", 1), ("cliptex", 2))
+    rows = [make_row(m, 0.5, protocol={"epochs": e}, n=300) for m, e in epochs]
     for row in rows:
-        save_per_image(tmp_path / "per_image", row, np.full(4, row.value))
+        save_per_image(tmp_path / "per_image", row, np.full(300, row.value))
     append_results(tmp_path / "results.jsonl", rows)
     write_report(tmp_path, tmp_path / "out.html", title="t")
     text, _ = parse(tmp_path / "out.html")
     assert "1 of them not like for like" in text  # the headline
     assert re.search(r"<text[^>]*>depth AbsRel · d ≠</text>", text)  # the chart
-    assert "≠ epochs 1 / 2" in text and "<td>+0.000 ≠</td>" in text  # the table
+    assert "≠ epochs 1 / 2" in text and "<td>+0.000 [+0.000, +0.000] ≠</td>" in text  # the table
     assert "<td>depth AbsRel · d ≠</td>" in text  # over test images
     assert "≠ not like for like: " in text  # what the sign means
 
@@ -189,7 +190,8 @@ def test_models_that_do_not_exist_are_refused_with_those_that_do(run_folder, rol
 
 
 def test_a_page_that_compares_nothing_says_so(tmp_path, make_row, said):
-    append_results(tmp_path / "results.jsonl", [make_row("start", 0.5), make_row("mine", 0.4)])
+    rows = [make_row("start", 0.5, n=300), make_row("mine", 0.4, n=300)]
+    append_results(tmp_path / "results.jsonl", rows)
     write_report(tmp_path, tmp_path / "out.html", title="t")
     (line,) = said
     assert "cliptex (--ours) with clip-ft (--baseline)" in line and "hold start, mine" in line
@@ -222,24 +224,84 @@ def test_class_gaps_come_from_the_protocol(tmp_path, rows):
     assert "mean over seeds 0, 1, 2" in text
 
 
-def test_controls_are_shown_apart_and_counted_nowhere(tmp_path, rows):
-    extra = [
-        row.model_copy(update={"model": name, "value": 99.0 if row.better == "higher" else 0.0})
-        for row in rows
-        if row.model == "cliptex"
-        for name in ("random-init", "pixels", "mean prediction")
-    ]
-    append_results(tmp_path / "results.jsonl", [*rows, *extra])
-    write_report(tmp_path, tmp_path / "with.html", title="t")
-    text, _ = parse(tmp_path / "with.html")
+def test_controls_are_shown_apart_and_held_against_the_gains(tmp_path, rows):
+    def headline(extra):
+        (tmp_path / "results.jsonl").unlink(missing_ok=True)
+        append_results(tmp_path / "results.jsonl", [*rows, *extra])
+        write_report(tmp_path, tmp_path / "out.html", title="t")
+        text, _ = parse(tmp_path / "out.html")
+        found = re.search(r'<div class="headline">.*?</div>', text, re.S)
+        assert found
+        return text, found[0]
+
+    def controls(higher, lower):
+        return [
+            row.model_copy(
+                update={"model": name, "value": higher if row.better == "higher" else lower}
+            )
+            for row in rows
+            if row.model == "cliptex"
+            for name in ("random-init", "pixels", "mean prediction")
+        ]
+
+    text, said = headline([])
+    assert "have learnt nothing" not in text and "no control was probed" in said.lower()
+    text, said = headline(controls(0.0, 9.0))
     assert text.count('<tr class="control">') == 9 and "have learnt nothing" in text
-    (tmp_path / "results.jsonl").unlink()
+    assert "in 2 of 2 dense tests" in said and "no control was probed" not in said.lower()
+    assert "<td>+27.0 [+19.5, +34.5]</td>" in text  # the lead over each, in the table of verdicts
+    text, said = headline(controls(99.0, 0.0))
+    assert "shows no gain over CLIP-FT in any of 2 dense tests" in said
+    assert (
+        "AbsRel 0.400 → 0.320 (random weights 0.000; pixels and places 0.000; mean answer" in said
+    )
+
+
+def test_controls_say_whose_they_are(tmp_path, make_row):
+    owner = {"control_of": {"model": "clip-ft", "checkpoint": "c"}}
+    append_results(tmp_path / "results.jsonl", [make_row("pixels", 1.0, protocol=owner)])
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    assert "<td>pixels and places of CLIP-FT</td>" in text
+
+
+@pytest.mark.parametrize(("steps", "n"), [(30, 300), (400, 120)])
+def test_a_smoke_run_says_so_on_its_page_and_in_the_terminal(tmp_path, make_row, said, steps, n):
+    rows = [
+        make_row(model, value + seed / 1000, seed=seed, n=n)
+        for model, value in (("clip-ft", 0.4), ("cliptex", 0.3))
+        for seed in range(3)
+    ]
     append_results(tmp_path / "results.jsonl", rows)
-    write_report(tmp_path, tmp_path / "without.html", title="t")
-    plain = (tmp_path / "without.html").read_text(encoding="utf-8")
-    headlines = [re.search(r'<div class="headline">.*?</div>', t, re.S) for t in (text, plain)]
-    assert headlines[0] and headlines[1] and headlines[0][0] == headlines[1][0]
-    assert "have learnt nothing" not in plain
+    (tmp_path / "train-a").mkdir()
+    (tmp_path / "train-a" / "config.yaml").write_text(f"steps: {steps}\n")
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    reason = "trainings of 30 steps" if steps == 30 else "tests of at most 120 images"
+    assert f"<p>Smoke run ({reason}): " in text and "<h1>t · smoke run</h1>" in text
+    assert "improves" not in text
+    assert [line for line in said if f"out.html: a smoke run ({reason})" in line]
+
+
+def test_one_seed_has_its_intervals_over_images(tmp_path, make_row):
+    rows = [make_row(model, value, n=300) for model, value in (("clip-ft", 0.4), ("cliptex", 0.3))]
+    for row in rows:
+        noise = np.random.default_rng(0).normal(0, 0.1, 300)
+        save_per_image(tmp_path / "per_image", row, noise - noise.mean() + row.value)
+    append_results(tmp_path / "results.jsonl", rows)
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    assert "CLIPTeX improves on CLIP-FT in 1 of 1 dense test." in text
+    assert "Of one seed, the 95 % intervals are over the test images" in text
+    assert "<td>−0.100 [−0.100, −0.100]</td>" in text  # the table's difference
+
+
+def test_logs_of_the_run_folder_itself_are_found(tmp_path, make_row):
+    append_results(tmp_path / "results.jsonl", [make_row("cliptex", 0.5)])
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n')
+    write_report(tmp_path, tmp_path / "out.html", title="t")
+    text, _ = parse(tmp_path / "out.html")
+    assert "Losses by step" in text and "no training logs" not in text
 
 
 def test_controls_of_two_architectures_do_not_clash(tmp_path, make_row):

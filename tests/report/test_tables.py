@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import pytest
 
+from cliptex.report.compare import compare_all
 from cliptex.report.marks import legend
 from cliptex.report.names import model_name
 from cliptex.report.tables import control_rows, expert_rows, model_order, task_tables
 
 ORDER = ["clip", "clip-ft", "cliptex"]
+
+
+def tables_of(rows, models, baseline):
+    return task_tables(rows, models, compare_all(rows, "cliptex", baseline), ours="cliptex")
 
 
 def test_models_start_baseline_ours_then_controls_without_experts(rows, make_row):
@@ -18,7 +23,7 @@ def test_models_start_baseline_ours_then_controls_without_experts(rows, make_row
 
 
 def test_tables_by_hand(rows):
-    tables = task_tables(rows, model_order(rows, ORDER), ours="cliptex", baseline="clip-ft")
+    tables = tables_of(rows, model_order(rows, ORDER), "clip-ft")
     titles = ["Semantic segmentation", "Depth", "Zero-shot classification"]
     assert [table.title for table in tables] == titles
     things, depth, zeroshot = tables
@@ -33,12 +38,12 @@ def test_tables_by_hand(rows):
     assert things.differences == ("+5.0 [+2.5, +7.5]",)
     ours = depth.lines[2].cells[0]
     assert ours is not None and ours.text == "0.320 ± 0.020"
-    assert depth.columns[0].arrow == "↓" and depth.columns[0].measure.n == 100
+    assert depth.columns[0].arrow == "↓" and depth.columns[0].measure.n == 300
     assert [line.model for line in zeroshot.lines] == ORDER, "a model without values has no line"
 
 
 def test_controls_are_never_best_and_lower_wins_for_depth(rows):
-    tables = task_tables(rows, model_order(rows, ORDER), ours="cliptex", baseline="clip-ft")
+    tables = tables_of(rows, model_order(rows, ORDER), "clip-ft")
     for table in tables[:2]:
         best = [line.model for line in table.lines if line.cells[0] and line.cells[0].best]
         assert best == ["cliptex"]
@@ -46,13 +51,13 @@ def test_controls_are_never_best_and_lower_wins_for_depth(rows):
 
 def test_a_model_alone_is_not_best(make_row):
     rows = [make_row("clip", 0.4), make_row("cliptex-placebo", 0.5), make_row("pixels", 0.5)]
-    (table,) = task_tables(rows, model_order(rows, ORDER), ours="cliptex", baseline="clip-ft")
+    (table,) = tables_of(rows, model_order(rows, ORDER), "clip-ft")
     assert not any(cell and cell.best for line in table.lines for cell in line.cells)
 
 
 def test_ties_share_the_mark_and_leaks_are_marked(make_row):
     rows = [make_row("clip-ft", 0.3, leak=True), make_row("cliptex", 0.3), make_row("clip", 0.4)]
-    (table,) = task_tables(rows, ORDER, ours="cliptex", baseline="clip-ft")
+    (table,) = tables_of(rows, ORDER, "clip-ft")
     cells = [line.cells[0] for line in table.lines]
     assert [cell.text for cell in cells if cell] == ["0.400", "0.300†", "0.300"]
     assert [cell.best for cell in cells if cell] == [False, True, True]
@@ -61,7 +66,7 @@ def test_ties_share_the_mark_and_leaks_are_marked(make_row):
 
 def test_probes_are_not_mixed_and_holes_stay_holes(make_row):
     rows = [make_row("clip", 0.4, probe="linear"), make_row("cliptex", 0.3, probe="decoder")]
-    (table,) = task_tables(rows, ["clip", "cliptex"], ours="cliptex", baseline="clip")
+    (table,) = tables_of(rows, ["clip", "cliptex"], "clip")
     assert [[cell and cell.text for cell in line.cells] for line in table.lines] == [
         ["0.400", None],
         [None, "0.300"],
@@ -88,7 +93,7 @@ def test_expert_rows_once_per_value(make_row):
 @pytest.mark.parametrize("metric", ["unheard-of", "miou"])
 def test_any_metric_can_be_shown(make_row, metric):
     rows = [make_row("clip", 12.345, metric=metric, task="new-task", better="higher")]
-    (table,) = task_tables(rows, ["clip"], ours="cliptex", baseline="clip-ft")
+    (table,) = tables_of(rows, ["clip"], "clip-ft")
     assert table.title == "new-task" and len(table.lines) == 1
 
 
@@ -97,7 +102,7 @@ def test_recipes_have_columns_of_their_own(make_row):
         make_row("clip", value, probe="linear", protocol={"recipe": recipe, "resolution": 512})
         for recipe, value in (("fast", 0.4), ("paper", 0.3))
     ]
-    (table,) = task_tables(rows, ["clip"], ours="cliptex", baseline="clip-ft")
+    (table,) = tables_of(rows, ["clip"], "clip-ft")
     assert [cell and cell.text for cell in table.lines[0].cells] == ["0.400", "0.300"]
     assert [column.measure.test for column in table.columns] == [
         "linear probe, fast recipe, 512 px",
@@ -111,7 +116,7 @@ def test_tests_have_columns_of_their_own_told_apart_by_what_differs(make_row):
         make_row("cliptex", 0.1, n=4, protocol={"test_split": "sub"}),
         make_row("cliptex", 0.2, n=8, protocol={"test_split": "sub"}),
     ]
-    (table,) = task_tables(rows, ["clip", "cliptex"], ours="cliptex", baseline="clip")
+    (table,) = tables_of(rows, ["clip", "cliptex"], "clip")
     assert [[cell and cell.text for cell in line.cells] for line in table.lines] == [
         ["0.400", None, None],
         [None, "0.100", "0.200"],
@@ -126,7 +131,7 @@ def test_tests_have_columns_of_their_own_told_apart_by_what_differs(make_row):
 
 def test_what_is_not_like_for_like_is_marked_where_it_is_compared(make_row):
     rows = [make_row(m, 0.4, protocol={"epochs": e}) for m, e in (("clip", 12), ("cliptex", 300))]
-    (table,) = task_tables(rows, ["clip", "cliptex"], ours="cliptex", baseline="clip")
+    (table,) = tables_of(rows, ["clip", "cliptex"], "clip")
     assert table.columns[0].details[-1] == "≠ epochs 12 / 300"
     assert table.differences == ("+0.000 ≠",)
 
@@ -136,9 +141,12 @@ def test_what_has_learnt_nothing_stands_apart_and_is_never_best(make_row):
     rows += [make_row("cliptex", 0.5)]
     order = model_order(rows, ORDER)
     assert order == ["clip", "cliptex", "pixels", "mean prediction"]
-    (table,) = task_tables(rows, order, ours="cliptex", baseline="clip-ft")
+    (table,) = tables_of(rows, order, "clip-ft")
     assert [line.model for line in table.lines] == ["clip", "cliptex"]
     assert [line.model for line in table.controls] == ["pixels", "mean prediction"]
+    assert not any(line.cells[0] and line.cells[0].best for line in table.lines)  # pixels do better
+    worse = [r if r.model == "clip" else r.model_copy(update={"value": 0.5}) for r in rows]
+    (table,) = tables_of(worse, order, "clip-ft")
     assert table.lines[0].cells[0] and table.lines[0].cells[0].best
     assert not any(cell and cell.best for line in table.controls for cell in line.cells)
 
@@ -148,7 +156,7 @@ def test_further_controls_stand_beside_the_first_of_their_kind(make_row):
     rows = [make_row(name, 0.1, checkpoint="random") for name in names]
     order = model_order(rows, ORDER)
     assert order == ["clip", "random-init", "random-init (2)", *names[:2], "mean prediction"]
-    (table,) = task_tables(rows, order, ours="cliptex", baseline="clip-ft")
+    (table,) = tables_of(rows, order, "clip-ft")
     assert [line.model for line in table.controls] == order[1:]
     assert not any(cell.marks for line in table.controls for cell in line.cells if cell)
     assert model_name("random-init (2)") == "random weights (2)"
@@ -162,7 +170,7 @@ def test_marks_say_what_to_read_with_care(make_row):
         make_row("cliptex", 0.4, protocol={"diverged_at_step": 7}, leak=True),
         make_row("random-init", 0.4, checkpoint="random"),
     ]
-    (table,) = task_tables(rows, model_order(rows, ORDER), ours="cliptex", baseline="clip-ft")
+    (table,) = tables_of(rows, model_order(rows, ORDER), "clip-ft")
     marks = [line.cells[0].marks for line in (*table.lines, *table.controls) if line.cells[0]]
     assert marks == ["‡", "§", "†¶", ""]
     assert [text[0] for text in legend(rows)] == ["†", "‡", "§", "¶"]
@@ -178,7 +186,7 @@ def test_wide_tasks_are_cut_by_data_set_and_probe(make_row):
         for form in forms
         for metric in ("ap", "ap50", "ap75", "aps", "apl")
     ]
-    tables = task_tables(rows, ["clip"], ours="cliptex", baseline="clip-ft")
+    tables = tables_of(rows, ["clip"], "clip-ft")
     assert [table.title for table in tables] == [
         "Detection and instance segmentation · d · SSD probe",
         "Detection and instance segmentation · d · Mask R-CNN probe",

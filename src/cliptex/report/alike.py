@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from cliptex.report.names import Measure, is_control
-from cliptex.results import TEST_SPLIT, TIED, Result
+from cliptex.results import CONTROL_OF, TEST_SPLIT, TIED, Result
 
 CLASS_IOU, CLASS_SUPPORT = "class_iou", "class_support"
 """Keys of a result's protocol: {class: IoU in %, or None} and {class: [pixels, images]} of the
@@ -17,7 +17,7 @@ OF_THE_MODEL = frozenset(
         *("encoder_sha256", "encoder_stride", "encoder_resolution", "map", "cells"),
         *("classes_alike", *TIED),  # to its tokenizer, or by its scores
         *("lr", "lr_scores", "lr_at_grid_edge", "storage_error", "diverged_at_step"),
-        *(CLASS_IOU, CLASS_SUPPORT),
+        *(CLASS_IOU, CLASS_SUPPORT, CONTROL_OF),
     }
 )
 """Keys of a protocol that follow from the model, or are results: they differ in a fair comparison.
@@ -60,6 +60,7 @@ def controls_apart(rows: Sequence[Result]) -> list[Result]:
         if is_control(row.model):
             of_test = seen.setdefault((Measure.of(row), row.model, row.seed), [])
             content = row.model_dump(exclude={"time"})
+            content["protocol"].pop(CONTROL_OF, None)  # one control may serve several models
             if content not in of_test:
                 of_test.append(content)
             place = of_test.index(content)
@@ -67,6 +68,12 @@ def controls_apart(rows: Sequence[Result]) -> list[Result]:
                 row = row.model_copy(update={"model": f"{row.model} ({place + 1})"})
         found.append(row)
     return found
+
+
+def control_owner(row: Result) -> str:
+    """The model whose control `row` is; "" where it names none, as rows of older versions."""
+    owner = row.protocol.get(CONTROL_OF)
+    return str(owner.get("model", "")) if isinstance(owner, dict) else ""
 
 
 def without_split(row: Result) -> Result:

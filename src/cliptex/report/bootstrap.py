@@ -16,7 +16,7 @@ from cliptex.metrics import iou_from_counts, mean_of_present, percent_of
 from cliptex.per_image import OF_CLASSES, per_image_path
 from cliptex.report.alike import without_split
 from cliptex.report.compare import CONFIDENCE, Interval
-from cliptex.report.names import Measure, measures_in_order
+from cliptex.report.names import Measure, control_kind, measures_in_order
 from cliptex.report.resampled_ap import resampled_ap
 from cliptex.results import Result
 
@@ -177,9 +177,11 @@ def compare_images(
 
 
 def _existing(row: Result, folders: Sequence[Path]) -> Path | None:
-    """Where `row` has its per-image values; a split that others told (`with_splits`) is no part
-    of its file's name."""
-    paths = (per_image_path(f, one) for one in (row, without_split(row)) for f in folders)
+    """Where `row` has its per-image values; a split that others told (`with_splits`) and the
+    number of a further control (`controls_apart`) are no part of its file's name."""
+    bare = row.model_copy(update={"model": control_kind(row.model)})
+    names = (row, without_split(row), bare, without_split(bare))
+    paths = (per_image_path(f, one) for one in names for f in folders)
     return next((path for path in paths if path.exists()), None)
 
 

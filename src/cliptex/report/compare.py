@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cliptex.report.alike import unlike
-from cliptex.report.names import MAIN, Measure, measures_in_order
+from cliptex.report.names import Measure, measures_in_order
 from cliptex.results import Result
 
 CONFIDENCE = 0.95
-MANY = 30
-"""Measures beyond which a chart and sentences are hard to read."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Comparison:
     `difference` is ours - baseline in the metric's own unit; `improvement` is the same with the
     sign turned where lower is better; `relative` is the improvement in % of the baseline's value
     (mean of the per-seed ratios). `unlike` says in what the two are not like for like, "" where
-    they are (see `cliptex.report.alike`).
+    they are (see `cliptex.report.alike`). `over` says what the intervals are over: "seeds",
+    "images" (see `cliptex.report.verdicts.with_images`), or "" where there are none.
     """
 
     measure: Measure
@@ -54,6 +53,14 @@ class Comparison:
     relative: Interval
     leak: bool
     unlike: str
+    over: str
+
+
+def scaled(interval: Interval, factor: float) -> Interval:
+    """`interval` of values times `factor`; its ends change places where that is negative."""
+    ends = [None if end is None else factor * end for end in (interval.low, interval.high)]
+    low, high = ends if factor >= 0 else ends[::-1]
+    return Interval(factor * interval.mean, low, high)
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -125,6 +132,7 @@ def compare(
         relative=t_interval(relative.tolist()),
         leak=any(row.leak for row in pair),
         unlike=unlike([row for row in pair if row.seed in seeds]),
+        over="seeds" if len(seeds) > 1 else "",
     )
 
 
@@ -132,13 +140,6 @@ def compare_all(rows: Sequence[Result], ours: str, baseline: str) -> list[Compar
     """Every measure that both models have, in the order of the report."""
     found = (compare(rows, m, ours, baseline) for m in measures_in_order(list(rows)))
     return [comparison for comparison in found if comparison is not None]
-
-
-def main_ones(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """All of at most MANY; of more, those on the first metric of each test."""
-    if len(comparisons) <= MANY:
-        return list(comparisons)
-    return [c for c in comparisons if c.measure.metric in MAIN]
 
 
 def share(rows: Sequence[Result], measure: Measure, *, part: str, whole: str, base: str) -> float:

@@ -21,9 +21,12 @@ from cliptex.report.class_gaps import ClassGap
 from cliptex.report.compare import Comparison, Interval
 from cliptex.report.marks import UNLIKE
 from cliptex.report.names import told_apart
+from cliptex.report.verdicts import Verdict
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 BETTER, WORSE, UNSURE = "#1a9e8f", "#d1495b", "#8d99ae"
+COLOURS = {"better": BETTER, "worse": WORSE, "not kept": WORSE}
+NOT_SHOWN = " (not shown)"
 LINES = ("#8d99ae", "#1a9e8f", "#e09f3e", "#5b6ee1", "#d1495b", "#7a9e3f", "#b56fd6")
 POINTS_PER_CURVE = 120
 WIDTH = 10.5  # inches: 11 pt text comes out at about the page's own size
@@ -43,25 +46,35 @@ STYLE: dict = {
 }
 
 
-def gain_chart(comparisons: Sequence[Comparison]) -> str:
+def gain_chart(found: Sequence[Verdict]) -> str:
     """Bars of relative improvement in %, like the paper's Fig. 1c, as an SVG element.
 
-    The sign is turned where lower is better, so right is always better. Whiskers are 95 % intervals
-    over seeds; grey bars have an interval that holds zero.
+    The sign is turned where lower is better, so right is always better. Whiskers are 95 %
+    intervals. Coloured bars are shown gains and losses; the label says where a control does as
+    well.
     """
-    shown = [c for c in comparisons if math.isfinite(c.relative.mean)]
+    drawn = [v for v in found if math.isfinite(v.comparison.relative.mean)]
+    shown = [v.comparison for v in drawn]
     with matplotlib.rc_context(figure_style("gain")):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * max(len(shown), 1)))
         axes = figure.subplots()
         rows = np.arange(len(shown))[::-1]
-        axes.barh(rows, [c.relative.mean for c in shown], color=[_colour(c) for c in shown])
+        axes.barh(
+            rows,
+            [c.relative.mean for c in shown],
+            color=[COLOURS.get(v.word, UNSURE) for v in drawn],
+        )
         reach = _reach(shown)
         for row, comparison in zip(rows, shown, strict=True):
             _annotate(axes, row, comparison, reach)
         axes.axvline(0, color=INK, linewidth=0.8)
         measures = [c.measure for c in shown]
         details = told_apart(measures, always=True)
-        signs = [f" {UNLIKE}" if c.unlike else "" for c in shown]
+        signs = [
+            (f" {UNLIKE}" if v.comparison.unlike else "")
+            + (NOT_SHOWN if v.word == "not shown" else "")
+            for v in drawn
+        ]
         triples = zip(measures, details, signs, strict=True)
         labels = [f"{m.short} · {detail}{sign}" for m, detail, sign in triples]
         axes.set_yticks(rows, labels)
@@ -185,14 +198,6 @@ def _annotate(axes: Axes, row: float, comparison: Comparison, reach: float) -> N
         ha="left" if right else "right",
         va="center",
     )
-
-
-def _colour(comparison: Comparison) -> str:
-    relative = comparison.relative
-    sure = relative.low is None or relative.above_zero or relative.below_zero
-    if not sure:
-        return UNSURE
-    return BETTER if relative.mean >= 0 else WORSE
 
 
 def _without_seed(name: str) -> str:

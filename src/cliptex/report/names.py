@@ -74,8 +74,17 @@ TASKS: dict[str, str] = {
 }
 DENSE_TASKS = ("segmentation", "depth", "normals", "detection", "zeroshot-segmentation")
 
-MAIN = ("miou", "absrel", "a30", "ap_box", "ap_mask", "top1", "image_r1", "text_r1")
-"""The first metric of each test: what sentences and the chart keep to where there are many."""
+PRIMARY: dict[str, tuple[str, ...]] = {
+    "segmentation": ("miou",),
+    "depth": ("absrel",),
+    "normals": ("a30",),
+    "detection": ("ap_box",),
+    "zeroshot-segmentation": ("miou",),
+    "classification": ("top1",),
+    "zeroshot": ("top1",),
+    "retrieval": ("image_r1", "text_r1"),
+}
+"""The metric by which a test of each task counts; of retrieval, one for each direction."""
 
 PROBES: dict[str, str] = {
     "deeplabv3": "DeepLabv3",
@@ -93,6 +102,7 @@ MODELS: dict[str, str] = {
     "cliptex-placebo": "CLIPTeX, placebo labels",
     "random-init": "random weights",
     "pixels": "pixels and places",
+    "mean prediction": "mean answer",
 }
 
 EXPERT_PREFIX = "expert-"
@@ -112,6 +122,12 @@ def model_name(model: str) -> str:
 def is_control(model: str) -> bool:
     """Whether `model` has learnt nothing: one of `CONTROLS`, or a further one, `pixels (2)`."""
     return _numbered(model)[0] in CONTROLS
+
+
+def control_kind(model: str) -> str:
+    """`pixels` of `pixels (2)`; other names as they are."""
+    kind, _ = _numbered(model)
+    return kind if kind in CONTROLS else model
 
 
 def _numbered(model: str) -> tuple[str, str]:
@@ -172,6 +188,7 @@ class Measure:
     def short(self) -> str:
         """One line for charts and sentences: `depth AbsRel`."""
         task = self.task.replace("zeroshot", "zero-shot").replace("-segmentation", " segmentation")
+        task = "linear classification" if task == "classification" else task
         return f"{task} {self.name.label}"
 
 

@@ -6,17 +6,24 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cliptex.console import say
 from cliptex.files import write_atomic
-from cliptex.report.alike import CLASS_IOU, CLASS_SUPPORT, controls_apart, with_splits
+from cliptex.report.alike import (
+    CLASS_IOU,
+    CLASS_SUPPORT,
+    control_owner,
+    controls_apart,
+    with_splits,
+)
 from cliptex.report.blends import blend_chart
 from cliptex.report.bootstrap import ImageComparison, compare_images
 from cliptex.report.class_gaps import class_gaps
-from cliptex.report.compare import compare_all, main_ones
+from cliptex.report.compare import compare_all
 from cliptex.report.figures import class_gap_chart, gain_chart, loss_curves
 from cliptex.report.headline import headline
 from cliptex.report.marks import UNLIKE, legend
@@ -29,21 +36,33 @@ from cliptex.report.names import (
     told_apart,
 )
 from cliptex.report.overlaps import OVERLAP, overlap_rows
-from cliptex.report.parts import find_logs, read_environment, read_panels, read_stages
+from cliptex.report.parts import (
+    find_logs,
+    read_environment,
+    read_panels,
+    read_stages,
+    read_steps,
+)
 from cliptex.report.tables import (
+    ABSENT,
     Table,
     control_rows,
+    difference_text,
     expert_rows,
     interval_text,
     model_order,
     task_tables,
 )
+from cliptex.report.verdicts import Verdict, verdicts, with_images
 from cliptex.results import CONTROLS, Result, read_results
 
 PER_IMAGE = "per_image"
 PER_CLASS = (CLASS_IOU, CLASS_SUPPORT)
 ROLES = {"start": "clip", "baseline": "clip-ft", "ours": "cliptex"}
 """The models that the page compares, as the paper's runs call them."""
+FEW_STEPS = 100
+FEW_IMAGES = 200
+"""Fewer steps of a training, and tests of fewer images, are those of a smoke run."""
 
 
 def write_report(
@@ -63,7 +82,8 @@ def write_report(
     `environment.json` are read. What is absent is said on the page; that nothing compares `ours`
     with `baseline` is said on standard error, too. `ROLES` are compared where no others are named.
     Raises FileNotFoundError without results, and ValueError for rows that do not fit and for a
-    named model without rows.
+    named model without rows. A smoke run (`FEW_STEPS`, `FEW_IMAGES`) claims nothing on its page,
+    which is said on standard error, too.
     """
     paths = [runs] if isinstance(runs, Path) else list(runs)
     files = list(dict.fromkeys(p if p.is_file() else p / "results.jsonl" for p in paths))
@@ -75,9 +95,15 @@ def write_report(
     start, baseline, ours = _roles(rows, named)
     panels = [panel for folder in folders for panel in read_panels(folder / "panels")]
     curves = loss_curves(dict(logs) if logs is not None else find_logs(folders))
+    measured_content = _measured(
+        rows,
+        [folder / PER_IMAGE for folder in folders],
+        (start, baseline, ours),
+        read_steps(folders),
+    )
     content = {
         "title": title,
-        **_measured(rows, [folder / PER_IMAGE for folder in folders], start, baseline, ours),
+        **measured_content,
         "protocols": protocol_rows(measured),
         "overlaps": overlap_rows(every),
         "panels": panels,
@@ -88,6 +114,8 @@ def write_report(
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     write_atomic(out, _render(content).encode("utf-8"))
+    if smoke := content["smoke"]:
+        say(f"{out}: a smoke run ({'; '.join(smoke)}): its numbers show nothing but that it runs")
 
 
 def _roles(rows: Sequence[Result], named: Mapping[str, str | None]) -> tuple[str, str, str]:
@@ -107,24 +135,34 @@ def _roles(rows: Sequence[Result], named: Mapping[str, str | None]) -> tuple[str
 
 
 def _measured(
-    rows: list[Result], per_image: Sequence[Path], start: str, baseline: str, ours: str
-) -> dict[str, object]:
-    """What the page says from the result rows and the per-image values alone."""
-    models = model_order(rows, [start, baseline, ours])
-    every = compare_all(rows, ours, baseline)
-    comparisons = main_ones(every)
-    tables = task_tables(rows, models, ours=ours, baseline=baseline)
+    rows: list[Result],
+    per_image: Sequence[Path],
+    roles: tuple[str, str, str],
+    steps: Mapping[str, int],
+) -> dict[str, Any]:
+    """What the page says from rows, per-image values and the trainings' steps alone."""
+    start, baseline, ours = roles
+    models = model_order(rows, roles)
+    over_images = compare_images(rows, per_image, ours, baseline)
+    every = with_images(compare_all(rows, ours, baseline), over_images)
+    about = {"ours": ours, "baseline": baseline, "start": start}
+    found = verdicts(rows, every, **about, per_image=per_image)
+    smoke = _smoke(found, steps)
+    tables = task_tables(rows, models, every, ours=ours)
     shares = control_rows(rows, ours=ours, baseline=baseline)
     labels = _labels([row.measure for row in shares])
     return {
         "ours": ours,
         "baseline": baseline,
-        "headline": headline(comparisons, ours=ours, baseline=baseline),
-        "left_out": len(every) - len(comparisons),
-        "gain": Markup(gain_chart(comparisons)) if comparisons else "",
+        "headline": headline(found, every, ours=ours, baseline=baseline, smoke=smoke),
+        "smoke": smoke,
+        "over": {c.over for c in every if c.over},
+        "gain": Markup(gain_chart(found)) if found else "",
+        "verdicts": _verdict_rows(found),
         "tables": tables,
+        "owners": _owners(rows),
         "image_differences": _image_differences(
-            compare_images(rows, per_image, ours, baseline), {c.measure for c in every if c.unlike}
+            over_images, {c.measure for c in every if c.unlike}
         ),
         "shares": [(labels[row.measure], row) for row in shares],
         "blends": Markup(blend_chart(rows)),
@@ -139,6 +177,35 @@ def _measured(
         "seeds": sorted({row.seed for row in rows}),
         "rows": len(rows),
     }
+
+
+def _smoke(found: Sequence[Verdict], steps: Mapping[str, int]) -> list[str]:
+    """Why this is a smoke run; nothing where it is none."""
+    short = [count for count in steps.values() if count < FEW_STEPS]
+    largest = max((v.measure.n for v in found), default=FEW_IMAGES)
+    reasons = [f"trainings of {min(short)} steps"] if short else []
+    return reasons + ([f"tests of at most {largest} images"] if largest < FEW_IMAGES else [])
+
+
+def _owners(rows: Sequence[Result]) -> dict[str, str]:
+    """Control -> ` of CLIP, CLIPTeX`: the models that its rows name, where they do."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if is_control(row.model) and (owner := control_owner(row)):
+            found.setdefault(row.model, {})[model_name(owner)] = None
+    return {model: f" of {', '.join(owners)}" for model, owners in found.items()}
+
+
+def _verdict_rows(found: Sequence[Verdict]) -> dict[str, Any]:
+    """The table of verdicts: names of the rivals, and per test its label, differences and word."""
+    names = list(dict.fromkeys(rival.name for v in found for rival in v.rivals))
+    labels = _labels([v.measure for v in found])
+    lines = []
+    for v in found:
+        leads = {r.name: difference_text(r.lead) for r in v.rivals}
+        cells = [leads.get(name, ABSENT) for name in names]
+        lines.append((labels[v.measure], difference_text(v.comparison), cells, v.word))
+    return {"rivals": names, "lines": lines if names else []}
 
 
 def _image_differences(

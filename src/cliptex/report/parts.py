@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
@@ -55,12 +57,32 @@ def read_panels(folder: Path) -> list[Panel]:
 
 
 def find_logs(folders: Sequence[Path]) -> dict[str, Path]:
-    """`log.jsonl` of every training below `folders`, named by its folder."""
+    """`log.jsonl` of every training in or below `folders`, named by its folder."""
+    return _of_trainings(folders, "log.jsonl")
+
+
+def read_steps(folders: Sequence[Path]) -> dict[str, int]:
+    """Training -> the steps that its config.yaml asks for, of every training as in `find_logs`."""
+    found = {}
+    for name, path in _of_trainings(folders, "config.yaml").items():
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a readable YAML file: {error}") from error
+        steps = content.get("steps") if isinstance(content, dict) else None
+        if isinstance(steps, int):
+            found[name] = steps
+    return found
+
+
+def _of_trainings(folders: Sequence[Path], file: str) -> dict[str, Path]:
+    """`file` in each of `folders` and up to two below, by the folder that holds it."""
     found = {}
     for folder in folders:
-        for path in sorted([*folder.glob("*/log.jsonl"), *folder.glob("*/*/log.jsonl")]):
-            name = path.parent.relative_to(folder).as_posix()
-            found[name if len(folders) == 1 else f"{folder.name}/{name}"] = path
+        for path in sorted(p for depth in ("", "*/", "*/*/") for p in folder.glob(depth + file)):
+            parts = path.parent.relative_to(folder).parts
+            name = "/".join(parts if len(folders) == 1 and parts else (folder.name, *parts))
+            found[name] = path
     return found
 
 

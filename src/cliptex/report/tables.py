@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cliptex.report.alike import unlike
-from cliptex.report.compare import Comparison, Interval, compare, rows_of, share, values_by_seed
+from cliptex.report.compare import Comparison, Interval, rows_of, share, values_by_seed
 from cliptex.report.marks import UNLIKE, marks_of
 from cliptex.report.names import (
     DENSE_TASKS,
@@ -103,16 +104,22 @@ def _rank(control: str) -> tuple[int, str]:
 
 
 def task_tables(
-    rows: Sequence[Result], models: Sequence[str], *, ours: str, baseline: str
+    rows: Sequence[Result],
+    models: Sequence[str],
+    comparisons: Sequence[Comparison],
+    *,
+    ours: str,
 ) -> list[Table]:
     """Tables of the rows of `models`, in the order of tasks, best value marked.
 
     What is not a competitor may not be best: a control of training (a model named
-    `OURS-something`) saw what nobody has in life, and `CONTROLS` have learnt nothing.
+    `OURS-something`) saw what nobody has in life, and `CONTROLS` have learnt nothing. Where one of
+    the latter scores as well as the best competitor, none is marked. The differences are those of
+    `comparisons`.
     """
     kept = [row for row in rows if row.model in models]
     return [
-        _table(kept, title, measures, models, ours, baseline)
+        _table(kept, title, measures, models, ours, {c.measure: c for c in comparisons})
         for title, measures in _groups(measures_in_order(kept))
     ]
 
@@ -144,7 +151,7 @@ def _table(
     measures: Sequence[Measure],
     models: Sequence[str],
     ours: str,
-    baseline: str,
+    comparisons: Mapping[Measure, Comparison],
 ) -> Table:
     by_column = [_cells(rows, measure, models, ours) for measure in measures]
     lines = [
@@ -152,12 +159,11 @@ def _table(
         for i, model in enumerate(models)
         if any(cells[i] for cells in by_column)
     ]
-    comparisons = [compare(rows, measure, ours, baseline) for measure in measures]
     return Table(
         title=title,
         columns=tuple(_column(rows, measure, models) for measure in measures),
         lines=tuple(line for line in lines if not is_control(line.model)),
-        differences=tuple(difference_text(c) for c in comparisons),
+        differences=tuple(difference_text(comparisons.get(m)) for m in measures),
         controls=tuple(line for line in lines if is_control(line.model)),
     )
 
@@ -198,7 +204,14 @@ def _cells(
         if of_seeds and not model.startswith(f"{ours}-") and not is_control(model)
     }
     rivals = len(scores) > 1  # a single one is not the best of anything
-    best = {model for model, score in scores.items() if rivals and score == max(scores.values())}
+    top = max(scores.values(), default=math.nan)
+    unlearnt = [
+        measure.sign * float(np.mean(of_seeds))
+        for model, of_seeds in values.items()
+        if of_seeds and is_control(model)
+    ]
+    matched = any(score >= top for score in unlearnt)
+    best = {model for model, score in scores.items() if rivals and not matched and score == top}
     marks = {model: marks_of(rows_of(rows, measure, model)) for model in models}
     return [_cell(measure, values[m], marks=marks[m], best=m in best) for m in models]
 
