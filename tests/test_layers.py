@@ -24,6 +24,7 @@ ROWS = (
     ("per_image",),
     ("results",),
     ("console", "files"),
+    ("machine",),
 )
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 

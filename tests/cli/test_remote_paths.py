@@ -53,4 +53,4 @@ def test_a_missing_package_is_the_users_to_install(
         main(["shards", "check", "s3://bucket/shards"])
     assert caught.value.code == 2
     said = capsys.readouterr()
-    assert "pip install s3fs" in " ".join((said.out + said.err).replace("│", " ").split())
+    assert "pip install 'cliptex[s3]'" in " ".join((said.out + said.err).replace("│", " ").split())

@@ -25,6 +25,7 @@ from cliptex.cli import (
     runs,
     train,
 )
+from cliptex.machine import MissingPackage
 
 Commands = dict[str, "Callable[..., None] | Commands"]
 
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except console.TooManyFailures as error:
         return _failed("error", error, TOO_MANY_FAILURES)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingPackage) as error:
         return _failed("error", error, USER_ERROR)
     return 0
 

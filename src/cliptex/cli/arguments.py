@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from tyro.constructors import PrimitiveConstructorSpec
 
 from cliptex.files import AnyPath, as_path
+from cliptex.machine import MissingPackage
 
 
 def _parse(words: list[str]) -> AnyPath:
     try:
         return as_path(words[0])
-    except ModuleNotFoundError as error:
+    except MissingPackage as error:
         raise ValueError(str(error)) from error  # what tyro reports as the user's error
 
 

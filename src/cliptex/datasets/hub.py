@@ -20,7 +20,9 @@ from cliptex.datasets.protocol import (
     refuse_empty,
 )
 from cliptex.datasets.voc import IGNORE, VOC_CLASSES
+from cliptex.files.hub import asking_hub, unavailable
 from cliptex.labels.kinds import ClassMap
+from cliptex.machine import need
 from cliptex.shards.images import decode_image
 
 LAYOUT = """  FOLDER of Dataset.save_to_disk or DatasetDict.save_to_disk,
@@ -54,9 +56,8 @@ class Rows:
 
     def keep_raw(self, column: str) -> None:
         """Leave the files of `column` undecoded."""
-        from datasets import Image
-
-        self.data = self.data.cast_column(column, Image(decode=False))
+        image = _library(self.source).Image(decode=False)
+        self.data = self.data.cast_column(column, image)
 
     def column(self, names: tuple[str, ...], what: str, kind: str | None = None) -> str:
         """The first of `names` among the columns; ValueError lists what there is."""
@@ -254,16 +255,15 @@ def _load(source: str, split: str) -> tuple[Any, bool]:
 @contextmanager
 def _in_one_line(source: str | Path) -> Iterator[None]:
     """Faults of the library as a ValueError that names `source`."""
-    try:
-        from datasets.exceptions import DatasetsError
-    except ImportError as error:
-        raise ValueError(
-            f"{source}: reading it needs the library `datasets`: pip install 'cliptex[hub]'"
-        ) from error
+    library = _library(source)
     try:
         yield
-    except (RuntimeError, DatasetsError) as error:
+    except (RuntimeError, library.exceptions.DatasetsError) as error:
         raise ValueError(f"{source}: {error}") from error
+
+
+def _library(source: str | Path) -> Any:
+    return need("datasets", extra="hub", what=f"reading the data set {source}")
 
 
 def _opened(source: str) -> tuple[list[str], Callable[..., Any]]:
@@ -272,12 +272,11 @@ def _opened(source: str) -> tuple[list[str], Callable[..., Any]]:
 
 
 def _local(source: str) -> tuple[list[str], Callable[..., Any]]:
-    from datasets import Dataset, DatasetDict, load_from_disk
-
+    library = _library(source)
     folder = Path(source)
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
-        data = load_from_disk(source)
-        if isinstance(data, DatasetDict):
+        data = library.load_from_disk(source)
+        if isinstance(data, library.DatasetDict):
             return [str(name) for name in data], data.__getitem__
         return [] if data.split is None else [str(data.split)], lambda *_: data
     shards: dict[str, list[Any]] = {}
@@ -285,12 +284,29 @@ def _local(source: str) -> tuple[list[str], Callable[..., Any]]:
         shards.setdefault(path.stem.split("-")[0], []).append(str(path))  # train-00000-of-00012
     if not shards:
         raise FileNotFoundError(f"{folder} holds no data set; expected:\n{LAYOUT}")
-    return list(shards), lambda name: Dataset.from_parquet(shards[name])
+    return list(shards), lambda name: library.Dataset.from_parquet(shards[name])
 
 
 def _remote(source: str) -> tuple[list[str], Callable[..., Any]]:
-    from datasets import get_dataset_split_names, load_dataset
-
+    library = _library(source)
     name, _, revision = source.partition("@")
-    known = get_dataset_split_names(name, revision=revision or None)
-    return known, lambda split: load_dataset(name, split=split, revision=revision or None)
+    version = {"revision": revision or None}
+
+    def read(split: str) -> Any:
+        with _from_hub(source):
+            return library.load_dataset(name, split=split, **version)
+
+    with _from_hub(source):
+        return library.get_dataset_split_names(name, **version), read
+
+
+@contextmanager
+def _from_hub(source: str) -> Iterator[None]:
+    """Faults of the network, whose libraries share no base, as a ValueError with the remedy."""
+    try:
+        with asking_hub():
+            yield
+    except (ValueError, RuntimeError, FileNotFoundError):
+        raise  # about the data set, not about reaching it
+    except Exception as error:
+        raise unavailable(f"the data set {source}", error) from error

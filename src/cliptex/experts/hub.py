@@ -21,9 +21,11 @@ from torch import Tensor
 
 from cliptex.experts.postprocess import MAX_SIDE
 from cliptex.files import sha256_file
+from cliptex.files.hub import OFFLINE, asking_hub
 from cliptex.labels.codecs import fitted_size
 from cliptex.labels.kinds import Box
 from cliptex.labels.sampling import SNAP
+from cliptex.machine import need
 
 SAFETENSORS = "*.safetensors"
 PICKLES = "*.bin"
@@ -49,15 +51,8 @@ class Checkpoint:
 
 
 def import_transformers() -> Any:
-    """The module transformers; ModuleNotFoundError that names the extra where it is absent."""
-    try:
-        import transformers
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "experts of the Hugging Face Hub need transformers: install the extra, "
-            "pip install 'cliptex[experts]'"
-        ) from None
-    return transformers
+    """The module transformers; MissingPackage where it is absent."""
+    return need("transformers", extra="experts", what="an expert of the Hugging Face Hub")
 
 
 def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
@@ -162,24 +157,24 @@ def _weights(folder: Path) -> list[Path]:
 
 def _download(repository: str, revision: str | None) -> Path:
     """The local snapshot of a hub repository; pickled weights only where there are no others."""
-    import_transformers()  # brings huggingface_hub
+    import_transformers()  # before gigabytes come that it is to read
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     try:
         for weights in (SAFETENSORS, PICKLES):
-            snapshot = snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=[*_DESCRIPTIONS, weights],
-                ignore_patterns=list(_HALF_COPIES),
-            )
+            with asking_hub():
+                snapshot = snapshot_download(
+                    repository,
+                    revision=revision,
+                    allow_patterns=[*_DESCRIPTIONS, weights],
+                    ignore_patterns=list(_HALF_COPIES),
+                )
             if _weights(Path(snapshot)):
                 break
-    except (OSError, ValueError, HFValidationError) as error:
+    except Exception as error:  # of the network libraries, which share no base
         raise FileNotFoundError(
             f"{repository} is neither a folder nor a repository that can be had from the "
-            f"Hugging Face Hub or its local cache: {error}"
+            f"Hugging Face Hub or its local cache: {error}; {OFFLINE}"
         ) from error
     return Path(snapshot)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliptex.experts.hub import Checkpoint, load_processor
+from cliptex.experts.hub import Checkpoint, import_transformers, load_processor
 from cliptex.labels.kinds import Box
 from cliptex.labels.sampling import WHOLE
 
@@ -90,7 +90,7 @@ def _canvas(processor: Any, config: Any) -> Size | None:
 
 def _size_rule(processor: Any, source: str) -> Callable[[Size], Size]:
     """(H, W) of an image -> (h, w) that it is resized to, before padding."""
-    from transformers.image_transforms import get_size_with_aspect_ratio
+    resized = import_transformers().image_transforms.get_size_with_aspect_ratio
 
     size = {name: value for name, value in dict(processor.size).items() if value}
     divisor = getattr(processor, "size_divisor", None) or 1
@@ -106,7 +106,7 @@ def _size_rule(processor: Any, source: str) -> Callable[[Size], Size]:
             inner = (size["height"], size["width"])
         else:
             shortest, longest = size["shortest_edge"], size.get("longest_edge")
-            inner = get_size_with_aspect_ratio(image, shortest, longest)
+            inner = resized(image, shortest, longest)
         height, width = (-(-max(1, int(side)) // divisor) * divisor for side in inner)
         return height, width
 

@@ -17,6 +17,7 @@ from cliptex.experts.protocol import ExpertSpec, Frame
 from cliptex.experts.provenance import benchmarks_of, licence_of
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.labels.sampling import WHOLE
+from cliptex.machine import need
 
 FRAME: Frame = "right-up-back-toward"
 
@@ -76,7 +77,7 @@ def load_marigold_normals(
             pipeline's own default (768) where None.
 
     Images of one size share a batch. Raises ValueError where the folder is another pipeline or
-    names no default for `steps` or `resolution`, ModuleNotFoundError without diffusers; see also
+    names no default for `steps` or `resolution`, MissingPackage without diffusers; see also
     `open_checkpoint`.
     """
     checkpoint = open_checkpoint(source, revision)
@@ -118,12 +119,7 @@ def _forward(network: MarigoldNormals, batch: Tensor) -> list[Outputs]:
 
 
 def _load_pipeline(checkpoint: Checkpoint) -> Any:
-    try:
-        from diffusers.pipelines.marigold.pipeline_marigold_normals import MarigoldNormalsPipeline
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "Marigold needs diffusers: install the extra, pip install 'cliptex[diffusers]'"
-        ) from None
+    library = need("diffusers", extra="diffusers", what="Marigold")
     index = checkpoint.folder / "model_index.json"
     name = json.loads(index.read_text())["_class_name"] if index.is_file() else "nothing"
     if name != "MarigoldNormalsPipeline":
@@ -131,7 +127,7 @@ def _load_pipeline(checkpoint: Checkpoint) -> Any:
             f"{checkpoint.source}: expected a MarigoldNormalsPipeline in model_index.json, "
             f"found {name}"
         )
-    pipeline = MarigoldNormalsPipeline.from_pretrained(
+    pipeline = library.MarigoldNormalsPipeline.from_pretrained(
         checkpoint.folder, dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)

@@ -22,6 +22,7 @@ from cliptex.experts.postprocess import label_from_output
 from cliptex.experts.preprocess import Prepared, prepare
 from cliptex.experts.protocol import ExpertSpec, Placement, Prediction
 from cliptex.files import sha256_file
+from cliptex.machine import cores, need
 
 CUDA = "CUDAExecutionProvider"
 
@@ -35,7 +36,7 @@ class OnnxExpert:
 
     `weights` is the model file, or the folder that holds it, where it does not lie beside the
     card. Raises FileNotFoundError without the model file, ValueError where it is another file than
-    the card's sha256 says or cannot run at `placement`, ModuleNotFoundError without onnxruntime.
+    the card's sha256 says or cannot run at `placement`, MissingPackage without onnxruntime.
     """
 
     def __init__(
@@ -169,13 +170,7 @@ def _open_session(model: Path, placement: Placement) -> Any:
 
 
 def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "ONNX experts need onnxruntime: install the extra, pip install 'cliptex[experts]'"
-        ) from None
-    return onnxruntime
+    return need("onnxruntime", extra="experts", what="an ONNX expert")
 
 
 def has_cuda() -> bool:
@@ -211,6 +206,6 @@ def _workers(process: int) -> ThreadPoolExecutor:
 
 def _processors() -> int:
     """Those this process may use, or OMP_NUM_THREADS of them, which Ray and Slurm sites set."""
-    usable = len(os.sched_getaffinity(0))
+    usable = cores()
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(usable, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else usable

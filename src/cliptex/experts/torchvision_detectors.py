@@ -111,7 +111,13 @@ def _downloaded() -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = path.stem.rsplit("-", 1)[-1]  # the name ends in the hash's first digits
-        torch.hub.download_url_to_file(COCO_WEIGHTS.url, str(path), prefix, progress=False)
+        try:
+            torch.hub.download_url_to_file(COCO_WEIGHTS.url, str(path), prefix, progress=False)
+        except (OSError, RuntimeError) as error:  # RuntimeError: of another hash
+            raise OSError(
+                f"{COCO_WEIGHTS.url} cannot be had ({error}): download it where there is a "
+                "network and give the file (--weights)"
+            ) from error
     return path
 
 

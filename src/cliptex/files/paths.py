@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from cliptex.files import asking
 from cliptex.files.asking import ask
 
+from cliptex.machine import MissingPackage
+
 if TYPE_CHECKING:
     from upath import UPath
 
@@ -66,7 +68,7 @@ def as_path(text: str | AnyPath) -> AnyPath:
 
     Raises:
         ValueError: fsspec knows no such protocol, or a URL lost a slash by way of `Path`.
-        ModuleNotFoundError: the protocol needs a package that is not installed; names it.
+        MissingPackage: the protocol needs a package that is not installed; names it.
     """
     if not isinstance(text, (str, Path)):
         return Path(text.path) if text.protocol in LOCAL else text
@@ -95,9 +97,10 @@ def _remote(text: str, protocol: str) -> UPath:
         _ = path.fs  # imports the package
     except ImportError as error:
         package = _PACKAGES.get(protocol)
-        remedy = f"pip install {package}" if package else str(error)
+        wanted = "'cliptex[s3]'" if package == "s3fs" else package
+        remedy = f"pip install {wanted}" if package else str(error)
         needed = f"the Python package {package}" if package else "a package that is not installed"
-        raise ModuleNotFoundError(f"{text}: {protocol}:// needs {needed}: {remedy}") from error
+        raise MissingPackage(f"{text}: {protocol}:// needs {needed}: {remedy}") from error
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from cliptex.files.asking import ask
 from cliptex.files.paths import AnyPath, Stamp, descriptor_stamp, own, stamp
+from cliptex.machine import most_open_files
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -113,10 +113,8 @@ def most_open(root: AnyPath) -> int:
     """
     if not isinstance(root, Path):
         return OPEN_REMOTE
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if allowed == resource.RLIM_INFINITY:
-        return OPEN_LOCAL
-    return max(1, min(OPEN_LOCAL, allowed // _SHARES))
+    allowed = most_open_files()
+    return OPEN_LOCAL if allowed is None else max(1, min(OPEN_LOCAL, allowed // _SHARES))
 
 
 def open_random(path: AnyPath) -> RandomFile:

@@ -6,7 +6,6 @@ One thread reads bytes and forms batches, which a pool decodes; each expert has 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from types import TracebackType
 from cliptex.labelling.lane import Batch, Done, End, Job, Lane, Shared
 from cliptex.labelling.loading import Stopped, batches, decoded_images, in_flight
 from cliptex.labels.ledger import Status
+from cliptex.machine import cores
 from cliptex.shards.dataset import ImageTextShards
 
 MAX_POOL = 8  # threads that decode, and as many that encode
@@ -39,7 +39,7 @@ class Pipeline:
     ) -> None:
         self._data = data
         self._shards = shards
-        self._pool_size = min(MAX_POOL, max(2, len(os.sched_getaffinity(0))))
+        self._pool_size = min(MAX_POOL, max(2, cores()))
         self._decoders = ThreadPoolExecutor(self._pool_size, "decode")
         self._encoders = ThreadPoolExecutor(self._pool_size, "encode")
         self._shared = Shared(

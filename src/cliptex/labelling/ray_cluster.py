@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cliptex.console import say
+from cliptex.machine import need
 
 LOCAL_STORE_BYTES = 256 * 2**20  # of a local Ray instance: it only carries the shards' index
 SECONDS_TO_ANSWER = 10.0
@@ -53,16 +54,8 @@ class RayOptions:
 
 
 def import_ray() -> Any:
-    """The module `ray`; ModuleNotFoundError naming the extra where it is not installed."""
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise ModuleNotFoundError(
-            "labelling on a cluster needs Ray: pip install 'cliptex[ray]'", name="ray"
-        ) from None
-    return ray
+    """The module `ray`; MissingPackage where it is not installed."""
+    return need("ray", extra="ray", what="labelling on a cluster")
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def label_shards_with_ray(
     The run may be killed at any moment and repeated; Ctrl-C and SIGTERM end the actors and leave
     whole shards only.
 
-    Raises ModuleNotFoundError without Ray, ValueError where no cluster answers or none of its
+    Raises MissingPackage without Ray, ValueError where no cluster answers or none of its
     machines has room, OSError where a machine does not see the images or the stores or the disk is
     full, RuntimeError where actors do nothing but die, and what `label_shards` and `make_experts`
     raise before the first shard.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cliptex.console import say
 from cliptex.files import write_atomic
+from cliptex.files.hub import asking_hub, unavailable
 from cliptex.models.corenet import CORENET_MODELS, corenet_config
 from cliptex.models.dual import Clip, random_clip
 from cliptex.models.folders import FORMAT, MODEL_FILE, MODEL_JSON, Stored, find_folder, read_folder
@@ -25,7 +26,6 @@ from cliptex.models.weights import (
     own_names,
     read_weights,
     stored_names,
-    unavailable,
 )
 
 __all__ = ["Clip", "ClipConfig", "ModelSpec", "build_clip", "load_clip", "save_clip"]
@@ -159,7 +159,8 @@ def _foreign_file(name: str, weights: str) -> Path:
         return Path(weights)
     preset = open_clip.get_pretrained_cfg(name.removeprefix(OPEN_CLIP), weights)
     try:
-        return Path(open_clip.download_pretrained(preset))
+        with asking_hub():
+            return Path(open_clip.download_pretrained(preset))
     except Exception as error:
         raise _no_weights(name, weights, error) from error
 
@@ -171,7 +172,8 @@ def _timm_weights(name: str, weights: str) -> dict[str, Tensor]:
     import timm
 
     try:
-        trunk = timm.create_model(f"{name.removeprefix(TIMM)}.{weights}", pretrained=True)
+        with asking_hub():
+            trunk = timm.create_model(f"{name.removeprefix(TIMM)}.{weights}", pretrained=True)
     except Exception as error:
         raise _no_weights(name, weights, error) from error
     return trunk.state_dict()

@@ -11,6 +11,8 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cliptex.files.hub import asking_hub, unavailable
+from cliptex.machine import need
 from cliptex.models.attention import use_plain_attention
 from cliptex.models.corenet import CoreNetClip, CoreNetEncoder, CoreNetTokenizer
 from cliptex.models.encoder import ImageEncoder
@@ -18,7 +20,6 @@ from cliptex.models.spec import ClipConfig
 from cliptex.models.stem import ConvStem
 from cliptex.models.tokenizer import Tokenizer, build_tokenizer
 from cliptex.models.towers import image_encoder
-from cliptex.models.weights import unavailable
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5
 
@@ -113,6 +114,8 @@ def _towers(config: ClipConfig) -> Any:
     text_cfg = {k: v for k, v in config.text_cfg.items() if k != "hf_model_pretrained"}
     if "hf_model_name" in text_cfg:  # the tower's own weights would otherwise be downloaded here
         text_cfg["hf_model_pretrained"] = False
+        what = f"the text tower {text_cfg['hf_model_name']}"
+        need("transformers", extra="experts", what=what)
     parts = _open_clips(config, text_cfg)
     use_plain_attention(parts)
     if config.conv_stem:
@@ -125,14 +128,15 @@ def _towers(config: ClipConfig) -> Any:
 def _open_clips(config: ClipConfig, text_cfg: dict[str, Any]) -> Any:
     """open_clip's model; whatever it raises becomes one ValueError."""
     try:
-        return CustomTextCLIP(
-            config.embed_dim,
-            config.vision_cfg,  # pyright: ignore[reportArgumentType]  (open_clip takes dicts)
-            text_cfg,  # pyright: ignore[reportArgumentType]
-            quick_gelu=config.quick_gelu,
-            init_logit_scale=config.init_logit_scale,
-            init_logit_bias=config.init_logit_bias,
-        )
+        with asking_hub():
+            return CustomTextCLIP(
+                config.embed_dim,
+                config.vision_cfg,  # pyright: ignore[reportArgumentType]  (open_clip takes dicts)
+                text_cfg,  # pyright: ignore[reportArgumentType]
+                quick_gelu=config.quick_gelu,
+                init_logit_scale=config.init_logit_scale,
+                init_logit_bias=config.init_logit_bias,
+            )
     except Exception as error:
         if isinstance(error, OSError) and "hf_model_name" in text_cfg:
             what = f"the description of the text tower {text_cfg['hf_model_name']}"

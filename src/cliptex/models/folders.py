@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from torch import Tensor
 
+from cliptex.files.hub import OFFLINE, asking_hub, unavailable
 from cliptex.models.hf import config_from_hf, state_from_hf
 from cliptex.models.names import HUB
 from cliptex.models.spec import ClipConfig, from_open_clip
-from cliptex.models.weights import OFFLINE, read_weights
+from cliptex.models.weights import read_weights
 
 FORMAT = "cliptex-clip-1"
 PLAYROOM = "playroom"
@@ -137,9 +138,10 @@ def _from_hub(name: str, files: tuple[str, ...]) -> Path:
     unreached = False  # each attempt to reach the hub takes many seconds
     for file in files:
         try:
-            found = hf_hub_download(
-                repository, file, revision=revision or None, local_files_only=unreached
-            )
+            with asking_hub():
+                found = hf_hub_download(
+                    repository, file, revision=revision or None, local_files_only=unreached
+                )
             return Path(found)
         except LocalEntryNotFoundError:
             unreached = True
@@ -147,6 +149,8 @@ def _from_hub(name: str, files: tuple[str, ...]) -> Path:
             continue
         except (HfHubHTTPError, HFValidationError) as error:
             raise ValueError(f"{name}: the hub refuses {file}: {error}") from error
+        except Exception as error:  # of the network libraries, which share no base
+            raise unavailable(f"{name}: {file}", error) from error
     what = " nor ".join(files)
     if unreached:
         raise ValueError(

@@ -10,7 +10,8 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
-from cliptex.models.weights import unavailable
+from cliptex.files.hub import asking_hub, unavailable
+from cliptex.machine import need
 
 
 @lru_cache(maxsize=1)
@@ -76,13 +77,15 @@ class HubTokenizer:
     def __init__(self, text_cfg: dict[str, Any], context_length: int) -> None:
         self.context_length = context_length
         name = text_cfg["hf_tokenizer_name"]
+        need("transformers", extra="experts", what=f"the text tower's tokenizer {name}")
         try:
-            self.tokenizer = HFTokenizer(
-                name,
-                context_length=context_length,
-                tokenizer_mode=text_cfg.get("tokenizer_mode"),
-                **text_cfg.get("tokenizer_kwargs", {}),
-            )
+            with asking_hub():
+                self.tokenizer = HFTokenizer(
+                    name,
+                    context_length=context_length,
+                    tokenizer_mode=text_cfg.get("tokenizer_mode"),
+                    **text_cfg.get("tokenizer_kwargs", {}),
+                )
         except OSError as error:
             raise unavailable(f"the text tower's tokenizer {name}", error) from error
 

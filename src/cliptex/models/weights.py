@@ -51,18 +51,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-OFFLINE = (
-    "load it once where there is a network, bring that cache here (the folder that HF_HOME names) "
-    "and set HF_HUB_OFFLINE=1"
-)
-
-
-def unavailable(what: str, error: Exception, otherwise: str = "") -> ValueError:
-    """What to raise when a library could not download `what`, with the remedy on one line."""
-    reason = " ".join((str(error).strip() or type(error).__name__).split())
-    return ValueError(f"{what} cannot be had ({reason}): {OFFLINE}{otherwise}")
-
-
 def stored_names(state: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
     """Names of a Clip's state dict -> names on disk."""
     return {_renamed(k, [(own, disk) for own, disk in _NAMES[family]]): v for k, v in state.items()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import resource
 import sys
-from pathlib import Path
 
 import torch
+
+from cliptex import machine
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt's parameters in glibc's malloc.h
 
@@ -32,8 +32,4 @@ def peak_memory() -> int:
     """The most bytes in use so far: of the GPU's allocator, else resident in the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had before it started this process
-        lines = status.read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return machine.peak_memory()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cliptex.files import save_tensors
+from cliptex.machine import need
 from cliptex.models.dual import Clip
 from cliptex.models.export.files import dtype_free, write_json, write_vocabulary
 from cliptex.models.export.plain import refuse_unless_plain_vit
@@ -87,14 +88,8 @@ def _write_tokenizer(tokenizer: BpeTokenizer, folder: Path) -> None:
 @torch.no_grad()
 def check_hf(clip: Clip, folder: Path, images: Tensor, tokens: Tensor) -> float:
     """Largest difference of unit embeddings, of images and texts, from those of `clip`."""
-    try:
-        from transformers import CLIPModel
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "checking an export to Hugging Face needs transformers: pip install 'cliptex[export]'"
-        ) from error
-
-    other: Any = CLIPModel.from_pretrained(folder).eval()
+    transformers = need("transformers", extra="export", what="an export to Hugging Face")
+    other: Any = transformers.CLIPModel.from_pretrained(folder).eval()
     normal = (images - clip.image.mean) / clip.image.std
     image = other.visual_projection(other.vision_model(pixel_values=normal).pooler_output)
     text = other.text_projection(other.text_model(input_ids=tokens).pooler_output)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cliptex.machine import need
 from cliptex.models.cliptex import Cliptex
 from cliptex.models.dual import Clip
 
@@ -58,12 +59,6 @@ def write_onnx(
 
     Colour normalisation is inside. Weights above 1.5 GB lie beside it in model.onnx.data.
     """
-    try:
-        import onnxscript  # noqa: F401  (torch's exporter wants it)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "export to ONNX needs onnx, onnxscript and onnxruntime: pip install 'cliptex[export]'"
-        ) from error
     tower = ImageTower(clip, heads).eval()
     images = torch.zeros(2, 3, *size)
     weights = sum(p.numel() * p.element_size() for p in tower.parameters())
@@ -86,8 +81,7 @@ def write_onnx(
 
 def check_onnx(tower: ImageTower, folder: Path, images: Tensor) -> float:
     """Largest difference of any output, in units of that output's largest value above 1."""
-    import onnxruntime
-
+    onnxruntime = need("onnxruntime", extra="export", what="an export to ONNX")
     session = onnxruntime.InferenceSession(folder / FILE, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = tower(images)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from cliptex.machine import need
 from cliptex.models.export.card import Card, write_card
 from cliptex.models.export.hf_folder import CODE as HF_CODE
 from cliptex.models.export.hf_folder import check_hf, write_hf
@@ -23,6 +24,12 @@ from cliptex.models.provenance import read_provenance, write_provenance
 Target = Literal["open-clip", "timm", "hf", "onnx"]
 # Largest difference from the original that an export may have.
 BOUNDS: dict[Target, float] = {"open-clip": 0.0, "timm": 1e-4, "hf": 1e-5, "onnx": 1e-4}
+PACKAGES: dict[Target, tuple[str, ...]] = {
+    "open-clip": (),
+    "timm": (),
+    "hf": ("transformers",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+}
 _TEXTS = ["a photo of a dog", "two chairs and a lamp"]
 
 
@@ -65,6 +72,8 @@ def export_clip(
         raise ValueError(f"{target} has no place for heads: drop them, or use --to onnx")
     if size is not None and target != "onnx":
         raise ValueError(f"size is fixed in ONNX alone: leave it out for {target}")
+    for package in PACKAGES[target]:
+        need(package, extra="export", what=f"an export to {target}")
     source = load_checkpoint(checkpoint, heads=heads)
     out.mkdir(parents=True, exist_ok=True)
     card, difference = _write(source, target, out, size)
