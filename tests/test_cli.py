@@ -64,10 +64,8 @@ def test_every_command_has_help(path, capsys):
 
 
 def test_unknown_options_exit_with_2(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["report", "--nonsense", "1"])
-    assert stop.value.code == 2
-    assert "nonsense" in capsys.readouterr().err
+    assert main(["report", "--nonsense", "1"]) == 2
+    assert "--nonsense is no option of `cliptex report`" in capsys.readouterr().err
 
 
 def test_user_errors_are_one_line_and_exit_with_2(tmp_path, capsys):
@@ -82,7 +80,7 @@ def test_user_errors_are_one_line_and_exit_with_2(tmp_path, capsys):
     ("error", "code", "text"),
     [
         (ValueError("two\n  lines"), 2, "error: two; lines\n"),
-        (OSError(28, "No space left on device", "x.tar"), 2, "No space left on device: 'x.tar'\n"),
+        (OSError(28, "No space", "x.tar"), 2, "error: x.tar: no space is left on the disk; "),
         (KeyboardInterrupt(), 130, "interrupted: what is done is kept: run the same command again"),
         (ValueError(), 2, "error: ValueError\n"),
         (TooManyFailures("6 of 10 images"), 3, "error: 6 of 10 images\n"),

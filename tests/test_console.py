@@ -17,3 +17,10 @@ def test_check_failures_allows_the_stated_share():
 def test_check_failures_refuses_a_percentage():
     with pytest.raises(ValueError, match="max_failures 5: not a share from 0 to 1"):
         console.check_failures(0, 100, allowed=5, what="images", remedy="look")
+
+
+def test_did_you_mean():
+    known = ["--data", "--dataset", "--out"]
+    assert console.did_you_mean("--dataste", known) == " (did you mean --dataset?)"
+    assert console.did_you_mean("--oot", known) == " (did you mean --out?)"
+    assert console.did_you_mean("--x", known) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
@@ -46,6 +47,16 @@ def check_failures(failed: int, total: int, *, allowed: float, what: str, remedy
             f"{failed} of {total} {what} were left out ({share:.1f} %), more than the "
             f"{100 * allowed:g} % that max_failures allows; {remedy}"
         )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint in brackets at the one of `known` that is most like `word`; empty where none is.
+
+    The dashes of options make nothing alike.
+    """
+    names = {name.lstrip("-"): name for name in known}
+    close = difflib.get_close_matches(word.lstrip("-"), names, n=1, cutoff=0.65)
+    return f" (did you mean {names[close[0]]}?)" if close else ""
 
 
 def quiet() -> bool:

@@ -32,7 +32,8 @@ def test_the_logger_is_the_librarys() -> None:
         "zeroshot --model playroom --dataset hub-classes --root org/absent --out {0}/r.jsonl",
         "zeroshot --model playroom --dataset hub-captions --root org/absent --out {0}/r.jsonl",
         "probe --model playroom --dataset hub-voc --root org/absent --out {0}/r.jsonl",
-        "probe --model playroom --dataset hub-coco --root org/absent --probe ssd --out {0}/r.jsonl",
+        "probe --model playroom --dataset hub-coco --root org/absent --probe ssd --recipe small "
+        "--out {0}/r.jsonl",
         "export hf-hub:org/absent --to timm --out {0}/out",
         "export open_clip:ViT-B-32/laion2b_s34b_b79k --to timm --out {0}/out",
         "export timm:vit_tiny_patch16_224/augreg_in21k --to timm --out {0}/out",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import platform
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
+import tyro
 from tyro.extras import SubcommandApp
 
 import cliptex
@@ -25,6 +29,7 @@ from cliptex.cli import (
     runs,
     train,
 )
+from cliptex.cli.errors import find_command, in_one_line, of_the_system
 from cliptex.machine import MissingPackage
 
 Commands = dict[str, "Callable[..., None] | Commands"]
@@ -79,10 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["--version"]:
             print(_versions())
-        elif arguments[:1] == ["train"] and len(arguments) > 1:
-            train.run(arguments[1:])  # its options depend on the recipe, so it parses by itself
         else:
-            _app(COMMANDS).cli(prog="cliptex", description=_description(), args=arguments)
+            _run(arguments)
     except KeyboardInterrupt as error:
         stateful = any(word.startswith("--state") for word in arguments)
         kept = GO_ON if stateful or not GOING_ON.isdisjoint(arguments[:1]) else KEPT
@@ -95,6 +98,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MissingPackage) as error:
         return _failed("error", error, USER_ERROR)
     return 0
+
+
+def _run(arguments: list[str]) -> None:
+    command, target = find_command(COMMANDS, arguments)
+    if target is train.train and len(arguments) > 1:  # its options depend on the recipe
+        with in_one_line(f"{command} {arguments[1]}", lambda: train.option_names(arguments[1])):
+            train.run(arguments[1:])
+        return
+    app = _app(COMMANDS)
+    with in_one_line(command, lambda: _option_names(target)):
+        app.cli(prog="cliptex", description=_description(), args=arguments)
+
+
+def _option_names(target: Callable[..., None] | Commands) -> list[str]:
+    """Such as --data, of a command; none of a group."""
+    if isinstance(target, dict):
+        return []
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        tyro.cli(target, args=["--help"])
+    return re.findall(r"(?<=[│ ])--[a-z][a-z.-]+", shown.getvalue())
 
 
 def _failed(word: str, error: BaseException, code: int, otherwise: str = "") -> int:
@@ -110,6 +134,8 @@ def _message(error: BaseException) -> str:
     """What it says; of a configuration that does not fit `field value: what is wrong`."""
     from pydantic import ValidationError  # --help does without
 
+    if isinstance(error, OSError):
+        return of_the_system(error)
     if not isinstance(error, ValidationError):
         return str(error)
     said = []

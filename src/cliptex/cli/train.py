@@ -73,6 +73,16 @@ def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, P
     return changed(config, keys), chosen.out, chosen.dry_run
 
 
+def option_names(recipe: str) -> list[str]:
+    """What may follow `cliptex train RECIPE`: --out, options of the recipe, keys of TrainConfig."""
+    from cliptex.training.config import TrainConfig
+
+    build = _recipes().get(recipe)
+    own = [] if build is None else list(_parameters(build))
+    names = ["out", "dry_run", *own, *TrainConfig.model_fields, POOL_POS]
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
 def changed(config: TrainConfig, keys: Any) -> TrainConfig:
     """`config` with the values of `keys` (see `_keys`), validated again."""
     from cliptex.training.config import changed as change_keys
