@@ -39,8 +39,8 @@ def test_overlap__pairs_never_replace_rows(out, tmp_path, capsys):
 
 
 def test_overlap__what_cannot_be_written_is_said_first(out, tmp_path, capsys):
-    assert "Is a directory" in refused(capsys, tmp_path, "--out", tmp_path)
-    assert "Is a directory" in refused(capsys, tmp_path, "--out", out, "--pairs", tmp_path)
+    assert "this is a folder" in refused(capsys, tmp_path, "--out", tmp_path)
+    assert "this is a folder" in refused(capsys, tmp_path, "--out", out, "--pairs", tmp_path)
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"shard": "a.tar"}\n')  # of an earlier run, and may be replaced
     assert "none" in refused(capsys, tmp_path, "--out", out, "--pairs", pairs)
