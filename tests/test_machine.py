@@ -39,7 +39,7 @@ def names_of(requirements: list[str]) -> set[str]:
     return {re.split(r"[\[<>=~! ]", text)[0] for text in requirements}
 
 
-REQUIRED = names_of(PROJECT["dependencies"])
+REQUIRED = names_of(PROJECT["dependencies"]) | {"aiohttp"}  # it is fsspec[http]
 EXTRAS = {
     extra: names_of(wanted)
     for extra, wanted in PROJECT["optional-dependencies"].items()

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from cliptex.files import asking
 from cliptex.files.asking import ask
-
 from cliptex.machine import MissingPackage
 
 if TYPE_CHECKING:
