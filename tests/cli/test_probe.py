@@ -350,6 +350,10 @@ def test_controls_and_pictures__rows_and_panels_beside_the_model(voc, tmp_path, 
     write_report(out.parent, out.parent / "page.html", title="t")
     text = (out.parent / "page.html").read_text()
     assert text.count('<tr class="control">') == 3
+    assert "random weights of CLIP-FT</td>" in text and "mean answer of CLIP-FT</td>" in text
+    owners = [row["protocol"].get("control_of") for row in rows]
+    whose = {"model": "clip-ft", "checkpoint": rows[0]["checkpoint"]}
+    assert owners == [None] * 2 + [whose] * 5 + [None] * 2
 
 
 def test_pictures__not_of_classes(voc, tmp_path, capsys):

@@ -20,7 +20,7 @@ def state(tmp_path, model: str, **keys: Any):
 def test_state__is_named_by_model_and_seeds_of_controls(tmp_path):
     own = tmp_path / "a%2Fb" / "nyu-depth"
     assert state(tmp_path, "a/b") == own / "fast"
-    assert state(tmp_path, "a/b", control=True) == own / "fast" / "0-1"
+    assert state(tmp_path, "a/b", owner=Naming(model="a/b")) == own / "fast" / "0-1"
 
 
 def test_state__long_names_can_be_made_and_stay_apart(tmp_path):

@@ -15,6 +15,7 @@ from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, sma
 from cliptex.probes.schedule import Schedule
 from cliptex.probes.small import small_probes
 from cliptex.probes.table8 import TASKS
+from cliptex.report.alike import control_owner
 from cliptex.results import CONTROLS, Result, read_results
 
 HEADS = {"linear", "deeplabv3", "pspnet"}
@@ -76,6 +77,8 @@ def test_reproduce__controls_stand_in_the_columns_of_every_head(
     assert ("classification", "top1", "playroom-classes", "linear") in found
     detected = {probe for task, _, _, probe in found if task == "detection"}
     assert detected == {"mask_rcnn", "ssd"}
+    owners = {control_owner(r) for r in rows if r.model == control}
+    assert owners == {"clip-ft" if control == "mean prediction" else "clip"}
 
 
 def test_reproduce__models_are_told_apart(rows: list[Result]) -> None:

@@ -91,7 +91,7 @@ def _detect(
         leak=naming.leak,
         folder=folder,
     )
-    found.add(outcome, "; ".join(outcome.errors))
+    found.add(one, outcome, "; ".join(outcome.errors))
     if options.pictures and not one.control and options.seeds[0] in outcome.heads:
         drawn = draw_detections(one.encoder, outcome, test, config, options.pictures)
         show_pictures(options, [drawn], naming.model)

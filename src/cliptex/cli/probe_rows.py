@@ -31,12 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Probed:
-    """An encoder, its name in rows, the seeds of its heads, and whether it is the model itself."""
+    """An encoder, its name in rows, the seeds of its heads; `owner` is the model that it is a
+    control of, None for the model itself."""
 
     encoder: FrozenEncoder
     naming: Naming
     seeds: tuple[int, ...]
-    control: bool = False
+    owner: Naming | None = None
+
+    @property
+    def control(self) -> bool:
+        """Whether this has learnt nothing."""
+        return self.owner is not None
 
     def state(self, options: ProbeOptions) -> Path | None:
         """Its own folder in --state, so that one serves any number of models and data sets."""
@@ -59,22 +65,22 @@ def probed(options: ProbeOptions, test: Any) -> Iterator[Probed]:
 
     device = pick_device(options.device)
     clip = load_clip(options.model, options.output_stride).to(device)
-    naming = Naming(
+    owner = Naming(
         model=options.name or options.model,
         checkpoint=checkpoint_of(options.model, clip),
         leak=options.leak or learnt_from(options.model, options.dataset or "", test),
     )
-    yield Probed(encoder=FrozenEncoder(clip.image), naming=naming, seeds=options.seeds)
+    yield Probed(encoder=FrozenEncoder(clip.image), naming=owner, seeds=options.seeds)
     if not options.controls:
         return
     found = {seed: control_encoders(clip, seed) for seed in options.seeds}
     naming = Naming(model=RANDOM, checkpoint=UNTRAINED)
     for seed, encoders in found.items():
         encoders[RANDOM].encoder.to(device)
-        yield Probed(encoder=encoders[RANDOM], naming=naming, seeds=(seed,), control=True)
+        yield Probed(encoder=encoders[RANDOM], naming=naming, seeds=(seed,), owner=owner)
     pixels = found[options.seeds[0]][PIXELS]
     pixels.encoder.to(device)
-    yield Probed(encoder=pixels, naming=Naming(model=PIXELS), seeds=options.seeds, control=True)
+    yield Probed(encoder=pixels, naming=Naming(model=PIXELS), seeds=options.seeds, owner=owner)
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,20 @@ class Measured:
     rows: list[Result] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def add(self, outcome: ProbeOutcome | HeadOutcome | DetectionOutcome, error: str = "") -> None:
-        """Record one outcome; an `error` is said now and raised at the end."""
+    def add(
+        self,
+        one: Probed,
+        outcome: ProbeOutcome | HeadOutcome | DetectionOutcome,
+        error: str = "",
+    ) -> None:
+        """Record an outcome of `one`; an `error` is said now and raised at the end."""
+        from cliptex.probes.controls import control_of
+
         assert self.options.out is not None
-        self.rows.extend(record(self.options.out, outcome, self.options.split_names()))
+        facts = dict(self.options.split_names())
+        if one.owner is not None:
+            facts |= control_of(one.owner.model, one.owner.checkpoint)
+        self.rows.extend(record(self.options.out, outcome, facts))
         if error:
             say(error)
             self.errors.append(error)
@@ -147,7 +163,7 @@ def fast_rows(options: ProbeOptions) -> Measured:
             config = ProbeConfig(seed=seed, scratch=options.scratch, **options.asked_fast())
             names = {name: getattr(one.naming, name) for name in ("model", "checkpoint", "leak")}
             outcome = run(one.encoder, train, val, test, config, memory=memory, **names)
-            found.add(outcome)
+            found.add(one, outcome)
             if options.pictures and not one.control and seed == options.seeds[0]:
                 drawn = draw_linear(one.encoder, outcome, test, options.pictures)
                 show_pictures(options, [drawn], one.naming.model)
@@ -177,7 +193,7 @@ def paper_rows(options: ProbeOptions) -> Measured:
             share=share,
         )
         for outcome in outcomes:
-            found.add(outcome, outcome.error)
+            found.add(one, outcome, outcome.error)
         if options.pictures and not one.control:
             first = [o for o in outcomes if o.member.key.seed == options.seeds[0]]
             drawn = draw_bank(one.encoder, first, pictured, bank, options.pictures)

@@ -8,8 +8,8 @@ small named recipes (`probes.small`, `probes.detection.config`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from cliptex.pipeline.suite import (
 )
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
-from cliptex.probes.controls import MEAN, PIXELS, RANDOM, control_encoders, in_place_of
+from cliptex.probes.controls import MEAN, PIXELS, RANDOM, control_encoders, control_of, in_place_of
 from cliptex.probes.dense import probe_task
 from cliptex.probes.detection.baseline import run_detection_baseline
 from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, small_ssd
@@ -121,7 +121,8 @@ def _control_stages(out: Path, config: ReproduceConfig, seed: int, like: str) ->
         (folder / RESULTS).unlink(missing_ok=True)  # of an attempt that was stopped
         encoder = control_encoders(load_clip(WEIGHTS / "clip"), seed)[name]
         suite = home_suite(out / "home", config.demo.probe)
-        _probe(_OneModel(encoder, name, "", folder), suite, config, seed)
+        facts = control_of("clip", sha256_file(WEIGHTS / "clip" / "model.safetensors"))
+        _probe(_OneModel(encoder, name, "", folder, facts), suite, config, seed)
 
     def answer_mean(folder: Path) -> None:
         (folder / RESULTS).unlink(missing_ok=True)
@@ -185,6 +186,8 @@ class _OneModel:
     model: str
     checkpoint: str
     folder: Path
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """What its rows say beside what the probes put there."""
 
     def bank(
         self, train: Examples, test: Examples, config: BankConfig, *, leak: bool
@@ -226,5 +229,9 @@ class _OneModel:
         return self.folder / PICTURES / f"{dataset}{OF_PROBE}{probe}"
 
     def _keep(self, outcome: HeadOutcome | DetectionOutcome) -> None:
-        append_results(self.folder / RESULTS, outcome.results)
+        rows = [
+            row.model_copy(update={"protocol": {**row.protocol, **self.facts}})
+            for row in outcome.results
+        ]
+        append_results(self.folder / RESULTS, rows)
         outcome.save_per_image(self.folder / PER_IMAGE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cliptex.models.controls import PixelEncoder
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.results import CONTROLS, Result
+from cliptex.results import CONTROL_OF, CONTROLS, Result
 
 if TYPE_CHECKING:
     from cliptex.models.dual import Clip
@@ -30,18 +30,24 @@ def control_encoders(clip: Clip, seed: int = 0) -> dict[str, FrozenEncoder]:
     }
 
 
+def control_of(model: str, checkpoint: str) -> dict[str, object]:
+    """What rows of a control say of the model that it was made for."""
+    return {CONTROL_OF: {"model": model, "checkpoint": checkpoint}}
+
+
 def in_place_of(rows: Sequence[Result], tests: Sequence[Result]) -> list[Result]:
     """`rows` of the mean answer, which no probe gave, as rows of the probes that gave `tests`.
 
     Each row comes once per probe, recipe and resolution of the tests with its task, data set,
-    metric and scoring protocol, so that the report shows it in the columns of all of them.
+    metric and scoring protocol, so that the report shows it in the columns of all of them; it
+    says that it is a control of the test's model.
     """
     found: dict[tuple[object, ...], Result] = {}
     for test in tests:
         for row in rows:
             if _question(row) == _question(test):
                 same = {k: test.protocol[k] for k in ("recipe", "resolution") if k in test.protocol}
-                protocol = {**row.protocol, **same}
+                protocol = {**row.protocol, **same, **control_of(test.model, test.checkpoint)}
                 placed = row.model_copy(update={"probe": test.probe, "protocol": protocol})
                 found.setdefault((*_question(placed), placed.probe, placed.variant), placed)
     return list(found.values())

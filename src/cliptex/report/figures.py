@@ -180,7 +180,7 @@ def _limits(shown: Sequence[Comparison], reach: float) -> tuple[float, float]:
     """x limits with room for the numbers at the bars' ends."""
     low = min([0.0, *(_ends(c.relative, reach)[0] for c in shown)])
     high = max([0.0, *(_ends(c.relative, reach)[1] for c in shown)])
-    room = 0.16 * ((high - low) or 1.0)
+    room = 0.2 * ((high - low) or 1.0)
     return (low - room if low < 0 else low, high + room if high > 0 else high + room / 4)
 
 

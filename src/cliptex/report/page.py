@@ -57,6 +57,7 @@ from cliptex.report.verdicts import Verdict, verdicts, with_images
 from cliptex.results import CONTROLS, Result, read_results
 
 PER_IMAGE = "per_image"
+RESULTS = "results.jsonl"
 PER_CLASS = (CLASS_IOU, CLASS_SUPPORT)
 ROLES = {"start": "clip", "baseline": "clip-ft", "ours": "cliptex"}
 """The models that the page compares, as the paper's runs call them."""
@@ -86,7 +87,7 @@ def write_report(
     which is said on standard error, too.
     """
     paths = [runs] if isinstance(runs, Path) else list(runs)
-    files = list(dict.fromkeys(p if p.is_file() else p / "results.jsonl" for p in paths))
+    files = list(dict.fromkeys(p if p.is_file() else p / RESULTS for p in paths))
     folders = list(dict.fromkeys(file.parent for file in files))
     every = [row for file in files for row in read_results(file)]
     measured = controls_apart([row for row in every if row.metric != OVERLAP])
@@ -99,7 +100,8 @@ def write_report(
         rows,
         [folder / PER_IMAGE for folder in folders],
         (start, baseline, ours),
-        read_steps(folders),
+        # beside a file of another name may lie runs that it knows nothing of
+        read_steps([file.parent for file in files if file.name == RESULTS]),
     )
     content = {
         "title": title,
