@@ -12,7 +12,7 @@ import pytest
 
 from cliptex.per_image import save_per_image
 from cliptex.report import page, write_report
-from cliptex.report.figures import loss_curves, read_losses
+from cliptex.report.figures import BETTER, loss_curves, read_losses
 from cliptex.report.page import protocol_rows
 from cliptex.results import append_results
 
@@ -279,7 +279,8 @@ def test_a_smoke_run_says_so_on_its_page_and_in_the_terminal(tmp_path, make_row,
     text, _ = parse(tmp_path / "out.html")
     reason = "trainings of 30 steps" if steps == 30 else "tests of at most 120 images"
     assert f"<p>Smoke run ({reason}): " in text and "<h1>t · smoke run</h1>" in text
-    assert "improves" not in text
+    assert "improves" not in text and "no claim (smoke run)" not in text  # no controls, no table
+    assert "of a smoke run, all are grey" in text and BETTER not in text
     assert [line for line in said if f"out.html: a smoke run ({reason})" in line]
 
 

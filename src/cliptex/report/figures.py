@@ -46,13 +46,14 @@ STYLE: dict = {
 }
 
 
-def gain_chart(found: Sequence[Verdict]) -> str:
+def gain_chart(found: Sequence[Verdict], *, smoke: bool = False) -> str:
     """Bars of relative improvement in %, like the paper's Fig. 1c, as an SVG element.
 
     The sign is turned where lower is better, so right is always better. Whiskers are 95 %
-    intervals. Coloured bars are shown gains and losses; the label says where a control does as
-    well.
+    intervals. Coloured bars are shown gains and losses, of which a smoke run has none; the label
+    says where a control does as well.
     """
+    colours = {} if smoke else COLOURS
     drawn = [v for v in found if math.isfinite(v.comparison.relative.mean)]
     shown = [v.comparison for v in drawn]
     with matplotlib.rc_context(figure_style("gain")):
@@ -62,7 +63,7 @@ def gain_chart(found: Sequence[Verdict]) -> str:
         axes.barh(
             rows,
             [c.relative.mean for c in shown],
-            color=[COLOURS.get(v.word, UNSURE) for v in drawn],
+            color=[colours.get(v.word, UNSURE) for v in drawn],
         )
         reach = _reach(shown)
         for row, comparison in zip(rows, shown, strict=True):

@@ -58,6 +58,7 @@ from cliptex.results import CONTROLS, Result, read_results
 
 PER_IMAGE = "per_image"
 RESULTS = "results.jsonl"
+OVER = {"seeds": "seeds", "images": "test images"}
 PER_CLASS = (CLASS_IOU, CLASS_SUPPORT)
 ROLES = {"start": "clip", "baseline": "clip-ft", "ours": "cliptex"}
 """The models that the page compares, as the paper's runs call them."""
@@ -158,8 +159,8 @@ def _measured(
         "baseline": baseline,
         "headline": headline(found, every, ours=ours, baseline=baseline, smoke=smoke),
         "smoke": smoke,
-        "over": {c.over for c in every if c.over},
-        "gain": Markup(gain_chart(found)) if found else "",
+        "over": [text for key, text in OVER.items() if any(c.over == key for c in every)],
+        "gain": Markup(gain_chart(found, smoke=bool(smoke))) if found else "",
         "verdicts": _verdict_rows(found),
         "tables": tables,
         "owners": _owners(rows),
