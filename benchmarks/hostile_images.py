@@ -147,10 +147,17 @@ def truth(data: bytes) -> np.ndarray | None:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
-                turned = ImageOps.exif_transpose(image)
-                return _to_rgb(turned, image)
+                return _to_rgb(_upright(image), image)
     except Exception:  # Pillow's plugins raise nearly anything
         return None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As it is where the orientation is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
 
 
 def _to_rgb(image: Image.Image, opened: Image.Image) -> np.ndarray | None:

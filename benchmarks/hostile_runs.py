@@ -51,10 +51,10 @@ def is_sound(row: Any) -> bool:
     row = {k: int(v) if k in whole and _is_whole(v) else v for k, v in row.items()}
     if any(key not in types or not isinstance(value, types[key]) for key, value in row.items()):
         return False
-    numbers = [row[key] for key in ("value", "n", "seed") if key in row]
-    if any(isinstance(number, bool) or abs(number) > 1e300 for number in numbers):
+    if any(isinstance(row.get(key), bool) for key in ("value", "n", "seed")):
         return False
-    return row["better"] in ("higher", "lower") and math.isfinite(row["value"])
+    finite = abs(row["value"]) < 1e300  # beyond, JSON's integers are no float
+    return row["better"] in ("higher", "lower") and finite
 
 
 def _is_whole(value: Any) -> bool:

@@ -40,7 +40,7 @@ def packed(members: Members, format: int = tarfile.GNU_FORMAT) -> bytes:
 
 
 def read(data: bytes) -> tuple[Members, bool]:
-    """The ordinary members of a tar by tarfile, and whether an empty block follows the last."""
+    """The ordinary members of a tar by tarfile, and whether it goes on, with zeros."""
     found, end = [], 0
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
@@ -54,7 +54,8 @@ def read(data: bytes) -> tuple[Members, bool]:
                 end = member.offset_data + -(-len(content) // 512) * 512
     except (tarfile.TarError, ValueError, OverflowError, OSError, EOFError):
         return found, False
-    return found, data[end : end + 512] == b"\0" * 512
+    mark = data[end : end + 512]
+    return found, bool(mark) and not mark.strip(b"\0")
 
 
 def renamed(rng: random.Random, members: Members) -> tuple[Members, str]:
@@ -194,7 +195,8 @@ def _judge(
     texts = {n: d for n, d in members if n.endswith(".txt")}
     taken = [image for _, image, _ in samples]
     lost = [name for name, data in images if data not in taken]
-    if lost and not any(PurePosixPath(name).name in told for name in lost):
+    named = [name for name, data in images if PurePosixPath(name).name in told]
+    if lost and not named:
         return f"the images {short(lost)} are lost, none is named"
     for key, image, text in samples:
         mine = [name for name, data in images if data == image]

@@ -64,6 +64,12 @@ def test_areas__sum_to_the_global_iou():
     np.testing.assert_allclose(metrics.iou_from_counts(*totals), matrix.iou())
 
 
+def test_areas__of_many_matrices_are_those_of_each():
+    counts = np.arange(18).reshape(2, 3, 3)
+    together = np.stack(metrics.counts_of(counts), axis=1)
+    np.testing.assert_equal(together, [np.stack(metrics.counts_of(one)) for one in counts])
+
+
 def test_areas__per_image_and_class():
     matrix = metrics.ImageConfusion(3)
     matrix.update(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 255]))
@@ -91,6 +97,14 @@ def test_align__least_squares_parity_with_scipy():
         expected = lsq_linear(design, 1 / depth[valid]).x
         got = metrics.align_disparity(prediction, depth, valid)
         np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, -1e-6, 12345.678])
+def test_align__a_constant_prediction_has_scale_zero(value):
+    """Also where its mean is off by a rounding error, which is no variance."""
+    depth = np.array([[1.0, 2.0, 4.0, 5.0, 8.0, 10.0, 2.5]])
+    scale, shift = metrics.align_disparity(np.full((1, 7), value), depth, depth > 0)
+    assert scale == 0 and shift == pytest.approx((1 / depth).mean())
 
 
 def test_absrel__any_affine_disparity_is_perfect():
@@ -310,6 +324,11 @@ def test_topk__a_label_without_a_finite_score_is_a_miss(bad):
 def test_topk__a_nan_beside_the_label_is_a_miss():
     scores = np.array([[3.0, np.nan, 2], [3, -np.inf, 2]])
     assert metrics.topk_hits(scores, np.array([0, 0])).tolist() == [False, True]
+
+
+def test_ties__rows_that_rank_nothing_tie_with_nothing():
+    scores = np.array([[np.nan, 1, 1], [2.0, 2, 1], [3, 1, 1]])
+    assert metrics.label_ranks(scores, np.array([1, 0, 0])).tied_queries == 1
 
 
 @pytest.mark.parametrize("where", ["images", "texts"])

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cliptex.data.sampler import Sampler, Step, sizes_around
+from cliptex.data.sampler import Around, Sampler, Step, sizes_around
 
 
 def sampler(**changes) -> Sampler:
@@ -48,6 +48,12 @@ def test_batches_of_other_sizes_keep_the_pixels_per_step() -> None:
     assert varied.batch_sizes == (4, 16, 2, 1)
     drawn = {varied.batch_at(step).size: len(varied.batch_at(step).indices) for step in range(4)}
     assert drawn == {(64, 64): 4, (32, 32): 16, (96, 64): 2, (256, 256): 1}
+
+
+def test_one_size_beside_the_base_is_enough() -> None:
+    assert Around(base=64, low=64, high=64, count=1, divisor=1).sizes() == ((64, 64),)
+    with pytest.raises(ValueError, match="at least 1"):
+        Around(base=64, low=64, high=64, count=0).sizes()
 
 
 def test_the_authors_clip_sizes_give_their_batches() -> None:

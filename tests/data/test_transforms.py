@@ -34,6 +34,21 @@ def test_crops_have_the_stated_areas_and_ratios(height: int, width: int) -> None
         assert 3 / 4 - 1e-9 <= w * width / (h * height) <= 4 / 3 + 1e-9
 
 
+def test_by_default_pictures_are_seen_as_the_authors_library_shows_them() -> None:
+    """docs/decisions.md: nine tenths of the area at least, never mirrored."""
+    for view in [draw_view(60, 60, Augmentation(), sample_generator(1, p)) for p in range(100)]:
+        box = view.box
+        assert (box.right - box.left) * (box.bottom - box.top) >= 0.9 - 1e-9 and not view.flip
+
+
+def test_large_crops_of_a_tall_picture_fall_back_to_its_centre() -> None:
+    (view,) = views(1, 120, 30)
+    height = 30 / (3 / 4) / 120
+    assert view.box.top == pytest.approx((1 - height) / 2)
+    assert view.box.bottom == pytest.approx((1 + height) / 2)
+    assert (view.box.left, view.box.right) == (0, 1)
+
+
 def test_large_crops_of_a_long_picture_fall_back_to_its_centre() -> None:
     # 0.9 of a 4:1 picture does not fit within a ratio of 4/3: the centre at 4/3 is taken.
     (view,) = views(1, 30, 120)

@@ -228,7 +228,16 @@ def test_draw__is_a_picture_and_shows_holes(kind: Kind) -> None:
     assert (hole == hole[0]).all()
 
 
+def test_draw__nothing_valid_is_black() -> None:
+    picture = ScalarField("m").draw(np.full((2, 3), np.nan, np.float32))
+    assert picture.shape == (2, 3, 3) and not picture.any()
+
+
+def test_check__one_pixel_is_a_label() -> None:
+    assert ScalarField("m").check(np.array([[2.0]])).tolist() == [[2.0]]
+
+
 def test_draw__voc_palette() -> None:
     kind = ClassMap(tuple(map(str, range(21))))
-    colours = kind.draw(np.array([[0, 1, 2, 15]], np.uint8))[0].tolist()
-    assert colours == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128]]
+    colours = kind.draw(np.array([[0, 1, 2, 15, 20]], np.uint8))[0].tolist()
+    assert colours == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128], [0, 64, 128]]
