@@ -174,12 +174,13 @@ def _to_rgb(image: Image.Image, opened: Image.Image) -> np.ndarray | None:
 
 
 def case(rng: random.Random, number: int, folder: Path) -> Case:
-    way = number % 20
+    way, sound = number % 20, None
     if way < 12:
         format = sorted(MODES)[number % len(MODES)]
         data, how = built(rng, format)
         suffix = SUFFIX[format]
         if way >= 6:
+            sound = truth(data)
             data, done = damage(rng, data)
             how += f", {done}"
     else:
@@ -192,6 +193,8 @@ def case(rng: random.Random, number: int, folder: Path) -> Case:
     expected = truth(data)
 
     def judge(got: np.ndarray, said: str) -> str:
+        if expected is None and sound is not None and np.array_equal(got, sound):
+            return ""  # the damage was beside the picture
         if expected is None:
             return f"{got.shape} of a file that Pillow does not read"
         if got.shape != expected.shape:

@@ -195,8 +195,7 @@ def _judge(
     texts = {n: d for n, d in members if n.endswith(".txt")}
     taken = [image for _, image, _ in samples]
     lost = [name for name, data in images if data not in taken]
-    named = [name for name, data in images if PurePosixPath(name).name in told]
-    if lost and not named:
+    if lost and not any(_named(name, told) for name in lost):
         return f"the images {short(lost)} are lost, none is named"
     for key, image, text in samples:
         mine = [name for name, data in images if data == image]
@@ -218,6 +217,13 @@ def _caption(data: bytes) -> str | None:
     if not all(line.isprintable() for line in lines):
         return None
     return "\n".join(" ".join(line.split()) for line in lines if line.strip())
+
+
+def _named(name: str, told: str) -> bool:
+    """Whether a member is named, in full or by its key and suffix ("'k0' has jpg and png")."""
+    key, _, suffix = PurePosixPath(name).name.partition(".")
+    rest = told.partition(f"{key!r} has ")[2].partition("\n")[0]
+    return PurePosixPath(name).name in told or suffix.lower() in rest
 
 
 def _stem(name: str) -> str:
