@@ -180,8 +180,8 @@ def test_train_overrides_are_typed(tmp_path):
     arguments = ["--out", str(tmp_path), "--data", "d", "--labels", "l", "--lr", "1e-5"]
     arguments += ["--resolution", "64", "64", "96", "32", "--dense.width", "8"]
     arguments += ["--loss-weights.depth", "0.5", "--epochs", "2"]
-    config, out, dry_run = configuration("playroom", arguments)
-    assert (out, dry_run) == (tmp_path, False)
+    config, chosen = configuration("playroom", arguments)
+    assert (chosen.out, chosen.device, chosen.dry_run) == (tmp_path, "auto", False)
     assert (config.data, config.labels) == (Path("d"), Path("l"))
     assert config.resolution == ((64, 64), (96, 32))
     assert (config.lr, config.dense.width) == (1e-5, 8)

@@ -111,3 +111,15 @@ def test_load_on_devices__under_torchrun(
     monkeypatch.setattr(load_module, "ReplicatedExpert", list)
     load_on_devices("playroom:depth", devices=(asked,))
     assert placed == expected
+
+
+def test_load_on_devices__apples_gpu_where_there_is_no_other(monkeypatch) -> None:
+    placed: list[str] = []
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(load_module, "load_expert", lambda *args: placed.append(args[2].device))
+    monkeypatch.setattr("cliptex.experts.onnx.has_cuda", lambda: True)
+    load_on_devices("playroom:depth", devices=("auto",))
+    load_on_devices("deeplab_voc21", devices=("auto",))
+    assert placed == ["mps", "cpu"]

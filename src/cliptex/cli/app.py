@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     CLIPTEX_DEBUG=1 shows the traceback as well. Anything else is a bug and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.platform == "win32":
+        print("error: CLIPTeX runs on Linux and macOS; on Windows use WSL", file=sys.stderr)
+        return USER_ERROR
     try:
         if arguments[:1] == ["--version"]:
             print(_versions())

@@ -35,8 +35,8 @@ class ExpertOptions:
     Args:
         weights: model file of a card, or the folder that holds those of all cards; by default
             beside the card. Or the released file of a network.
-        device: cpu, cuda, cuda:0,cuda:1 (a copy of each expert on both), or auto: every CUDA
-            device that an expert can use, else the CPU.
+        device: cpu, mps, cuda, cuda:0,cuda:1 (a copy of each expert on both), or auto: every CUDA
+            device that an expert can use, else Apple's GPU (mps), else the CPU.
         precision: of experts of PyTorch.
         unlabelled: what pixels without an instance are in class maps made of instances:
             background, which is trained on, or ignored.

@@ -20,16 +20,23 @@ DRY_RUN = "--dry-run"
 POOL_POS = "pool_pos"
 
 
-def train(recipe: Positional[str], /, out: Path, dry_run: FlagCreatePairsOff[bool] = False) -> None:
+def train(
+    recipe: Positional[str],
+    /,
+    out: Path,
+    device: str = "auto",
+    dry_run: FlagCreatePairsOff[bool] = False,
+) -> None:
     """Train from a recipe or a YAML file, going on where it stopped (RECIPE --help: all options).
 
     Args:
         recipe: name of a function in cliptex.recipes, or a YAML file (such as a run's config.yaml).
         out: folder of the run.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
         dry_run: train nothing; print configuration, parameters, arithmetic and memory, and write
             the first batch as the trainer sees it to OUT/first-batch.html.
     """
-    run([recipe, "--out", str(out), *([DRY_RUN] if dry_run else [])])
+    run([recipe, "--out", str(out), "--device", device, *([DRY_RUN] if dry_run else [])])
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -40,20 +47,23 @@ def run(arguments: Sequence[str]) -> None:
     recipe, *rest = arguments
     if recipe in HELP:
         tyro.cli(train, prog="cliptex train", args=[recipe])
-    config, out, only_show = configuration(recipe, rest)
-    if only_show:
+    config, chosen = configuration(recipe, rest)
+    if chosen.dry_run:
         from cliptex.training.dryrun import dry_run
 
-        text, page = dry_run(config, out)
+        text, page = dry_run(config, chosen.out, chosen.device)
         print(text, page, sep="\n")
         return
     from cliptex.training.loop import train as train_model
 
-    print(train_model(config, out))
+    print(train_model(config, chosen.out, chosen.device))
 
 
-def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, Path, bool]:
-    """The recipe's configuration with the given changes, the run's folder, whether to dry-run."""
+def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, Any]:
+    """The recipe's configuration with the given changes, and the other options.
+
+    These are `out`, `device` and `dry_run`, see `train`, and the recipe's own.
+    """
     from cliptex.training.config import load_config
 
     prog = f"cliptex train {recipe}"
@@ -70,7 +80,7 @@ def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, P
     chosen, rest = tyro.cli(options, prog=prog, args=arguments, return_unknown_args=True)
     config = build(**{name: getattr(chosen, name) for name in own})
     keys = tyro.cli(_keys(config, own), prog=prog, args=rest)
-    return changed(config, keys), chosen.out, chosen.dry_run
+    return changed(config, keys), chosen
 
 
 def option_names(recipe: str) -> list[str]:
@@ -79,7 +89,7 @@ def option_names(recipe: str) -> list[str]:
 
     build = _recipes().get(recipe)
     own = [] if build is None else list(_parameters(build))
-    names = ["out", "dry_run", *own, *TrainConfig.model_fields, POOL_POS]
+    names = ["out", "device", "dry_run", *own, *TrainConfig.model_fields, POOL_POS]
     return [f"--{name.replace('_', '-')}" for name in names]
 
 
@@ -119,7 +129,7 @@ def _parameters(build: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def _options(parameters: Mapping[str, tuple[Any, Any]]) -> type[Any]:
-    """A dataclass with `out`, `dry_run` and the recipe's own parameters, for tyro."""
+    """A dataclass with `out`, `device`, `dry_run` and the recipe's own parameters, for tyro."""
     out = ("out", Annotated[Path, arg(help="folder of the run")])
     what = "train nothing; print what would be done, write the first batch to OUT/first-batch.html"
     dry_run = Annotated[FlagCreatePairsOff[bool], arg(help=what)]
@@ -129,8 +139,9 @@ def _options(parameters: Mapping[str, tuple[Any, Any]]) -> type[Any]:
         for n, (t, default) in parameters.items()
         if default is not inspect._empty
     ]
-    dry = ("dry_run", dry_run, field(default=False))
-    return make_dataclass("Options", [out, *required, dry, *optional])
+    where = Annotated[str, arg(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")]
+    rest = [("device", where, field(default="auto")), ("dry_run", dry_run, field(default=False))]
+    return make_dataclass("Options", [out, *required, *rest, *optional])
 
 
 def _placeholders(parameters: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:

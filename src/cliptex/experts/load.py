@@ -78,8 +78,9 @@ def load_on_devices(
 ) -> Expert:
     """The expert called `name` on each of `devices`, such as ("cuda:0", "cuda:1"), as one expert.
 
-    ("auto",) means all CUDA devices that the expert can use, or else the CPU; under torchrun, which
-    starts a process for each, it and ("cuda",) mean the one that is this process's.
+    ("auto",) means all CUDA devices that the expert can use, or else Apple's GPU (mps; networks of
+    PyTorch alone), or else the CPU; under torchrun, which starts a process for each, it and
+    ("cuda",) mean the one that is this process's.
     Raises ValueError where a device is named twice or is not there, and what `load_expert` raises.
     """
     if not devices or len(set(devices)) != len(devices):
@@ -95,14 +96,17 @@ def _meant(devices: tuple[str, ...], *, is_card: bool) -> tuple[str, ...]:
     process = os.environ.get("LOCAL_RANK", "")
     if devices != ("auto",) and not (devices == ("cuda",) and process.isdigit()):
         return devices
-    found = _cuda_devices(is_card)
+    found = _auto_devices(is_card)
     if process.isdigit() and found != ("cpu",):
         return (found[int(process) % len(found)],)
     return found if devices == ("auto",) else devices
 
 
-def _cuda_devices(is_card: bool) -> tuple[str, ...]:
-    """Every CUDA device of this machine that PyTorch, or onnxruntime for a card, can use."""
+def _auto_devices(is_card: bool) -> tuple[str, ...]:
+    """Every CUDA device that PyTorch, or onnxruntime for a card, can use; else Apple's GPU, or CPU.
+
+    Cards do not run on Apple's GPU.
+    """
     if is_card:
         from cliptex.experts.onnx import has_cuda
 
@@ -110,7 +114,10 @@ def _cuda_devices(is_card: bool) -> tuple[str, ...]:
             return ("cpu",)
     import torch
 
-    return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or ("cpu",)
+    found = tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    if not found and not is_card and torch.backends.mps.is_available():
+        return ("mps",)
+    return found or ("cpu",)
 
 
 def _is_card(text: str) -> bool:

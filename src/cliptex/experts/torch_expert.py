@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cliptex.experts.protocol import ExpertSpec, Placement, Precision, Prediction
+from cliptex.models.device import pick_device
 
 __all__ = ["Adapter", "Outputs", "Placement", "Precision", "TorchExpert"]
 
@@ -62,8 +63,10 @@ class TorchExpert:
         self.placement = placement
         _refuse_missing(torch.device(placement.device))
         network = network.eval().requires_grad_(False).to(placement.device)
-        # Convolutions are up to 1.7 times as fast on a CPU with channels last.
-        self.network = network.to(memory_format=torch.channels_last)
+        if placement.device != "mps":
+            # Convolutions are up to 1.7 times as fast on a CPU with channels last.
+            network = network.to(memory_format=torch.channels_last)
+        self.network = network
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
@@ -107,6 +110,8 @@ def _refuse_missing(device: torch.device) -> None:
             f"there is no device {device}: PyTorch sees {count} CUDA devices; install a PyTorch "
             "that was built for this machine's driver, or label with --device cpu"
         )
+    if device.type != "cuda":
+        pick_device(str(device))
 
 
 def _is_finite(outputs: Outputs) -> bool:

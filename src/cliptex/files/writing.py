@@ -100,10 +100,13 @@ class AtomicFile:
 
     def _commit_local(self, path: Path) -> None:
         if self._exclusive:
-            os.link(self.temporary, path)
-            self.temporary.unlink()
-        else:
-            self.temporary.replace(path)
+            with contextlib.suppress(OSError):  # of file systems without hard links, such as exFAT
+                os.link(self.temporary, path)
+                self.temporary.unlink()
+                return
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, "there already", str(path))
+        self.temporary.replace(path)
 
     def _commit_remote(self, path: UPath) -> None:
         if self._exclusive and exists(path):

@@ -22,8 +22,6 @@ from cliptex.console import say
 
 T = TypeVar("T")
 
-_FORK = multiprocessing.get_context("fork")  # works are closures, which cannot be sent
-
 
 def side_by_side(
     works: Mapping[str, Callable[[], T]],
@@ -87,8 +85,9 @@ class _Child(Generic[T]):
 
 def _start(name: str, work: Callable[[], T], log: Path, jobs: int) -> _Child[T]:
     say(f"{name} … ({log})")
-    receiver, sender = _FORK.Pipe(duplex=False)
-    process = _FORK.Process(target=_child, args=(work, sender, log, jobs), name=name)
+    fork = multiprocessing.get_context("fork")  # works are closures, which cannot be sent
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=_child, args=(work, sender, log, jobs), name=name)
     process.start()
     sender.close()  # so that the child's death ends the pipe
     return _Child(name, process, receiver, log, time.monotonic())

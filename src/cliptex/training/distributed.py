@@ -19,6 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from cliptex.models.device import pick_device
+
 TIMEOUT = timedelta(minutes=30)  # a rank may wait for another's first, cold read of its data
 
 
@@ -62,17 +64,20 @@ class World:
 
 
 @contextmanager
-def join_world() -> Iterator[World]:
+def join_world(name: str = "auto") -> Iterator[World]:
     """The world that torchrun describes in the environment; without it, this process alone.
 
     A process group that exists is used and left alone; one that is made here is ended here.
-    Messages between CPUs go over gloo, between GPUs over NCCL.
+    Messages between CPUs go over gloo, between GPUs over NCCL; Apple's GPU has neither, so that
+    several processes compute on the CPU there. `name` is the device, see `pick_device`, which
+    raises ValueError.
     """
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(device)
     made = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    device = pick_device(name)
+    if device.type == "mps" and (made or dist.is_initialized()):
+        device = torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if made:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)

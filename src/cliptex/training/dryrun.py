@@ -17,10 +17,11 @@ from cliptex.files import write_atomic
 from cliptex.labels.kinds import Kind, ScalarField, UnitVector
 from cliptex.losses import DenseTargets
 from cliptex.models.clip import describe_clip
+from cliptex.models.device import pick_device
 from cliptex.training.config import TrainConfig, as_json
 from cliptex.training.flops import FlopCount, device_peak, meta_network
 from cliptex.training.plan import parameters_by_part, plan_memory, plan_table
-from cliptex.training.setup import default_device, open_data
+from cliptex.training.setup import open_data
 
 PAGE = "first-batch.html"
 _STYLE = """body{font:14px sans-serif;margin:1.5em;color:#222} pre{background:#f4f4f4;padding:1em}
@@ -28,7 +29,7 @@ figure{display:inline-block;margin:4px} figcaption{font-size:12px;color:#555}
 h3{margin:1em 0 0;font-size:14px} img{width:224px;display:block}"""
 
 
-def dry_run(config: TrainConfig, out: Path) -> tuple[str, Path]:
+def dry_run(config: TrainConfig, out: Path, device: str = "auto") -> tuple[str, Path]:
     """The summary of a run as text, and the page with its first batch, written into `out`.
 
     Nothing is trained and no model is built; weights are read only where they describe themselves
@@ -44,7 +45,7 @@ def dry_run(config: TrainConfig, out: Path) -> tuple[str, Path]:
     parts = parameters_by_part(network)
     lines += [f"  {part:24} {n / 1e6:10.3f} M" for part, n in parts.items()]
     lines += [f"  {'in all':24} {sum(parts.values()) / 1e6:10.3f} M", "", f"{steps} steps of"]
-    peak = device_peak(config, default_device())
+    peak = device_peak(config, pick_device(device))
     for size, batch in zip(sampler.sizes, sampler.batch_sizes, strict=True):
         flops = batch * count.per_image(size)
         lines.append(

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cliptex.models.clip import Clip, ClipConfig
 from cliptex.models.cliptex import DenseConfig, build_cliptex
+from cliptex.models.device import synchronize
 from cliptex.training.config import TrainConfig
 from cliptex.training.network import ClipOnly, Network
 
@@ -81,14 +82,13 @@ def device_peak(config: TrainConfig, device: torch.device) -> float:
 
 def measure_peak(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
     """FLOPs a second of the best of `repeats` square matrix products."""
-    n = 8192 if device.type == "cuda" else 1024
+    n = 1024 if device.type == "cpu" else 8192
     a, b = (torch.ones(n, n, dtype=dtype, device=device) for _ in range(2))
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
         product = a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
         del product
     return 2.0 * n**3 / best

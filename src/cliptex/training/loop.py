@@ -49,19 +49,20 @@ class TrainingInterrupted(SystemExit):
         self.checkpoint = checkpoint
 
 
-def train(config: TrainConfig, out: Path) -> Path:
+def train(config: TrainConfig, out: Path, device: str = "auto") -> Path:
     """Train, or go on with the run in `out`, and return `out`/checkpoints/final.
 
     The final folder holds the CLIP (for `load_clip`) and, where there were tasks, the pyramid
     and the heads; with `ema`, `final-ema` beside it holds the averages. Nothing is done where it
-    exists already. Under torchrun all ranks call this and share each global batch.
+    exists already. Under torchrun all ranks call this and share each global batch. `device` is
+    where it computes, see `pick_device`.
 
     Raises:
         ValueError: data, labels, configuration or the run in `out` do not belong together, or
             `bad_steps` losses in a row were not finite.
         TrainingInterrupted: SIGTERM was received; a checkpoint is saved.
     """
-    with join_world() as world:
+    with join_world(device) as world:
         config = of_all_ranks(config, world.size)
         open_run(config, out, world)
         final = out / CHECKPOINTS / FINAL

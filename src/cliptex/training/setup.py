@@ -15,6 +15,7 @@ from cliptex.data.joined import JoinedDataset
 from cliptex.data.sampler import Sampler
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.reader import LabelReader
+from cliptex.models.device import pick_device
 from cliptex.models.provenance import Provenance, merged, of_experts, read_provenance
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.tasks import TASKS, Task
@@ -50,11 +51,6 @@ class Run:
     norms: Sequence[_BatchNorm] = ()
 
 
-def default_device() -> torch.device:
-    """A GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def prepare(config: TrainConfig, world: World | None = None) -> Run:
     """Open the data, check it against the labels, build the model from the seed.
 
@@ -63,7 +59,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Run:
     Raises ValueError where tasks, labels, data and lengths do not belong together.
     """
     if world is None:
-        world = World(device=default_device())
+        world = World(device=pick_device("auto"))
     config = of_all_ranks(config, world.size)
     dataset, sampler, channels, steps = open_data(config, tell=world.main)
     if (least := min(sampler.batch_sizes)) < world.size:

@@ -115,8 +115,8 @@ def compute_losses(run: Run, batch: Batch, agreed: Agreed) -> dict[str, Tensor]:
 def forward(run: Run, batch: Batch) -> CliptexOutput:
     """The network's answers to `batch`, under autocast where the configuration says so."""
     device = run.world.device
-    images = batch.images.to(device, non_blocking=True).float() / 255  # (B, 3, H, W)
-    tokens = run.model.clip.tokenize(batch.captions).to(device, non_blocking=True)  # (B, L)
+    images = batch.images.to(device).float() / 255  # (B, 3, H, W)
+    tokens = run.model.clip.tokenize(batch.captions).to(device)  # (B, L)
     dtype = DTYPES[run.config.precision]
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         return run.engine(images, tokens)
