@@ -19,6 +19,8 @@ import importlib, pkgutil, cliptex
 for module in pkgutil.walk_packages(cliptex.__path__, "cliptex."):
     if module.name != "cliptex.__main__":
         importlib.import_module(module.name)
+import sys
+sys.platform = "darwin"  # before, Python's own modules would look for files of macOS
 """
 # What Python has on Linux and not on macOS.
 MACOS = """
@@ -91,7 +93,6 @@ def test_labelling_without_what_only_linux_has(
     code = f"""{MACOS}{WITHOUT_LINKS}{imports}
 import sys
 from cliptex.cli import main
-sys.platform = "darwin"
 for command in {commands}:
     assert main(command) == 0, command
 """

@@ -269,5 +269,5 @@ def test_no_samples(configure, tmp_path: Path) -> None:
 
     (tmp_path / "empty").mkdir()
     tarfile.open(tmp_path / "empty" / "web-00000.tar", "w").close()
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="no sample"):
         train(configure(data=tmp_path / "empty"), tmp_path / "run")
