@@ -16,6 +16,7 @@ from cliptex.labels.codecs import (
     RGB_ERROR_DEGREES,
     decode,
     encode,
+    error_bound,
     fit,
     fitted_size,
     scalar_statistics,
@@ -123,6 +124,14 @@ def test_normals__within_the_bound(codec, bound, seed) -> None:
     assert (back[~valid] == 0).all()
     assert angles(array, back)[valid].max() <= bound
     assert np.allclose(np.linalg.norm(back[valid], axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("codec", "bound"), NORMAL_CODECS)
+def test_normals__the_stated_bound_is_not_much_too_large(codec, bound) -> None:
+    array = UnitVector().check(np.random.default_rng(0).normal(size=(300, 400, 3)))
+    worst = angles(array, there_and_back(UnitVector(), array, codec)).max()
+    assert 0.9 * bound < worst <= bound
+    assert f"{bound:.2f} degrees" in error_bound(UnitVector(), codec)
 
 
 @pytest.mark.parametrize("codec", ["png-normal-oct", "png-normal-rgb8"])

@@ -228,6 +228,15 @@ def test_draw__is_a_picture_and_shows_holes(kind: Kind) -> None:
     assert (hole == hole[0]).all()
 
 
+@pytest.mark.parametrize("unit", [0.01, 1.0, 250.0])
+def test_draw__scalars_from_their_smallest_to_their_largest(unit: float) -> None:
+    ramp = unit * np.linspace(3, 4, 101, dtype=np.float32)[None]
+    colours = ScalarField("m").draw(ramp)[0].astype(int)
+    assert colours[0].tolist() == [68, 1, 84] and colours[-1].tolist() == [253, 231, 37]  # viridis
+    green = colours[:, 1]
+    assert (np.diff(green) >= 0).all() and abs(green[50] - 145) < 10
+
+
 def test_draw__nothing_valid_is_black() -> None:
     picture = ScalarField("m").draw(np.full((2, 3), np.nan, np.float32))
     assert picture.shape == (2, 3, 3) and not picture.any()

@@ -53,6 +53,24 @@ def test_writer__without_commit_leaves_nothing(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
+def test_writer__the_tar_is_on_the_disk_before_the_ledger_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power failure may leave a ledger beside no tar."""
+    real, seen = os.fsync, []
+
+    def noted(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), tmp_path.stat()):
+            seen.append(sorted(p.name for p in tmp_path.glob("0.*")))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with ShardLabelWriter(tmp_path, "0.tar") as writer:
+        writer.add("k", encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8)))
+        writer.commit()
+    assert ["0.tar"] in seen and seen[-1] == ["0.ledger", "0.tar"]
+
+
 def test_writer__of_two_the_first_to_commit_stays(tmp_path: Path) -> None:
     label = encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8))
     with ShardLabelWriter(tmp_path, "0.tar") as one, ShardLabelWriter(tmp_path, "0.tar") as two:
