@@ -58,8 +58,19 @@ def test_captions__faults(coco):
     ("images", "caption", "said"),
     [
         (({"id": 9, "file_name": "9.jpg"}, {"id": 9, "file_name": "3.jpg"}), "a", "have id 9: "),
-        (({"id": 9, "file_name": None},), "a", "image 9 has file_name None, expected"),
-        (({"id": 9, "file_name": "9.jpg"},), None, "image 9 has the caption None, expected a text"),
+        (({"id": 9, "file_name": None},), "a", r"images\[0\] has 'file_name' None, .* \(id 9\)"),
+        (({"id": 9, "file_name": "9\0.jpg"},), "a", "expected the name of a file"),
+        (
+            ({"id": [9], "file_name": "9.jpg"},),
+            "a",
+            r"images\[0\] has 'id' \[9\], expected a whole",
+        ),
+        (
+            ({"id": 9, "file_name": "9.jpg"},),
+            None,
+            r"annotations\[0\] has 'caption' None, expected",
+        ),
+        (({"id": 9, "file_name": "9.jpg"},), "\ud83d", r"'\\ud83d', which holds half a char"),
     ],
 )
 def test_captions__an_image_listed_twice_or_without_name_or_text(coco, images, caption, said):

@@ -129,10 +129,12 @@ def changed(part: str, **values: object) -> dict:
     [
         (changed("images", id=42), "several images have id 42: list each once"),
         (changed("images", id="img_7"), "images: 'a.png' has id 'img_7', expected a whole number"),
-        (changed("images", file_name=None), "image 7 has file_name None, expected the name"),
+        (changed("images", file_name=None), r"images\[1\] has 'file_name' None, .* \(id 7\)"),
         (changed("images", height=5.0), "image 7: height and width must be whole pixels"),
         (changed("categories", id=90), "several categories have id 90"),
         (changed("categories", id="3"), "categories: 'car' has id '3', expected a whole number"),
+        (changed("annotations", image_id=[7]), r"annotations\[\d\] has 'image_id' \[7\], expected"),
+        (changed("annotations", area=None), "annotation 4 has area None, expected a number"),
         (changed("annotations", image_id="7"), "annotation 4 has image_id '7', which the file"),
     ],
 )
@@ -178,7 +180,7 @@ def lacking(part: str, key: str) -> dict:
 )
 def test_keys_that_are_needed__are_named_at_once(coco: Path, part: str, key: str) -> None:
     write(coco, lacking(part, key))
-    said = rf"instances_val2017.json: {part}\[\d\] has no '{key}': every one of {part} needs"
+    said = rf"instances_val2017.json: {part}\[\d\] has no '{key}'.*: every one of {part} needs"
     with pytest.raises(ValueError, match=said):
         CocoInstances(coco, "val")
 

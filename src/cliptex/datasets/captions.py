@@ -6,20 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptex.datasets.coco_files import check_images
 from cliptex.datasets.protocol import (
-    check_entries,
     read_image,
-    read_json,
     refuse_empty,
     refuse_missing,
     require,
     unknown_split,
 )
+from cliptex.shards.json_files import read_coco_captions
 
 LAYOUT = """  ROOT/annotations/captions_SPLIT2017.json   (or 2014, or captions_SPLIT.json)
   ROOT/SPLIT2017/000000000139.jpg"""
-PARTS = ("images", "annotations")
 YEARS = ("2017", "2014", "")
 
 
@@ -48,25 +45,20 @@ class CocoCaptions:
 
 
 def read_captions(path: Path) -> list[tuple[str, list[str]]]:
-    """File and captions of each picture that the JSON lists; ValueError where it is not COCO's."""
-    content = read_json(path, LAYOUT, PARTS)
-    check_entries(path, content["images"], "images", ("id", "file_name"))
-    check_entries(path, content["annotations"], "annotations", ("image_id", "caption"))
-    check_images(path, content["images"])
-    captions: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
+    """File and captions of each picture that the JSON lists; ValueError where it is not COCO's.
+
+    Files such as "./a.jpg" become "a.jpg", so that they compare equal.
+    """
+    content = read_coco_captions(path)
+    captions: dict[int | str, list[str]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in captions:
             raise ValueError(
                 f"{path}: a caption has image_id {annotation['image_id']!r}, which the file does "
                 "not list among its images"
             )
-        if not isinstance(annotation["caption"], str):
-            raise ValueError(
-                f"{path}: image {annotation['image_id']!r} has the caption "
-                f"{annotation['caption']!r}, expected a text"
-            )
         captions[annotation["image_id"]].append(annotation["caption"].strip())
-    return [(image["file_name"], captions[image["id"]]) for image in content["images"]]
+    return [(str(Path(image["file_name"])), captions[image["id"]]) for image in content["images"]]
 
 
 def splits_of(root: Path) -> list[str]:

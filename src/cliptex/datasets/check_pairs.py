@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cliptex.datasets import captions, coco, karpathy
 from cliptex.datasets.check_report import CheckReport, Layout, first_with, names_in, split_of
 from cliptex.datasets.karpathy import SAME_AS_TRAIN, file_of, images_folder, read_karpathy
 from cliptex.datasets.protocol import present
+from cliptex.shards.json_files import parse_json
 
 T = TypeVar("T")
 COCO_SOURCE = (
@@ -121,11 +121,12 @@ def _find_karpathy(path: Path) -> Path | None:
 def _has_splits(file: Path) -> bool | None:
     """Whether a JSON is Karpathy's; None where it is damaged."""
     try:
-        content: Any = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes())
     except ValueError:
         return None
     images = content.get("images") if isinstance(content, dict) else None
-    return bool(images) and isinstance(images[0], dict) and {"split", "sentences"} <= set(images[0])
+    first = images[0] if isinstance(images, list) and images else None
+    return isinstance(first, dict) and {"split", "sentences"} <= set(first)
 
 
 COCO = Layout(

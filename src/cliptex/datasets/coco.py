@@ -9,16 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.coco_files import check_images, refuse_twice, require_numbers
 from cliptex.datasets.coco_objects import CocoObjects, mask_fault
 from cliptex.datasets.protocol import (
-    check_entries,
     read_image,
-    read_json,
     refuse_empty,
     refuse_missing,
     require,
     unknown_split,
+)
+from cliptex.shards.json_files import (
+    check_entries,
+    check_id,
+    check_images,
+    read_json,
+    refuse_twice,
+    require_numbers,
 )
 
 LAYOUT = """  coco/annotations/instances_SPLIT2017.json   (or instances_SPLIT.json)
@@ -98,11 +103,19 @@ def read_instances(path: Path) -> dict[str, Any]:
     refuse_twice(path, content["categories"], "categories")
     check_images(path, content["images"])
     for image in content["images"]:
+        image["file_name"] = str(Path(image["file_name"]))  # "./a.jpg" and "a.jpg" are equal
         if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
             raise ValueError(
                 f"{path}: image {image['id']}: height and width must be whole pixels, not 0"
             )
-    for annotation in content["annotations"]:
+    for number, annotation in enumerate(content["annotations"]):
+        for key in ("image_id", "category_id"):
+            check_id(path, annotation, key, f"annotations[{number}]")
+        if not _is_number(annotation["area"]):
+            raise ValueError(
+                f"{path}: annotation {annotation['id']} has area {annotation['area']!r}, expected "
+                "a number of pixels"
+            )
         box = annotation["bbox"]
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             raise ValueError(

@@ -24,6 +24,7 @@ from cliptex.files.hub import asking_hub, unavailable
 from cliptex.labels.kinds import ClassMap
 from cliptex.machine import need
 from cliptex.shards.images import decode_image
+from cliptex.shards.json_files import caption_texts
 
 LAYOUT = """  FOLDER of Dataset.save_to_disk or DatasetDict.save_to_disk,
   FOLDER/SPLIT*.parquet or FOLDER/data/SPLIT*.parquet,
@@ -201,12 +202,11 @@ class HubMasks:
 
 
 def _texts(cell: Any, where: str) -> list[str]:
-    """The captions of a cell, without those that are None."""
-    texts = [cell] if isinstance(cell, str) else [text for text in cell or () if text is not None]
-    odd = next((text for text in texts if not isinstance(text, str)), None)
-    if odd is not None:
-        raise ValueError(f"{where} holds {odd!r}, expected a text or a list of texts")
-    return texts
+    """The captions of a cell, without those that are null."""
+    try:
+        return caption_texts(cell)
+    except ValueError as error:
+        raise ValueError(f"{where} holds {error} or a list of texts") from error
 
 
 HubVoc, HubAde20k = partial(HubMasks, scheme="voc"), partial(HubMasks, scheme="ade20k")

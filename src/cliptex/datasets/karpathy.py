@@ -8,14 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.protocol import (
-    check_entries,
-    read_image,
-    read_json,
-    refuse_missing,
-    require,
-    unknown_split,
-)
+from cliptex.datasets.protocol import read_image, refuse_missing, require, unknown_split
+from cliptex.shards.json_files import read_karpathy
 
 LAYOUT = """  DATASET.json   ({"images": [{"filename", "split", "sentences": [{"raw"}]}]})
   images/FILENAME   (COCO: images/FILEPATH/FILENAME; or as the archives unpack, such as
@@ -61,36 +55,6 @@ class Karpathy:
     def image(self, index: int) -> np.ndarray:
         """Picture `index`, (H, W, 3) uint8 RGB."""
         return read_image(self._images / self.files[index])
-
-
-def read_karpathy(path: Path) -> dict[str, Any]:
-    """The JSON at `path`, its images with `sentences` each, of some none.
-
-    ValueError names one that is a folder, damaged or another.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name the JSON in it, such as dataset_flickr30k.json")
-    content = read_json(path, LAYOUT, ("images",))
-    _check_text(path, content, "dataset", "the file", optional=True)
-    check_entries(path, content["images"], "images", ("filename", "split"))
-    for number, entry in enumerate(content["images"]):
-        image = f"images[{number}]"
-        for key in ("filename", "split", "filepath"):
-            _check_text(path, entry, key, image, optional=key == "filepath")
-        entry["sentences"] = entry.get("sentences") or []
-        check_entries(path, entry["sentences"], f"{image}.sentences", ("raw",))
-        for place, sentence in enumerate(entry["sentences"]):
-            _check_text(path, sentence, "raw", f"{image}.sentences[{place}]")
-    return content
-
-
-def _check_text(
-    path: Path, entry: dict[str, Any], key: str, what: str, *, optional: bool = False
-) -> None:
-    """ValueError names an `entry` of the JSON, `what`, whose `key` is no text."""
-    value = entry.get(key)
-    if not isinstance(value, str) and not (optional and value is None):
-        raise ValueError(f"{path}: {what} has {key!r} {value!r}, expected a text")
 
 
 def file_of(entry: dict[str, Any]) -> str:

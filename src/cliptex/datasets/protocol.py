@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence, Sized
@@ -142,32 +141,6 @@ def paired(
             f"{image_source} has {height}x{width}: take both from one release, neither resized"
         )
     return DenseItem(image=image, target=target)
-
-
-def read_json(path: Path, layout: str, keys: Sequence[str]) -> dict[str, Any]:
-    """A JSON object that has `keys`; ValueError names `path` and the remedy, or the `layout`."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is no whole JSON ({error}): was its download cut off? Get it again"
-        ) from error
-    absent = [key for key in keys if not isinstance(content, dict) or key not in content]
-    if absent:
-        raise ValueError(f"{path} has no key {', '.join(map(repr, absent))}; expected:\n{layout}")
-    return content
-
-
-def check_entries(path: Path, entries: Any, part: str, keys: Sequence[str]) -> None:
-    """ValueError names the first object of the list `part` of a JSON that lacks one of `keys`."""
-    wanted = set(keys)
-    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
-        if not isinstance(entry, dict) or not wanted <= entry.keys():
-            absent = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            raise ValueError(
-                f"{path}: {part}[{number}] has no {', '.join(map(repr, absent))}: every one of "
-                f"{part} needs {', '.join(keys)}"
-            )
 
 
 def read_lines(path: Path) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from cliptex.files import AnyPath, read_bytes
+from cliptex.shards.json_files import parse_json
 
 _COUNTED = re.compile(r"(\d+), such as (.*)", re.DOTALL)
 
@@ -68,7 +68,7 @@ def stats_problem(tar: AnyPath, samples: int) -> str:
     except OSError:  # it is not there, or may not be read
         return ""
     try:
-        content = json.loads(data)
+        content = parse_json(data)
     except ValueError:
         content = None
     if not isinstance(content, dict):
