@@ -6,8 +6,10 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cliptex.console import TooManyFailures
 from cliptex.shards import importers
 from cliptex.shards.check import check
 from cliptex.shards.dataset import ImageTextShards
@@ -17,6 +19,7 @@ from cliptex.shards.importers import (
     import_img2dataset,
     import_karpathy,
 )
+from cliptex.shards.sources import Item
 
 Picture = Callable[..., bytes]
 MakeTar = Callable[..., Path]
@@ -121,10 +124,10 @@ def test_one_line_in_another_encoding(tmp_path: Path, images: Path) -> None:
     ("name", "content", "message"),
     [
         ("c.csv", "", "no rows"),
-        ("c.jsonl", '{"image": "a.jpg"\n', "line 1 is not valid JSON"),
-        ("c.jsonl", "[1]\n", "line 1 is not a JSON object"),
+        ("c.jsonl", '{"image": "a.jpg"\n', "line 1: not valid JSON"),
+        ("c.jsonl", "[1]\n", "line 1: not a JSON object"),
         ("c.xlsx", "x", "ends in"),
-        ("c.csv", "image,caption\n,x\n", "row 1 has no image name"),
+        ("c.csv", "image,caption\n,x\n", "line 2: no image name"),
     ],
 )
 def test_bad_captions_files(
@@ -188,6 +191,16 @@ def test_a_changed_source_is_imported_again(tmp_path: Path, picture: Picture) ->
     }
 
 
+def test_the_digest_that_imports_are_resumed_by_stays(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"12345")
+    items = [
+        Item(name="a.jpg", captions=("A é",), meta={"source": "a.jpg"}),
+        Item(name="b.jpg", captions=(), meta={}, key="7"),
+    ]
+    written = "b71419b50ce2021d7f22f1b99d3f7298973e8a2c8173717480c9ecffaeb6595d"  # by version 0.1.0
+    assert importers._digest(items, tmp_path) == written
+
+
 def test_shards_of_a_larger_import_are_not_mixed_in(tmp_path: Path, picture: Picture) -> None:
     source = many(tmp_path, picture)
     import_folder(*source, tmp_path / "out", samples_per_shard=2)
@@ -242,16 +255,108 @@ def test_coco(tmp_path: Path, images: Path) -> None:
     }
     del content["annotations"][0]["caption"]
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="annotation 3 has no caption"):
+    with pytest.raises(
+        ValueError, match=r"annotations\[0\] has no 'caption' \(id 3\).*captions_\*"
+    ):
         import_coco(tmp_path / "instances.json", images, tmp_path / "x")
 
 
-@pytest.mark.parametrize("content", ["[1]", "{", '{"images": 1}'])
+DEEP = "[" * 100_000
+ONE = {"filename": "a.jpg", "split": "train", "sentences": [{"raw": "A dog"}]}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "{", DEEP, '{"images": 1}', '{"images": {}, "annotations": []}']
+)
 def test_bad_json(tmp_path: Path, images: Path, content: str) -> None:
     (tmp_path / "d.json").write_text(content)
     for importer in (import_karpathy, import_coco):
-        with pytest.raises(ValueError, match=r"d\.json: not "):
+        with pytest.raises(ValueError, match=r"d\.json( is no whole JSON|:? has no|: images)"):
             importer(tmp_path / "d.json", images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"filename": None}, r"images\[1\] has 'filename' None, expected a text \(cocoid 9\)"),
+        ({"filename": " "}, r"images\[1\] has 'filename' ' ', expected the name of a file"),
+        ({"split": 3}, r"images\[1\] has 'split' 3, expected a text"),
+        ({"sentences": {"raw": "x"}}, r"images\[1\]\.sentences is {'raw': 'x'}, expected a list"),
+        ({"sentences": [None]}, r"images\[1\]\.sentences\[0\] has no 'raw'"),
+        ({"sentences": [{"raw": None}]}, r"images\[1\]\.sentences\[0\] has 'raw' None"),
+        ({"sentences": [{"raw": "\ud83d"}]}, r"'\\ud83d', which holds half a character"),
+    ],
+)
+def test_odd_karpathy_entries_are_named(
+    tmp_path: Path, images: Path, change: dict, said: str
+) -> None:
+    entries = [ONE, {**ONE, "cocoid": 9, **change}]
+    (tmp_path / "d.json").write_text(json.dumps({"images": entries}))
+    with pytest.raises(ValueError, match=rf"d\.json: .*{said}"):
+        import_karpathy(tmp_path / "d.json", images, tmp_path / "out")
+
+
+def test_karpathy_entries_without_a_key_are_named(tmp_path: Path, images: Path) -> None:
+    for key in ("filename", "split"):
+        entry = {name: value for name, value in ONE.items() if name != key}
+        (tmp_path / "d.json").write_text(json.dumps({"images": [entry]}))
+        with pytest.raises(ValueError, match=rf"d\.json: images\[0\] has no '{key}'"):
+            import_karpathy(tmp_path / "d.json", images, tmp_path / "out")
+
+
+def test_karpathy_images_without_sentences_are_counted(tmp_path: Path, images: Path) -> None:
+    entries = [ONE, {**ONE, "filename": "c.jpg", "sentences": None}]
+    (tmp_path / "d.json").write_text(json.dumps({"images": entries}))
+    report = import_karpathy(tmp_path / "d.json", images, tmp_path / "out")
+    assert report.problems == ("c.jpg: no caption",) and report.failed == 1
+
+
+IMAGE, NOTE = {"id": 1, "file_name": "a.jpg"}, {"id": 1, "image_id": 1, "caption": "A dog"}
+
+
+@pytest.mark.parametrize(
+    ("image", "note", "said"),
+    [
+        ({"id": 1}, {}, r"several images have id 1: .*\(images\[0\] and images\[1\]\)"),
+        ({"id": "1"}, {}, "as a number and as a text"),
+        ({"id": None}, {}, r"images\[1\] has 'id' None, expected"),
+        ({"file_name": 7}, {}, r"images\[1\] has 'file_name' 7, expected a text \(id 2\)"),
+        ({}, {"caption": None}, r"annotations\[1\] has 'caption' None, .* \(id 2\)"),
+        ({}, {"caption": ["a", "b"]}, r"annotations\[1\] has 'caption' \['a', 'b'\], expected"),
+        ({}, {"image_id": [2]}, r"annotations\[1\] has 'image_id' \[2\], expected"),
+    ],
+)
+def test_odd_coco_entries_are_named(
+    tmp_path: Path, images: Path, image: dict, note: dict, said: str
+) -> None:
+    second = {"id": 2, "file_name": "c.jpg", **image}
+    content = {"images": [IMAGE, second], "annotations": [NOTE, {**NOTE, "id": 2, **note}]}
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"d\.json: .*{said}"):
+        import_coco(tmp_path / "d.json", images, tmp_path / "out")
+    for part, key in (("images", "id"), ("images", "file_name"), ("annotations", "image_id")):
+        entry = {"images": IMAGE, "annotations": NOTE}[part]
+        content = {"images": [IMAGE], "annotations": [NOTE]}
+        content[part] = [{name: value for name, value in entry.items() if name != key}]
+        (tmp_path / "d.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=rf"d\.json: {part}\[0\] has no '{key}'"):
+            import_coco(tmp_path / "d.json", images, tmp_path / "out")
+
+
+def test_coco_ids_may_be_texts_and_stray_captions_are_counted(tmp_path: Path, images: Path) -> None:
+    content = {
+        "images": [{"id": "b", "file_name": "c.jpg"}, {"id": "10", "file_name": "a.jpg"}],
+        "annotations": [
+            {"image_id": "b", "caption": "C"},
+            {"image_id": 10, "caption": "A"},
+            {"image_id": 11, "caption": "of none"},
+        ],
+    }
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    report = import_coco(tmp_path / "d.json", images, tmp_path / "out")
+    assert texts(tmp_path / "out") == {"000000000": "a", "000000001": "c"}
+    assert report.notes[0].startswith("1 captions are of images that d.json does not list")
 
 
 def test_img2dataset_tars_are_linked(tmp_path: Path, picture: Picture, make_tar: MakeTar) -> None:
@@ -266,7 +371,9 @@ def test_img2dataset_tars_are_linked(tmp_path: Path, picture: Picture, make_tar:
         (source / f"0000{shard}_stats.json").write_text(json.dumps({"successes": 2 + shard}))
     report = import_img2dataset(source, tmp_path / "out")
     assert (report.shards, report.samples, report.captions) == (2, 4, 4)
-    assert report.problems == ("00001.tar: holds 2 images, its statistics 3",)
+    assert report.problems == (
+        "00001.tar: fewer samples: 1, such as 00001_stats.json counts 3, the tar holds 2",
+    )
     assert (tmp_path / "out/00000.tar").samefile(source / "00000.tar")
     assert import_img2dataset(source, tmp_path / "out") == report
 
@@ -308,6 +415,144 @@ def test_img2dataset_files(tmp_path: Path, picture: Picture) -> None:
     assert meta(tmp_path / "out", "00000.tar", "000000001") == {"url": "http://x/1"}
     with pytest.raises(ValueError, match="not img2dataset's output"):
         import_img2dataset(tmp_path / "source/00000", tmp_path / "x")
+
+
+def test_img2dataset_files_of_every_image_suffix(
+    tmp_path: Path, encode: Callable[..., bytes]
+) -> None:
+    folder = tmp_path / "source/00000"
+    folder.mkdir(parents=True)
+    square = np.zeros((8, 8, 3), np.uint8)
+    kinds = {"0.gif": "GIF", "1.bmp": "BMP", "2.jfif": "JPEG", "3.JPE": "JPEG", "4.tif": "TIFF"}
+    for name, kind in kinds.items():
+        (folder / name).write_bytes(encode(square, kind))
+        (folder / f"{name[0]}.txt").write_text(f"Caption {name[0]}")
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert report.ok and texts(tmp_path / "out") == {str(i): f"caption {i}" for i in range(5)}
+
+
+def test_img2dataset_files_that_are_left_out_are_named(tmp_path: Path, picture: Picture) -> None:
+    folder = tmp_path / "source/00000"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("0.jpg", "1.jpg", "2.png", "2.jpg", "3.heic", "4.jpg", "5.jpg", "22.05.jpg"):
+        (folder / name).write_bytes(picture(1))
+    for i in range(4):
+        (folder / f"{i}.txt").write_text("A dog")
+    (folder / "0.json").write_bytes(b"")
+    (folder / "1.json").write_text("[]")
+    (folder / "22.05.txt").write_text("At five")
+    (folder / "22.05.json").write_text(json.dumps({"alt": "\ud83d"}))
+    (folder / "4.text").write_text("In another file")
+    (folder / "movie.mp4").write_bytes(b"x")
+    (folder / "deeper/6.jpg").write_bytes(picture(1))
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert texts(tmp_path / "out") == {"2": "a dog", "22_05": "at five", "4": "in another file"}
+    assert meta(tmp_path / "out", "00000.tar", "22_05") == {"alt": "\ud83d"}
+    assert sorted(report.problems) == [
+        "00000/0.jpg: 0.json: it is empty",
+        "00000/1.jpg: 1.json: not an object",
+        "00000/2.png: 2.jpg is taken",
+        "00000/3.txt: no image of this name that is read",
+        "5.jpg: no caption",
+    ]
+    assert report.failed == 5
+    assert "3 files of" in report.notes[0] and "such as 3.heic" in report.notes[0]
+    assert "deeper/6.jpg" in report.notes[1]
+
+
+def test_img2dataset_captions_of_a_json_field(tmp_path: Path, picture: Picture) -> None:
+    folder = tmp_path / "source/00000"
+    folder.mkdir(parents=True)
+    values = ["A dog", ["A cat", "The cat"], None, {"en": "x"}]
+    for i, value in enumerate(values):
+        (folder / f"{i}.jpg").write_bytes(picture(i))
+        (folder / f"{i}.json").write_text(json.dumps({"caption": value, "alt": f"Alt {i}"}))
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert texts(tmp_path / "out") == {"0": "a dog", "1": "a cat\nthe cat"}
+    assert "00000/3.jpg: 3.json: its field 'caption' holds" in report.problems[0]
+    assert report.problems[1:] == ("2.jpg: no caption",) and report.failed == 2
+    (folder / "0.txt").write_text("Another dog")
+    (folder / "1.json").unlink()
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out", caption_key="alt")
+    assert texts(tmp_path / "out") == {"0": "alt 0", "2": "alt 2", "3": "alt 3"}
+    assert report.problems == ("00000/1.jpg: no KEY.json, whose field 'alt' is asked for",)
+
+
+@pytest.mark.parametrize("stats", ["[]", "{", "", "[" * 100_000])
+def test_odd_statistics_of_tars_are_named(tmp_path: Path, make_tar: MakeTar, stats: str) -> None:
+    make_tar(tmp_path / "source/00000.tar", [("0.jpg", b"x"), ("0.txt", b"y")])
+    (tmp_path / "source/00000_stats.json").write_text(stats)
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert "00000_stats.json is no JSON object" in report.problems[0] and report.failed == 0
+
+
+def test_tars_without_a_sample_are_refused_and_not_linked(
+    tmp_path: Path, make_tar: MakeTar
+) -> None:
+    make_tar(tmp_path / "source/00000.tar", [("0.mp3", b"x")])
+    with pytest.raises(ValueError, match="source: none of its"):
+        import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="caption_key 'x' changes nothing"):
+        import_img2dataset(tmp_path / "source", tmp_path / "out", caption_key="x")
+
+
+def test_a_foreign_tar_stops_before_any_is_linked(tmp_path: Path, make_tar: MakeTar) -> None:
+    for name in ("00000", "00001"):
+        make_tar(tmp_path / f"source/{name}.tar", [("0.jpg", b"x"), ("0.txt", b"y")])
+    make_tar(tmp_path / "out/00001.tar", [("0.jpg", b"other"), ("0.txt", b"y")])
+    before = tree(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"00001\.tar: another file is there"):
+        import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+
+
+def test_an_import_of_nothing_leaves_the_disk_as_it_was(tmp_path: Path, picture: Picture) -> None:
+    captions, folder = many(tmp_path, picture)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"many\.csv: none of its 7 images .* 0\.jpg: missing"):
+        import_folder(captions, tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    import_folder(captions, folder, tmp_path / "out", samples_per_shard=2)
+    before = tree(tmp_path / "out")
+    with pytest.raises(ValueError, match="none of its 7 images"):
+        import_folder(captions, tmp_path / "empty", tmp_path / "out", samples_per_shard=2)
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_shard_without_a_sample_is_written_where_others_have_some(
+    tmp_path: Path, picture: Picture
+) -> None:
+    captions, folder = many(tmp_path, picture)
+    (folder / "5.jpg").unlink()
+    report = import_folder(captions, folder, tmp_path / "out", samples_per_shard=2)
+    assert (report.shards, report.samples, report.failed) == (4, 5, 2)
+    assert len(list((tmp_path / "out").glob("*.tar"))) == 4
+    assert import_folder(captions, folder, tmp_path / "out", samples_per_shard=2) == report
+
+
+def test_losses_above_the_share_are_told_also_of_a_resumed_import(
+    tmp_path: Path, picture: Picture
+) -> None:
+    source = many(tmp_path, picture)
+    for _ in range(2):
+        report = import_folder(*source, tmp_path / "out", samples_per_shard=2)
+        assert str(report).endswith("6 images with 6 captions in 4 shards; 1 of 7 left out")
+        report.check(0.2)
+        with pytest.raises(TooManyFailures, match=r"1 of 7 inputs were left out \(14\.3 %\)"):
+            report.check(0.05)
+
+
+def test_images_in_no_row_are_counted(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "c.csv").write_text("image,caption\na.jpg,A dog\n./sub/b.jpg,A cat\n")
+    report = import_folder(tmp_path / "c.csv", images, tmp_path / "out")
+    assert report.notes[-1] == f"3 images of {images} are not in c.csv, such as c.jpg"
+
+
+def test_names_that_no_file_system_takes_are_missing_images(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "c.csv").write_text(f"image,caption\na.jpg,A dog\n{'x' * 300}.jpg,A cat\nsub,A\n")
+    report = import_folder(tmp_path / "c.csv", images, tmp_path / "out")
+    assert report.samples == 1 and report.failed == 2
 
 
 @pytest.mark.data

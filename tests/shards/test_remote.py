@@ -159,7 +159,7 @@ def test_imports_between_file_systems(
     back = import_folder(memory / "source/captions.csv", memory / "source/images", tmp_path / "out")
     assert (back.samples, back.captions) == (remote.samples, remote.captions) == (3, 3)
     assert same(ImageTextShards(tmp_path / "out"), ImageTextShards(out))
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match="no whole JSON"):
         import_coco(memory / "source/captions.csv", memory / "source/images", out)
 
 

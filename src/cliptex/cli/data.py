@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from cliptex.cli.arguments import AnyPathArg
+from cliptex.console import MAX_FAILURES, check_failures
+
+TABLE = ("image_column", "caption_column", "separator", "quoting", "skip_bad_rows")
 
 
 def import_(
@@ -17,27 +20,71 @@ def import_(
     out: AnyPathArg,
     images: AnyPathArg | None = None,
     split: str = "train",
+    image_column: str = "",
+    caption_column: str = "",
+    separator: str = "",
+    quoting: Literal["guess", "standard", "backslash", "none"] = "guess",
+    skip_bad_rows: bool = False,
+    caption_key: str | None = None,
+    max_failures: float = MAX_FAILURES,
 ) -> None:
     """Write image-text shards from another layout.
 
     Args:
-        source: layout: captions CSV, TSV or JSONL; Karpathy JSON; COCO captions; img2dataset.
+        source: layout: folder with a table of captions (CSV, TSV, JSON lines or list); Karpathy
+            JSON; COCO captions; img2dataset.
         path: the captions file, or the folder of img2dataset.
         out: folder of the shards.
         images: folder of the images; by default the folder of the captions file.
         split: which split of a Karpathy JSON.
+        image_column: of a table: column or key of the images' names; by default a usual name.
+        caption_column: of a table: column or key of the captions; by default a usual name.
+        separator: of a table: one character, or comma, tab, semicolon; by default as the header.
+        quoting: of a table: standard (a quote in a quoted field is doubled), backslash (it follows
+            one), none (quotes are text); guessed where only one reading is possible.
+        skip_bad_rows: of a table: leave out and count rows that do not fit, rather than stop.
+        caption_key: of img2dataset's files: field of every KEY.json that holds the captions,
+            instead of KEY.txt.
+        max_failures: share of the inputs, 0 to 1, that may be left out; more end with status 3.
     """
     from cliptex.shards import importers
 
+    check_failures(0, 1, allowed=max_failures, what="inputs", remedy="")  # the share itself
+    table = {
+        "image_column": image_column,
+        "caption_column": caption_column,
+        "separator": separator,
+        "quoting": quoting,
+        "skip_bad_rows": skip_bad_rows,
+    }
     pictures = path.parent if images is None else images
+    _refuse_foreign(source, images=images, split=split, caption_key=caption_key, **table)
     report = {
-        "folder": lambda: importers.import_folder(path, pictures, out),
+        "folder": lambda: importers.import_folder(path, pictures, out, **table),
         "karpathy": lambda: importers.import_karpathy(path, pictures, out, split=split),
         "coco": lambda: importers.import_coco(path, pictures, out),
-        "img2dataset": lambda: importers.import_img2dataset(path, out),
+        "img2dataset": lambda: importers.import_img2dataset(path, out, caption_key=caption_key),
     }[source]()
     print(report)
     print(out)
+    report.check(max_failures)
+
+
+def _refuse_foreign(source: str, **options: object) -> None:
+    """ValueError names an option that was given and is of another layout."""
+    unset = (None, "", False, "guess", "train")
+    taken = {
+        "folder": ("images", *TABLE),
+        "karpathy": ("images", "split"),
+        "coco": ("images",),
+        "img2dataset": ("caption_key",),
+    }
+    for name, value in options.items():
+        if value not in unset and name not in taken[source]:
+            layouts = [layout for layout, names in taken.items() if name in names]
+            raise ValueError(
+                f"{name} {value}: not for the layout {source}, but for {' and '.join(layouts)}"
+            )
 
 
 def check(
@@ -56,6 +103,10 @@ def check(
     found = ImageTextShards(shards, on_damaged="keep", caption_key=caption_key)
     report = check_shards(found, decode=decode)
     print(report)
+    if not report.samples:
+        raise ValueError(
+            f"{shards}: no sample: an image and its caption are members KEY.jpg and KEY.txt"
+        )
     if not report.ok:
         raise ValueError(f"{shards}: {len(report.problems)} problems, listed above")
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cliptex.files import AnyPath
-from cliptex.shards.captions import decode_caption
-from cliptex.shards.images import IMAGE_SUFFIXES
+from cliptex.files import AnyPath, read_bytes
+from cliptex.shards.captions import decode_caption, json_captions
+from cliptex.shards.images import IMAGE_EXTENSIONS
+from cliptex.shards.index import JSON_EXTENSION, TEXT_EXTENSIONS
+from cliptex.shards.json_files import (
+    check_name,
+    parse_json,
+    read_coco_captions,
+    read_karpathy,
+)
+from cliptex.shards.table_form import TableForm
+from cliptex.shards.tables import read_table
 
-IMAGE_COLUMNS = (
-    *("image", "file", "filename", "file_name", "path", "filepath", "file_path"),
-    *("image_path", "image_name", "image_file", "img", "url"),
-)
-CAPTION_COLUMNS = (
-    *("caption", "captions", "text", "texts", "sentence", "description", "alt_text", "alt"),
-    *("title", "raw", "comment"),
-)
+_SIDE = {*TEXT_EXTENSIONS, JSON_EXTENSION}  # beside an image
+_UNFIT = re.compile(r"[.\\]")  # what keys of shards may not hold
 KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
@@ -32,138 +33,183 @@ class Item:
         name: how the source calls it, relative to the folder of images.
         captions: as the source gives them, uncleaned.
         meta: kept in the sample's KEY.json.
-        key: its key, where the source has keys of its own.
+        key: its key, where the source has keys of its own; "" where its number is its key.
     """
 
     name: str
     captions: tuple[str, ...]
     meta: dict[str, Any]
-    key: str | None = None
+    key: str = ""
 
 
-def folder_items(captions_file: AnyPath, image_column: str, caption_column: str) -> list[Item]:
-    """The rows of a CSV, TSV, JSONL or JSON captions file, in its order.
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What an import shall bring over.
 
-    Rows with the same image become one item with several captions. An empty column name means
-    that the column is found by its name (`IMAGE_COLUMNS`, `CAPTION_COLUMNS`, any case).
+    Attributes:
+        items: the images, in order.
+        problems: one line for each input that was left out already.
+        notes: what else the user should know, one line each.
+        listed: names of all images that the captions file knows, also those of other splits.
     """
-    rows = list(_rows(captions_file))
-    if not rows:
-        raise ValueError(f"{captions_file}: no rows")
-    image_column = _column(captions_file, rows[0], image_column, IMAGE_COLUMNS)
-    caption_column = _column(captions_file, rows[0], caption_column, CAPTION_COLUMNS)
+
+    items: list[Item]
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    listed: frozenset[str] = frozenset()
+
+
+def folder_source(captions_file: AnyPath, form: TableForm, *, skip_bad_rows: bool) -> Source:
+    """The rows of a table of captions, in its order.
+
+    Rows with the same image become one item with several captions.
+    """
+    table = read_table(captions_file, form, skip_bad_rows=skip_bad_rows)
     grouped: dict[str, list[str]] = {}
-    for number, row in enumerate(rows, start=1):
-        name, captions = row.get(image_column), row.get(caption_column)
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{captions_file}: row {number} has no image name in {image_column!r}")
-        lines = captions if isinstance(captions, list) else [captions]
-        grouped.setdefault(name.strip(), []).extend(str(x) for x in lines if x is not None)
-    return [_item(name, captions) for name, captions in grouped.items()]
+    for name, captions in table.rows:
+        grouped.setdefault(name, []).extend(captions)
+    bare = sum(not any(text.strip() for text in captions) for _, captions in table.rows)
+    return Source(
+        items=[_item(name, captions) for name, captions in grouped.items()],
+        problems=table.bad,
+        notes=(table.said, *([f"{bare:,} rows have no caption"] if bare else [])),
+        listed=frozenset(grouped),
+    )
 
 
-def karpathy_items(path: AnyPath, images: AnyPath, split: str) -> list[Item]:
+def karpathy_source(path: AnyPath, images: AnyPath, split: str) -> Source:
     """The images of one split of a Karpathy JSON; "train" includes "restval"."""
     if split not in KARPATHY_SPLITS:
         raise ValueError(f"split must be one of {sorted(KARPATHY_SPLITS)}, not {split!r}")
-    entries = _json_field(path, "images", "a Karpathy JSON")
-    chosen = [entry for entry in entries if entry.get("split") in KARPATHY_SPLITS[split]]
-    if not chosen:
-        found = sorted({str(entry.get("split")) for entry in entries})
+    entries = read_karpathy(path)["images"]
+    items = []
+    for entry in entries:
+        if entry["split"] in KARPATHY_SPLITS[split]:
+            name, nested = entry["filename"], _nested(entry)
+            captions = [sentence["raw"] for sentence in entry["sentences"]]
+            items.append(_item(nested if (images / nested).is_file() else name, captions))
+    if not items:
+        found = sorted({entry["split"] for entry in entries})
         raise ValueError(f"{path}: no image of split {split!r}; the splits are {found}")
-    items = []
-    for entry in chosen:
-        name = entry["filename"]
-        nested = f"{entry.get('filepath', '')}/{name}".lstrip("/")
-        captions = [sentence["raw"] for sentence in entry.get("sentences", [])]
-        items.append(_item(nested if (images / nested).is_file() else name, captions))
-    return items
+    listed = {name for entry in entries for name in (entry["filename"], _nested(entry))}
+    return Source(items=items, listed=frozenset(listed))
 
 
-def coco_items(path: AnyPath) -> list[Item]:
-    """The images of a COCO captions JSON, by image id, captions by annotation id."""
-    entries = _json_field(path, "images", "a COCO captions JSON")
-    captions: dict[int, list[str]] = {}
-    for note in sorted(_json_field(path, "annotations", "a COCO captions JSON"), key=_id):
-        if "caption" not in note:
-            raise ValueError(
-                f"{path}: annotation {note.get('id')} has no caption; it seems to be "
-                "another COCO file. The captions are in captions_*.json"
-            )
-        captions.setdefault(note["image_id"], []).append(note["caption"])
-    return [
-        _item(entry["file_name"], captions.get(entry["id"], []), image_id=entry["id"])
-        for entry in sorted(entries, key=_id)
-    ]
+def _nested(entry: dict[str, Any]) -> str:
+    return f"{entry.get('filepath') or ''}/{entry['filename']}".lstrip("/")
 
 
-def files_items(folder: AnyPath) -> list[Item]:
-    """The samples of one subfolder of img2dataset's "files" output, by name."""
-    items = []
-    stems = {path.name.split(".")[0]: path for path in _sorted(folder) if _is_image(path)}
-    for stem, image in stems.items():
-        text, meta = folder / f"{stem}.txt", folder / f"{stem}.json"
-        caption = (decode_caption(text.read_bytes()),) if text.is_file() else ()
-        content = json.loads(meta.read_bytes()) if meta.is_file() else {}
-        items.append(Item(name=image.name, captions=caption, meta=content, key=stem))
-    return items
+def coco_source(path: AnyPath) -> Source:
+    """The images of a COCO captions JSON by image id, captions by annotation id where all have one.
+
+    Captions of images that the file does not list are counted.
+    """
+    content = read_coco_captions(path)
+    images = sorted(content["images"], key=lambda entry: _order(entry["id"]))
+    captions: dict[int | str, list[str]] = {_id(image["id"]): [] for image in images}
+    if len(captions) < len(images):
+        raise ValueError(f"{path}: an image id is there as a number and as a text; use one of them")
+    notes = content["annotations"]
+    if all(isinstance(note.get("id"), (int, str)) for note in notes):
+        notes = sorted(notes, key=lambda note: _order(note["id"]))
+    astray = [note for note in notes if _id(note["image_id"]) not in captions]
+    for note in notes:
+        captions.get(_id(note["image_id"]), []).append(note["caption"])
+    said = (
+        f"{len(astray):,} captions are of images that {path.name} does not list, such as image_id "
+    )
+    return Source(
+        items=[
+            _item(image["file_name"], captions[_id(image["id"])], image_id=image["id"])
+            for image in images
+        ],
+        notes=(f"{said}{astray[0]['image_id']!r}",) if astray else (),
+        listed=frozenset(image["file_name"] for image in images),
+    )
 
 
-def _is_image(path: AnyPath) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+def _id(value: int | str) -> int | str:
+    """An id such that 7 and "7" are one."""
+    plain = isinstance(value, str) and len(value) < 19 and value.isascii() and value.isdecimal()
+    return int(value) if plain and str(int(value)) == value else value
 
 
-def _sorted(folder: AnyPath) -> list[AnyPath]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _order(value: int | str) -> tuple[int, int, str]:
+    """Numbers, also those in texts, by size; then other texts."""
+    if isinstance(value, int) or (value.isascii() and value.isdecimal() and len(value) < 19):
+        return (0, int(value), str(value))
+    return (1, 0, value)
+
+
+def files_source(folder: AnyPath, caption_key: str | None) -> Source:
+    """The samples of one subfolder of img2dataset's "files" output, by the images' names.
+
+    Captions come from the same members in the same order as those of shards (docs/shards.md). A
+    dot or a backslash in a stem becomes "_" in its key.
+    """
+    items: dict[str, Item] = {}
+    problems: list[str] = []
+    others: list[str] = []
+    for stem, files in _by_stem(folder).items():
+        images = [suffix for suffix in files if suffix.lower() in IMAGE_EXTENSIONS]
+        images.sort(key=lambda suffix: IMAGE_EXTENSIONS.index(suffix.lower()))
+        others += [p.name for suffix, p in files.items() if suffix not in (*images, *_SIDE)]
+        if not images:
+            sides = [files[suffix].name for suffix in files if suffix in _SIDE]
+            if sides:
+                problems.append(f"{sides[0]}: no image of this name that is read")
+            continue
+        name = files[images[0]].name
+        problems += [f"{files[suffix].name}: {name} is taken" for suffix in images[1:]]
+        try:
+            item = _files_item(name, _UNFIT.sub("_", stem), files, caption_key)
+            if item.key in items:
+                raise ValueError(f"{items[item.key].name} has the same key")
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+        else:
+            items[item.key] = item
+    notes = ()
+    if others:
+        notes = (f"{len(others):,} files of {folder} belong to no image, such as {others[0]}",)
+    return Source(items=list(items.values()), problems=tuple(problems), notes=notes)
+
+
+def _by_stem(folder: AnyPath) -> dict[str, dict[str, AnyPath]]:
+    """The files of a folder by stem and suffix (without its dot)."""
+    stems: dict[str, dict[str, AnyPath]] = {}
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        stem, _, suffix = path.name.rpartition(".")
+        stems.setdefault(stem or path.name, {})[suffix] = path
+    return stems
+
+
+def _files_item(name: str, key: str, files: dict[str, AnyPath], caption_key: str | None) -> Item:
+    """One sample; ValueError says what is wrong with its name or its JSON."""
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ValueError("its name is no UTF-8") from error
+    text = next((files[suffix] for suffix in TEXT_EXTENSIONS if suffix in files), None)
+    side = files.get(JSON_EXTENSION)
+    if caption_key and side is None:
+        raise ValueError(f"no KEY.json, whose field {caption_key!r} is asked for")
+    meta: dict[str, Any] = {}
+    captions: list[str] = []
+    if side is not None:
+        try:
+            data = read_bytes(side)
+            if caption_key or text is None:
+                captions = (json_captions(data, caption_key) or "").splitlines()
+            meta = parse_json(data)
+            if not isinstance(meta, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise ValueError(f"{side.name}: {error}") from error
+    if text is not None and not caption_key:
+        captions = [decode_caption(read_bytes(text))]
+    return Item(name=name, captions=tuple(captions), meta=meta, key=key)
 
 
 def _item(name: str, captions: Iterable[str], **meta: Any) -> Item:
     return Item(name=name, captions=tuple(captions), meta={"source": name, **meta})
-
-
-def _id(entry: dict[str, Any]) -> int:
-    return int(entry["id"])
-
-
-def _json_field(path: AnyPath, name: str, what: str) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict) or not isinstance(content.get(name), list):
-        raise ValueError(f"{path}: not {what}: it has no list {name!r}")
-    return content[name]
-
-
-def _rows(path: AnyPath) -> Iterator[dict[str, Any]]:
-    # line by line, so that one line in another encoding does not spoil the others
-    lines = [decode_caption(line) for line in path.read_bytes().splitlines(keepends=True)]
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _json_row(path, number, line)
-    elif suffix in (".csv", ".tsv", ".txt"):
-        tab = suffix == ".tsv" or (suffix == ".txt" and lines and "\t" in lines[0])
-        yield from csv.DictReader(io.StringIO("".join(lines)), delimiter="\t" if tab else ",")
-    else:
-        raise ValueError(f"{path}: a captions file ends in .csv, .tsv, .txt or .jsonl")
-
-
-def _json_row(path: AnyPath, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{path}: line {number} is not valid JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{path}: line {number} is not a JSON object")
-    return row
-
-
-def _column(path: AnyPath, row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> str:
-    names = {str(name).strip().lower(): name for name in row}
-    for name in (wanted.lower(),) if wanted else known:
-        if name in names:
-            return names[name]
-    looked = repr(wanted) if wanted else f"any of {', '.join(known)}"
-    raise ValueError(f"{path}: no column {looked} among {list(row)}; name it explicitly")

@@ -49,8 +49,7 @@ class ShardFile:
         self._add_member(f"{key}.{extension}", image)
         self._add_member(f"{key}.txt", text.encode())
         if meta is not None:
-            line = json.dumps(meta, ensure_ascii=False, sort_keys=True)
-            self._add_member(f"{key}.json", line.encode())
+            self._add_member(f"{key}.json", _json_bytes(meta))
         self.count += 1
 
     def _add_member(self, name: str, data: bytes) -> None:
@@ -73,6 +72,14 @@ class ShardFile:
                 raise error
             self._tar.close()
             self._file.commit()
+
+
+def _json_bytes(meta: dict) -> bytes:
+    line = json.dumps(meta, ensure_ascii=False, sort_keys=True)
+    try:
+        return line.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON may hold in its escaped form
+        return json.dumps(meta, sort_keys=True).encode()
 
 
 class ShardWriter:

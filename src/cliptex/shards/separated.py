@@ -1,0 +1,249 @@
+"""Captions in separated text: CSV, TSV, Flickr's forms. The rules are those of `tables`."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from cliptex.files import AnyPath
+from cliptex.shards.images import IMAGE_SUFFIXES
+from cliptex.shards.table_form import (
+    CAPTION_COLUMNS,
+    GUESS,
+    IMAGE_COLUMNS,
+    SEPARATORS,
+    Lines,
+    Row,
+    TableForm,
+    columns,
+    columns_said,
+    find_column,
+)
+
+_TOKEN = re.compile(r"(.+)#\d+\t(.*)")  # a row of Flickr8k.token.txt and of Flickr30k's .token
+_FIELD_LIMIT = 2**31 - 1  # of characters; csv's own is 131,072
+
+
+def delimited(path: AnyPath, lines: Lines, form: TableForm) -> tuple[Iterator[Row], str]:
+    """The rows of separated text."""
+    head = next(number for number, line in enumerate(lines.texts) if line.strip())
+    header = lines.texts[head].rstrip("\r\n")
+    if form == TableForm() and _TOKEN.fullmatch(header):
+        return _token_rows(lines), "Flickr's NAME#number, tab, caption"
+    separator, names = _separator(path, header, form)
+    table = _Delimited(path, lines, head, separator, names, *columns(path, names, form))
+    quoting = table.quoting() if form.quoting == GUESS else form.quoting
+    rows = table.plain_rows() if quoting == "none" else table.quoted_rows(quoting)
+    parts = [f"separated by {SEPARATORS.get(separator, repr(separator))}"]
+    parts.append("quotes are text" if quoting == "none" else f"{quoting} quoting")
+    parts.append(columns_said(names[table.image], names[table.caption]))
+    longer = table.longer_lines() if quoting == "none" else 0
+    if longer:
+        parts.append(f"the caption is the rest of the line in {longer:,} rows with more fields")
+    if lines.foreign:
+        parts.append(f"{len(lines.foreign):,} lines are not UTF-8 and read as Latin-1")
+    return rows, ", ".join(parts)
+
+
+def _token_rows(lines: Lines) -> Iterator[Row]:
+    for number, line in enumerate(lines.texts):
+        match = _TOKEN.fullmatch(line.rstrip("\r\n"))
+        where = f"line {number + 1}"
+        if match:
+            yield Row(where, *lines.mended(list(match.groups()), number, number))
+        elif line.strip():
+            yield Row(where, fault="not NAME#number, tab, caption, as the first line is")
+
+
+def _separator(path: AnyPath, header: str, form: TableForm) -> tuple[str, list[str]]:
+    """The separator, and the header's names by it."""
+    tried = {}
+    for separator in (form.character,) if form.separator else SEPARATORS:
+        with _long_fields():
+            cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        tried[separator] = [cell.strip() for cell in cells]
+    fit = [
+        separator
+        for separator, names in tried.items()
+        if find_column(path, names, form.image_column, IMAGE_COLUMNS) is not None
+        and find_column(path, names, form.caption_column, CAPTION_COLUMNS) is not None
+    ]
+    if len(fit) > 1:
+        raise ValueError(
+            f"{path}: the header has both columns by {fit}; say which is the separator"
+        )
+    chosen = fit[0] if fit else max(tried, key=lambda separator: len(tried[separator]))
+    return chosen, tried[chosen]
+
+
+class _Cells(NamedTuple):
+    """The cells of lines `first` to `last` (from 0); `fault` says where the quotes are wrong."""
+
+    first: int
+    last: int
+    cells: list[str]
+    fault: str = ""
+
+
+@dataclass
+class _Delimited:
+    """Separated text below a header."""
+
+    path: AnyPath
+    lines: Lines
+    head: int
+    separator: str
+    names: list[str]
+    image: int
+    caption: int
+    _read: dict[str, list[_Cells]] = field(default_factory=dict)
+
+    def quoting(self) -> str:
+        """Guess it by the rules above; ValueError where two readings differ."""
+        body = enumerate(self._body(), start=self.head + 1)
+        quoted = {number: line for number, line in body if self._opens.search(line)}
+        header = self.lines.texts[self.head]
+        if not quoted or (self.separator == "|" and header.count("|") == header.count("| ")):
+            return "none"  # Flickr30k's results.csv, by "| ", quotes nothing
+        read = self._parsed("standard")
+        faulty = next((cells for cells in read if cells.fault), None)
+        escaped = next((number for number, line in quoted.items() if '\\"' in line), None)
+        if escaped is not None and (faulty or self._fits("backslash")):
+            self._undecided(escaped, "a quote follows a backslash")
+        if faulty:
+            if any(self._whole.search(line.rstrip("\r\n")) for line in quoted.values()):
+                self._undecided(faulty.first, f"{faulty.fault}, but other fields are quoted")
+            return "none"
+        for cells in read:
+            if cells.last > cells.first and self._seem_rows(cells.first, cells.last):
+                self._undecided(cells.first, "a quoted field goes on over lines that seem rows")
+        return "standard"
+
+    def plain_rows(self) -> Iterator[Row]:
+        """Each line a row, quotes as text."""
+        splits = self._splits
+        for number, line in enumerate(self._body(), start=self.head + 1):
+            if line.strip():
+                cells = line.rstrip("\r\n").split(self.separator, splits)
+                yield self._row(_Cells(number, number, cells))
+
+    def quoted_rows(self, quoting: str) -> Iterator[Row]:
+        """Rows as `csv` reads them, strictly."""
+        for cells in self._parsed(quoting):
+            if "end of data" in cells.fault:
+                raise ValueError(
+                    f"{self.path}: line {cells.first + 1}: a quote opens here and never closes; "
+                    "close it, or read quotes as text (quoting none)"
+                )
+            if len(cells.cells) > 1 or "".join(cells.cells).strip() or cells.fault:
+                yield self._row(cells)
+
+    def longer_lines(self) -> int:
+        """How many lines have more separators than the header."""
+        most = len(self.names) - 1
+        if self._splits < 0:
+            return 0
+        return sum(line.count(self.separator) > most for line in self._body())
+
+    def _body(self) -> list[str]:
+        return self.lines.texts[self.head + 1 :]
+
+    @property
+    def _splits(self) -> int:
+        """How often a line is split at most; -1 for all: tabs are rarely a caption's own."""
+        last = self.caption == len(self.names) - 1
+        return len(self.names) - 1 if last and self.separator != "\t" else -1
+
+    @cached_property
+    def _opens(self) -> re.Pattern[str]:
+        return re.compile(rf'(?:^|{re.escape(self.separator)}) *"')
+
+    @cached_property
+    def _whole(self) -> re.Pattern[str]:
+        mark = re.escape(self.separator)
+        return re.compile(rf'(?:^|{mark}) *"(?:[^"]|"")*" *(?:{mark}|$)')
+
+    def _fits(self, quoting: str) -> bool:
+        need = len(self.names)
+        return all(not row.fault and len(row.cells) in (0, need) for row in self._parsed(quoting))
+
+    def _seem_rows(self, first: int, last: int) -> bool:
+        """Whether all of these lines seem rows, or one between the first and the last does."""
+        inner = range(first + 1, last)
+        return any(map(self._is_row, inner)) or (
+            self._is_row(first)
+            and self._is_row(last)
+            and not any(self.lines.texts[line].strip() for line in inner)
+        )
+
+    def _is_row(self, line: int) -> bool:
+        """Whether a line has enough fields, and an image's name among them where rows have one."""
+        cells = self.lines.texts[line].rstrip("\r\n").split(self.separator)
+        if len(cells) < len(self.names):
+            return False
+        return _has_suffix(cells[self.image]) or not self._names_have_suffixes
+
+    @cached_property
+    def _names_have_suffixes(self) -> bool:
+        first = next(self.plain_rows(), None)
+        return first is not None and isinstance(first.name, str) and _has_suffix(first.name)
+
+    def _parsed(self, quoting: str) -> list[_Cells]:
+        """The rows as `csv` has them, read once."""
+        if quoting not in self._read:
+            self._read[quoting] = list(self._strictly(quoting))
+        return self._read[quoting]
+
+    def _strictly(self, quoting: str) -> Iterator[_Cells]:
+        style: dict[str, Any] = {"delimiter": self.separator, "skipinitialspace": True}
+        if quoting == "backslash":
+            style |= {"escapechar": "\\", "doublequote": False}
+        start = self.head + 1
+        with _long_fields():
+            reader = csv.reader(self._body(), strict=True, **style)
+            while True:
+                first, cells, fault = start + reader.line_num, [], ""
+                try:
+                    cells = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    fault = str(error)
+                yield _Cells(first, start + reader.line_num - 1, cells, fault)
+
+    def _row(self, cells: _Cells) -> Row:
+        where = f"line {cells.first + 1}"
+        have, need = len(cells.cells), len(self.names)
+        if cells.fault:
+            return Row(where, fault=f"{cells.fault}: a quote within a quoted field is doubled")
+        if have != need:
+            more = f", such as {cells.cells[-1].strip()[:40]!r}" if have > need else ""
+            return Row(where, fault=f"{have} fields{more}, where the header has {need}")
+        pair = [cells.cells[self.image], cells.cells[self.caption]]
+        return Row(where, *self.lines.mended(pair, cells.first, cells.last))
+
+    def _undecided(self, line: int, why: str) -> None:
+        raise ValueError(
+            f"{self.path}: line {line + 1}: {why}, so that the file can be read in two ways; say "
+            "which (quoting: standard, backslash or none)"
+        )
+
+
+def _has_suffix(name: str) -> bool:
+    return name.strip().strip('"').lower().endswith(IMAGE_SUFFIXES)
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let csv read fields of any length, then put its limit back, which the process shares."""
+    before = csv.field_size_limit(min(_FIELD_LIMIT, sys.maxsize))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
