@@ -103,6 +103,7 @@ def make_run(channels: Mapping[str, int], **changes: Any) -> Run:
         optimizer=build_optimizer(model.clip, added, config),
         scale=LossScale(enabled=False),
         ema=None,
+        flops=FlopCount(model.clip.config, config.dense, channels),
     )
 
 

@@ -59,6 +59,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {names[close[0]]}?)" if close else ""
 
 
+def not_among(name: str, known: Iterable[str]) -> str:
+    """What an error says of a name that is not one of `known`."""
+    names = sorted(known)
+    return f"{name!r} is unknown{did_you_mean(name, names)}; there are {', '.join(names)}"
+
+
 def quiet() -> bool:
     """True where the environment variable CLIPTEX_QUIET asks for no progress at all."""
     return os.environ.get("CLIPTEX_QUIET", "") not in ("", "0")
@@ -68,6 +74,11 @@ def say(text: str) -> None:
     """Print one line on standard error, unless quiet."""
     if not quiet():
         _console.print(text, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print one line on standard error, quiet or not: something is not as the user may think."""
+    print(text, file=sys.stderr)
 
 
 def track(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cliptex.training.config import load_config, of_all_ranks
-from cliptex.training.distributed import World
 from cliptex.training.loop import train
 from cliptex.training.plan import plan_memory
-from cliptex.training.runfolder import open_run
+from cliptex.training.runfolder import check_run
 from cliptex.training.setup import open_data
 
 
@@ -28,7 +27,23 @@ def test_the_run_records_the_global_batch_and_goes_on_with_no_other(configure, t
     saved = load_config(tmp_path / "config.yaml")
     assert (saved.batch_size, saved.batch_per) == (4, "global")
     with pytest.raises(ValueError, match=r"another configuration \(batch_size differ\)"):
-        open_run(of_all_ranks(config, 2), tmp_path, World())
+        check_run(of_all_ranks(config, 2), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "message"),
+    [
+        ({"batch_size": 33}, 1, "batch_size: 33 makes a batch of 33 at 32 x 32"),
+        ({"batch_size": 20}, 1, "batch_size: 20 makes a batch of 80 at 16 x 16"),
+        ({"batch_size": 17, "batch_per": "rank"}, 2, "batch_size: 17 for each of 2 ranks makes"),
+        ({"batch_size": 12, "accumulate": 4}, 4, "batch_size: 12 makes a batch of 3 at 64 x 64"),
+    ],
+)
+def test_an_error_names_the_batch_that_was_given(configure, changes, ranks, message) -> None:
+    sizes = {20: ((32, 32), (16, 16)), 12: ((32, 32), (64, 64))}
+    config = configure(**changes, resolution=sizes.get(changes["batch_size"], ((32, 32),)))
+    with pytest.raises(ValueError, match=message):
+        open_data(config, ranks=ranks)
 
 
 def test_the_memory_plan_keeps_the_batch_of_a_rank(configure, model) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,7 +109,8 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last(
         patch.setattr(loop, "Progress", Exploding)
         with pytest.raises(ZeroDivisionError):
             train(config, tmp_path)
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000002", "step-00000004"]
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 5, "lo')  # half a line
     final = train(config, tmp_path)
@@ -136,6 +138,62 @@ def test_another_configuration_is_refused(undisturbed: Path, configure) -> None:
     with pytest.raises(ValueError, match="tasks, lr") as error:
         train(configure("depth", lr=1.0), undisturbed)
     assert str(undisturbed / "config.yaml") in str(error.value)
+
+
+def test_a_folder_without_a_step_may_be_configured_anew(configure, tmp_path: Path, capsys) -> None:
+    dump_config(configure(lr=1.0), tmp_path / "config.yaml")  # of a run killed at its first step
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 7.0}\n')
+    train(configure(steps=3), tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if "configured anew" in line]
+    assert len(said) == 1 and "steps, lr" in said[0]
+    assert load_config(tmp_path / "config.yaml") == configure(steps=3)
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3]
+
+
+def test_weights_of_tasks_that_a_run_lacks_do_not_stop_it(
+    undisturbed: Path, configure, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    weights = {**configure(*ALL).loss_weights, "edges": 3.0}
+    train(configure(*ALL, loss_weights=weights), tmp_path / "run")
+
+
+def test_a_second_trainer_is_refused(configure, tmp_path: Path, monkeypatch) -> None:
+    refused: list[str] = []
+    real = loop.train_step
+
+    def step(*arguments):
+        if not refused:  # the first training is at work
+            with pytest.raises(ValueError, match="another training is at work") as error:
+                train(configure(steps=3), tmp_path)
+            refused.append(str(error.value))
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    assert train(configure(steps=3), tmp_path).exists()
+    assert str(tmp_path) in refused[0]
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_half_written_files_of_killed_runs_are_swept(configure, tmp_path: Path) -> None:
+    mark = "0123456789abcdef0123456789abcdef"
+    half = tmp_path / "checkpoints" / f".step-00000002.{mark}.tmp"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    for name in (f".config.yaml.{mark}.tmp", f".log.jsonl.{mark}.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".mine.tmp").write_text("kept")
+    (tmp_path / ".lock").touch()  # of a killed run: no longer locked
+    train(configure(steps=3), tmp_path)
+    hidden = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob(".*"))
+    assert hidden == [".mine.tmp"]
+
+
+@pytest.mark.parametrize("where", ["file", "file/run"])
+def test_a_folder_that_cannot_be_made(configure, tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(NotADirectoryError, match=r"\(--out\) cannot be made.* file; name another"):
+        train(configure(), tmp_path / where)
 
 
 def test_the_process_ends_on_sigterm_and_goes_on(configure, tmp_path: Path) -> None:
@@ -249,19 +307,18 @@ def test_labels_of_other_data_are_refused(configure, write_labels, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"tasks": {"detection": "exact-depth"}}, ValueError, "detection.*unknown"),
         ({"tasks": {"depth": "exact-normals"}}, ValueError, "ScalarField.*UnitVector"),
         ({"tasks": {"depth": "nowhere"}}, FileNotFoundError, "nowhere"),
-        ({"batch_size": 33}, ValueError, "larger than the data set of 32"),
-        ({"warmup_steps": 6}, ValueError, "warm-up"),
+        ({"batch_size": 33}, ValueError, "batch_size: 33 .* larger than the data set of 32"),
+        ({"warmup_steps": 6}, ValueError, r"warm-up .*--warmup-steps 0\b"),
         ({"data": Path("/nowhere")}, FileNotFoundError, "/nowhere"),
     ],
 )
 def test_bad_input(configure, tmp_path: Path, changes, error, message) -> None:
-    weights = {"clip": 1.0, "depth": 1.0, "detection": 1.0}
-    config = configure("depth", loss_weights=weights, **{k: v for k, v in changes.items()})
+    config = configure("depth", **changes)
     with pytest.raises(error, match=message):
-        train(config, tmp_path)
+        train(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())  # a run that is refused claims nothing
 
 
 def test_no_samples(configure, tmp_path: Path) -> None:

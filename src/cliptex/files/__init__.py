@@ -13,6 +13,7 @@ from cliptex.files.paths import (
     stamp,
     walk,
 )
+from cliptex.files.places import check_can_make, new_folder, remove_whole, sweep
 from cliptex.files.reading import OpenFiles, RandomFile, most_open, open_random
 from cliptex.files.writing import (
     TEMPORARY_PATTERN,
@@ -36,19 +37,23 @@ __all__ = [
     "append_lines",
     "as_path",
     "ask",
+    "check_can_make",
     "exists",
     "file_name",
     "is_local",
     "locked_beside",
     "most_open",
+    "new_folder",
     "open_random",
     "own",
     "read_bytes",
     "remove_abandoned",
     "remove_durably",
+    "remove_whole",
     "save_tensors",
     "sha256_file",
     "stamp",
+    "sweep",
     "walk",
     "write_atomic",
 ]

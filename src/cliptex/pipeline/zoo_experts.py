@@ -169,7 +169,8 @@ def train_expert(
     torch.manual_seed(seed)
     network = build_network(task, num_classes=1 + len(EXPERT_THINGS)).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.01)
-    start = load_state(out, network, optimizer) or 0
+    saved = load_state(out, network, optimizer)
+    start = 0 if saved is None else saved.step
     loss_of = LOSSES[task]
     for step in track(range(start, steps), label=f"train expert {task}", total=steps, done=start):
         rng = np.random.default_rng((seed, step))

@@ -3,22 +3,24 @@
     OUT/checkpoints/step-00000500/model.safetensors      parameters and buffers
     OUT/checkpoints/step-00000500/optimizer.safetensors  "KEY.PARAMETER": the optimizer's tensors
     OUT/checkpoints/step-00000500/ema.safetensors        averages of the parameters, if there are
-    OUT/checkpoints/step-00000500/state.json             step, and small notes
+    OUT/checkpoints/step-00000500/state.json             step, small notes, sha256 of every file
+    OUT/checkpoints/damaged-00000500/                    one that does not hold what it says
     OUT/checkpoints/final/                               what the run leaves behind
 
-A folder is written under a temporary name, flushed to the disk and then renamed. Its tensors are
-whole, named by parameter and written by rank 0: any number of ranks can go on from it, sharded or
-not.
+The newest whole checkpoint is where a run goes on: there is no pointer that could be wrong. A
+checkpoint is whole if state.json and every file that it names have their sha256, whatever those
+files are. A folder is written under a temporary name, flushed to the disk and then renamed. Its
+tensors are whole, named by parameter and written by rank 0: any number of ranks can go on from it,
+sharded or not.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cliptex.files import save_tensors
+from cliptex.console import warn
+from cliptex.files import new_folder, remove_whole, save_tensors, sha256_file
 from cliptex.training.parallel import placed_like, whole_tensors
 from cliptex.training.state import Ema
 
 CHECKPOINTS = "checkpoints"
 FINAL = "final"
-_PREFIX = "step-"
+KEEP = 2  # the one before is there where the last does not hold
+_PREFIX, _DAMAGED = "step-", "damaged-"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was loaded: how many steps it had finished, and its notes."""
+
+    step: int
+    notes: Mapping[str, float]
 
 
 def save_state(
@@ -43,7 +56,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     step: int,
     *,
-    keep: int = 1,
+    keep: int = KEEP,
     keep_best: bool = False,
     notes: Mapping[str, float] | None = None,
     ema: Ema | None = None,
@@ -52,7 +65,7 @@ def save_state(
 
     Of the folders there, the last `keep` remain, and with `keep_best` the one whose note "loss"
     is lowest. Returns the checkpoint's folder, `out`/checkpoints/step-STEP. `notes` come back
-    from `load_notes`.
+    from `load_state`.
     """
     target = out / CHECKPOINTS / f"{_PREFIX}{step:08d}"
     files = {"model": whole_state(network), "optimizer": _optimizer_tensors(network, optimizer)}
@@ -62,8 +75,7 @@ def save_state(
         with new_folder(target) as folder:
             for name, tensors in files.items():
                 save_tensors(tensors, folder / f"{name}.safetensors")
-            state = {"step": step, "notes": dict(notes or {})}
-            (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
+            _write_state(folder, step, notes or {})
         _prune(out, keep, keep_best)
     if dist.is_initialized():
         dist.barrier()
@@ -72,16 +84,16 @@ def save_state(
 
 def load_state(
     out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None
-) -> int | None:
-    """Load the last checkpoint below `out` into all, in place; how many steps it had finished.
+) -> Saved | None:
+    """Load the newest whole checkpoint below `out` into all, in place; all ranks call together.
 
-    None where there is no checkpoint. Raises ValueError, naming the folder, where it does not
-    fit the network.
+    None where there is no checkpoint. Damaged ones that are newer are renamed to damaged-STEP and
+    named on standard error. Raises ValueError where there are checkpoints and none is whole, and,
+    naming the folder, where one does not fit the network.
     """
-    found = _checkpoints(out)
-    if not found:
+    folder = _newest_whole(out)
+    if folder is None:
         return None
-    folder = found[-1]
     try:
         now = network.state_dict()
         saved = load_file(folder / "model.safetensors")
@@ -89,7 +101,8 @@ def load_state(
         _load_optimizer(network, optimizer, load_file(folder / "optimizer.safetensors"))
         if ema is not None:
             ema.load(load_file(folder / "ema.safetensors"))
-        return int(_read_state(folder)["step"])
+        state = _read_state(folder)
+        return Saved(int(state["step"]), dict(state["notes"]))
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         raise ValueError(
             f"{folder}: cannot go on from this checkpoint: {error}; remove it to go on from the "
@@ -97,10 +110,11 @@ def load_state(
         ) from error
 
 
-def load_notes(out: Path) -> dict[str, float]:
-    """The notes of the last checkpoint below `out`; empty where there is none."""
-    found = _checkpoints(out)
-    return dict(_read_state(found[-1])["notes"]) if found else {}
+def has_checkpoint(out: Path) -> bool:
+    """Whether a run in `out` has anything to show for its steps, damaged or not."""
+    folder = out / CHECKPOINTS
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return any(name.startswith((_PREFIX, _DAMAGED, FINAL)) for name in names)
 
 
 def whole_state(network: nn.Module) -> dict[str, Tensor]:
@@ -108,51 +122,100 @@ def whole_state(network: nn.Module) -> dict[str, Tensor]:
     return whole_tensors(network.state_dict())
 
 
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which replaces `target` when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(f".{target.name}.*.tmp"):  # of a run that was killed
-        shutil.rmtree(stale)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.iterdir():
-            _flush(path)
-        _flush(temporary)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-        _flush(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _checkpoints(out: Path) -> list[Path]:
     return sorted((out / CHECKPOINTS).glob(f"{_PREFIX}*"))
 
 
+def _write_state(folder: Path, step: int, notes: Mapping[str, float]) -> None:
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+    state = {"step": step, "notes": dict(notes), "files": files}
+    text = json.dumps({**state, "sha256": _digest(state)}, indent=1)
+    (folder / _STATE).write_text(text + "\n", encoding="utf-8")
+
+
 def _read_state(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return json.loads((folder / _STATE).read_text(encoding="utf-8"))
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _newest_whole(out: Path) -> Path | None:
+    """The checkpoint to go on from, as rank 0 finds it; the damaged ones after it are set aside."""
+    told: list[Any] = [None]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        try:
+            told = [_choose(out)]
+        except (ValueError, OSError) as error:
+            told = [error]
+    if dist.is_initialized():
+        dist.broadcast_object_list(told)
+    if isinstance(told[0], Exception):
+        raise told[0]
+    return told[0]
+
+
+def _choose(out: Path) -> Path | None:
+    damaged: dict[Path, str] = {}
+    for folder in reversed(_checkpoints(out)):
+        if not (problem := _problem(folder)):
+            for worse, why in damaged.items():
+                aside = worse.with_name(worse.name.replace(_PREFIX, _DAMAGED, 1))
+                if aside.exists():
+                    remove_whole(aside)
+                worse.rename(aside)
+                warn(f"{why}; renamed to {aside.name}; going on from {folder}")
+            return folder
+        damaged[folder] = problem
+    if not damaged:
+        return None
+    raise ValueError(
+        f"{'; '.join(damaged.values())}; no checkpoint is whole: restore the file, or remove "
+        f"{out / CHECKPOINTS} to start again"
+    )
+
+
+def _problem(folder: Path) -> str:
+    """What is wrong with a checkpoint, by the name of its file; empty where it is whole.
+
+    Those of earlier versions have no hashes: of them state.json alone is read.
+    """
+    try:
+        state = _read_state(folder)
+        if state["step"] != int(folder.name.removeprefix(_PREFIX)):
+            return f"{folder / _STATE}: damaged (it is of step {state['step']})"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{folder / _STATE}: damaged ({error})"
+    if set(state) == {"step", "notes"}:
+        return ""
+    digest = state.pop("sha256", None)
+    if digest != _digest(state):
+        return f"{folder / _STATE}: damaged (it has not the sha256 that it names)"
+    for name, expected in state["files"].items():
+        try:
+            if sha256_file(folder / name) != expected:
+                return f"{folder / name}: damaged (it has not the sha256 that {_STATE} names)"
+        except OSError as error:
+            return f"{folder / name}: cannot be read ({error.strerror})"
+    return ""
 
 
 def _prune(out: Path, keep: int, keep_best: bool) -> None:
     found = _checkpoints(out)
     kept = set(found[-keep:])
     if keep_best:
-        kept.add(min(found, key=lambda path: _read_state(path)["notes"].get("loss", float("inf"))))
+        kept.add(min(found, key=_loss_of))
     for old in found:
         if old not in kept:
-            shutil.rmtree(old)
+            remove_whole(old)
+
+
+def _loss_of(folder: Path) -> float:
+    try:
+        return _read_state(folder)["notes"].get("loss", math.inf)
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, and therefore not the best
+        return math.inf
 
 
 def _optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cliptex.console import not_among
 from cliptex.data.joined import DepthNorm
 from cliptex.data.sampler import WINDOW
 from cliptex.files import write_atomic
 from cliptex.models.clip import ModelSpec
 from cliptex.models.cliptex import DenseConfig
+from cliptex.tasks import TASKS
 
 # What may differ when a run is continued: none of it touches a weight.
 OPERATIONAL = frozenset(
@@ -26,6 +29,8 @@ OPERATIONAL = frozenset(
 )
 
 LOSS_WEIGHTS = {"clip": 1.0, "segmentation": 0.1, "depth": 1.0, "normals": 1.0}  # Table 7
+RANGE_AUGMENT = "range_augment"
+WEIGHED = ("clip", RANGE_AUGMENT)  # terms of loss (1) beside the tasks
 LENGTHS = ("steps", "epochs", "samples")  # ways to say how long a run is
 
 
@@ -37,7 +42,8 @@ class TrainConfig(BaseModel):
     caption_key: field of every KEY.json that holds the captions; by default KEY.txt does, see
         cliptex.shards.dataset.
     tasks: task name -> folder of its expert below `labels`; none is CLIP-FT.
-    loss_weights: λ of loss (1), for "clip" and for every task.
+    loss_weights: λ of loss (1), for "clip" and for every task ("range_augment": 1 if not given);
+        those of tasks that the run does not have count for nothing.
     uncertainty: learn a log-variance per task that divides its loss, see training.uncertainty.
     confidence: tasks whose loss weighs every pixel by the confidence stored with its label.
     depth_norm: how depth, and any other scalar field, is normalised, see cliptex.data.joined.
@@ -64,6 +70,7 @@ class TrainConfig(BaseModel):
     compile: torch.compile for the towers' blocks.
     ema: share that a moving average of the weights takes of each step's (the authors' library
         for CLIP: 5e-4); the average is saved beside the final weights.
+    keep_checkpoints: how many to keep; the one before is used where the last is damaged.
     keep_best: keep also the checkpoint with the lowest running mean of the training loss.
     peak_tflops: of one device at this precision, for the log's `mfu`; measured if not given.
     """
@@ -116,7 +123,7 @@ class TrainConfig(BaseModel):
     workers: int = Field(default=1, ge=0)
     cache_bytes: int = Field(default=2 << 30, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)
-    keep_checkpoints: int = Field(default=1, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     keep_best: bool = False
     log_every: int = Field(default=10, ge=1)
     tensorboard: bool = True
@@ -129,6 +136,10 @@ class TrainConfig(BaseModel):
             raise ValueError(f"set exactly one of {', '.join(LENGTHS)}")
         if self.tasks and self.labels is None:
             raise ValueError(f"labels: name the folder with the labels of {sorted(self.tasks)}")
+        if unknown := sorted(self.tasks.keys() - TASKS.keys()):
+            raise ValueError(f"tasks: {not_among(unknown[0], TASKS)}")
+        if unknown := sorted(self.loss_weights.keys() - {*WEIGHED, *TASKS}):
+            raise ValueError(f"loss_weights: {not_among(unknown[0], (*WEIGHED, *TASKS))}")
         if missing := {"clip", *self.tasks} - self.loss_weights.keys():
             raise ValueError(f"loss_weights: no weight for {sorted(missing)}")
         if bad := [name for name, w in self.loss_weights.items() if not 0 <= w < math.inf]:
@@ -169,14 +180,38 @@ def load_config(path: Path) -> TrainConfig:
     """Read what `dump_config` wrote; keys left out get their defaults, unknown ones are refused."""
     try:
         return TrainConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        near = get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        meant = f"; did you mean {path.with_name(near[0])}?" if near else ""
+        raise FileNotFoundError(f"{path}: no such file{meant}") from error
+    except ValidationError as error:
+        raise ValueError(f"{path}: not a training configuration: {_said(error)}") from error
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not a training configuration: {error}") from error
 
 
+def _said(error: ValidationError) -> str:
+    """Each key that does not fit, and what is wrong with it."""
+    parts = [
+        (".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, "))
+        for one in error.errors(include_url=False)
+    ]
+    return "; ".join(f"{where}: {message}" if where else message for where, message in parts)
+
+
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
     """Names of the keys in which two configurations lead to different weights."""
-    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    before, after = (config.model_dump(mode="json") for config in (old, new))
+    terms = _terms(old) & _terms(new)  # a term that one of them lacks shows in its own key
+    for config, values in ((old, before), (new, after)):
+        values["loss_weights"] = {term: config.loss_weights.get(term, 1.0) for term in terms}
     return [key for key in before if key not in OPERATIONAL and before[key] != after[key]]
+
+
+def _terms(config: TrainConfig) -> set[str]:
+    """The terms of the run's loss."""
+    augment = () if config.range_augment is None else (RANGE_AUGMENT,)
+    return {"clip", *config.tasks, *augment}
 
 
 def as_json(config: TrainConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from cliptex.data.joined import Batch, JoinedDataset
-from cliptex.files import write_atomic
+from cliptex.files import check_can_make, write_atomic
 from cliptex.labels.kinds import Kind, ScalarField, UnitVector
 from cliptex.losses import DenseTargets
 from cliptex.models.clip import describe_clip
@@ -36,6 +36,7 @@ def dry_run(config: TrainConfig, out: Path, device: str = "auto") -> tuple[str, 
     (a folder, a hub name, a corenet file). Raises ValueError as `train` does where data, labels
     and configuration do not belong together.
     """
+    check_can_make(out, "the folder of the run (--out)")
     dataset, sampler, channels, steps = open_data(config)
     clip = describe_clip(config.model)
     network = meta_network(clip, config.dense, channels)

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cliptex.files import save_tensors
+from cliptex.files import new_folder, save_tensors
 from cliptex.models.clip import Clip, save_clip
 from cliptex.models.provenance import Provenance, write_provenance
-from cliptex.training.checkpoint import CHECKPOINTS, FINAL, new_folder, whole_state
+from cliptex.training.checkpoint import CHECKPOINTS, FINAL, whole_state
 from cliptex.training.network import Network
 from cliptex.training.state import Ema
 

@@ -19,18 +19,18 @@ import torch
 from cliptex.console import say, track
 from cliptex.data.joined import Batch
 from cliptex.data.loader import load_batches
-from cliptex.models.provenance import write_provenance
+from cliptex.models.provenance import Provenance, write_provenance
 from cliptex.training.blame import as_text, to_blame
-from cliptex.training.checkpoint import CHECKPOINTS, FINAL, load_notes, load_state, save_state
+from cliptex.training.checkpoint import CHECKPOINTS, FINAL, Saved, load_state, save_state
 from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World, join_world
 from cliptex.training.export import save_final
-from cliptex.training.flops import FlopCount, device_peak
+from cliptex.training.flops import device_peak
 from cliptex.training.memory import keep_freed_memory
 from cliptex.training.meter import Meter
 from cliptex.training.network import range_augment_of
 from cliptex.training.optimizer import lr_at, set_lr
-from cliptex.training.runfolder import RunLog, open_run
+from cliptex.training.runfolder import RunLog, check_run, hold_run, record_run
 from cliptex.training.setup import Run, prepare, provenance_of
 from cliptex.training.state import Progress
 from cliptex.training.step import Agreed, StepReport, agree, train_step
@@ -59,28 +59,45 @@ def train(config: TrainConfig, out: Path, device: str = "auto") -> Path:
 
     Raises:
         ValueError: data, labels, configuration or the run in `out` do not belong together, or
-            `bad_steps` losses in a row were not finite.
+            another training is at work there (in either case nothing was written), or `bad_steps`
+            losses in a row were not finite.
         TrainingInterrupted: SIGTERM was received; a checkpoint is saved.
     """
     with join_world(device) as world:
-        config = of_all_ranks(config, world.size)
-        open_run(config, out, world)
-        final = out / CHECKPOINTS / FINAL
-        if final.exists():
-            _say(world, f"{final} exists: nothing to train")
-            return final
+        whole = of_all_ranks(config, world.size)
+        check_run(whole, out, tell=world.main)
+        if _finished(out, world):
+            return out / CHECKPOINTS / FINAL
         if world.device.type == "cpu":
             keep_freed_memory()
         with torch.random.fork_rng():
             run = prepare(config, world)
-            start = load_state(out, run.model, run.optimizer, run.ema) or 0
-            if start:
-                _say(world, f"going on after step {start} of {run.steps}")
             provenance = provenance_of(run)
-            if world.main:
-                write_provenance(out, provenance)
-            _loop(run, out, start)
-        return save_final(run.model, out, run.ema, provenance)
+            with hold_run(out, world):  # nothing is written before, and all checks are done
+                check_run(whole, out)  # while this one was getting ready, another may have run
+                if not _finished(out, world):
+                    _train(run, out, provenance)
+    return out / CHECKPOINTS / FINAL
+
+
+def _finished(out: Path, world: World) -> bool:
+    final = out / CHECKPOINTS / FINAL
+    if found := final.exists():
+        _say(world, f"{final} exists: nothing to train")
+    return found
+
+
+def _train(run: Run, out: Path, provenance: Provenance) -> None:
+    """Train from the last checkpoint in `out` on, or from the start, to the end."""
+    world = run.world
+    saved = load_state(out, run.model, run.optimizer, run.ema) or Saved(0, {})
+    if saved.step:
+        _say(world, f"going on after step {saved.step} of {run.steps}")
+    record_run(run.config, out, world)
+    if world.main:
+        write_provenance(out, provenance)
+    _loop(run, out, saved)
+    save_final(run.model, out, run.ema, provenance)
 
 
 def _say(world: World, text: str) -> None:
@@ -88,16 +105,13 @@ def _say(world: World, text: str) -> None:
         say(text)
 
 
-def _loop(run: Run, out: Path, start: int) -> None:
-    config, world = run.config, run.world
+def _loop(run: Run, out: Path, saved: Saved) -> None:
+    config, world, start = run.config, run.world, saved.step
     progress = Progress(run.scale)
-    notes = load_notes(out)
-    progress.load(notes)
-    count = FlopCount(run.model.clip.config, config.dense, run.channels)
-    count.check(run.sampler.sizes)
+    progress.load(saved.notes)
     log = RunLog(out, start, tensorboard=config.tensorboard) if world.main else None
     meter = Meter(device_peak(config, world.device) * world.size)
-    meter.load(notes)
+    meter.load(saved.notes)
     steps = range(start, run.steps)
     share = {"workers": config.workers, "rank": world.rank, "world": world.size}
     batches = load_batches(run.dataset, run.sampler, steps, **share)
@@ -112,7 +126,7 @@ def _loop(run: Run, out: Path, start: int) -> None:
                 if not report.applied:
                     _skipped(run, batch, agreed, report, progress, step)
                 images, (height, width) = sum(agreed.rows), batch.images.shape[-2:]
-                meter.add(report, images, images * count.per_image((height, width)))
+                meter.add(report, images, images * run.flops.per_image((height, width)))
                 done = step + 1
                 if done % config.log_every == 0 or done == run.steps:
                     scale = run.model.clip.scale.item()

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from cliptex.models.clip import Clip, build_clip
 from cliptex.models.cliptex import Cliptex, CliptexOutput, build_cliptex
-from cliptex.training.config import TrainConfig
+from cliptex.training.config import RANGE_AUGMENT, TrainConfig
 from cliptex.training.contrast import prepare_bias
 from cliptex.training.range_augment import RangeAugment
 from cliptex.training.uncertainty import Uncertainty
 
-RANGE_AUGMENT, UNCERTAINTY = "range_augment", "uncertainty"  # children of a network that has them
+UNCERTAINTY = "uncertainty"  # like RANGE_AUGMENT a child of a network that has one
 
 
 class ClipOnly(nn.Module):

@@ -50,8 +50,8 @@ class RangeAugment(nn.Module):
     def set_progress(self, step: int, steps: int) -> None:
         """Move the target: half a cosine, in mean squared error, from the first to the last step.
 
-        So does the authors' library for CLIP (its schedules there are iteration-based), over
-        more step.
+        So does the authors' library for CLIP (its schedules there are iteration-based), over two
+        more steps.
         """
         first, last = self._ends
         share = step / max(1, steps - 1)

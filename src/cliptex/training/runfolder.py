@@ -5,36 +5,83 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from cliptex.files import write_atomic
+from cliptex.console import warn
+from cliptex.files import check_can_make, sweep, write_atomic
 from cliptex.machine import cores
+from cliptex.training.checkpoint import CHECKPOINTS, has_checkpoint
 from cliptex.training.config import TrainConfig, differences, dump_config, load_config
 from cliptex.training.distributed import World
 
-CONFIG, ENVIRONMENT, LOG = "config.yaml", "environment.json", "log.jsonl"
+CONFIG, ENVIRONMENT, LOG, LOCK = "config.yaml", "environment.json", "log.jsonl", ".lock"
 _PACKAGES = ("cliptex", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
 
 
-def open_run(config: TrainConfig, out: Path, world: World) -> None:
-    """Create `out`, or check that the run in it has the same configuration; all ranks together.
+def check_run(config: TrainConfig, out: Path, *, tell: bool = False) -> None:
+    """Check that `out` can hold this run, or holds its beginning; nothing is written.
 
-    Raises ValueError, naming the keys, where it has another one.
+    A folder without a checkpoint may be configured anew, which is said where `tell`. Raises
+    ValueError, naming the keys, where it holds a run with another configuration, and OSError where
+    it cannot be made.
     """
+    check_can_make(out, "the folder of the run (--out)")
     path = out / CONFIG
-    if path.exists() and (changed := differences(load_config(path), config)):
+    if not path.exists() or not (changed := differences(load_config(path), config)):
+        return
+    if has_checkpoint(out):
         raise ValueError(
             f"{path}: this folder holds a run with another configuration ({', '.join(changed)} "
             f"differ); choose another folder, or remove this one to start again"
         )
-    world.wait()
+    if tell:
+        warn(f"{path}: no step was saved, so it is configured anew ({', '.join(changed)} differ)")
+
+
+@contextmanager
+def hold_run(out: Path, world: World) -> Iterator[None]:
+    """Make `out` and let no other training in while the block runs; all ranks together.
+
+    The system frees the lock however its holder dies. Half-written files of killed runs are swept.
+    Raises ValueError where another training holds the folder.
+    """
+    lock = FileLock(out / LOCK, timeout=0, thread_local=False) if world.main else None
+    problem: Exception | None = None
+    if lock is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            problem = ValueError(
+                f"{out}: another training is at work in this folder; wait for it, stop it, or "
+                f"choose another folder"
+            )
+        except OSError as error:
+            problem = error
+    if any(failed for (failed,) in world.gather([problem is not None])):
+        raise problem or ValueError(f"{out}: rank 0 cannot work in this folder")
+    try:
+        if world.main:
+            for folder in (out, out / CHECKPOINTS):
+                sweep(folder)
+        yield
+    finally:
+        if lock is not None:
+            (out / LOCK).unlink(missing_ok=True)  # before it is free: nobody may lock a lost file
+            lock.release()
+
+
+def record_run(config: TrainConfig, out: Path, world: World) -> None:
+    """Write the configuration and its surroundings; all ranks together."""
     if world.main:
-        dump_config(config, path)
+        dump_config(config, out / CONFIG)
         environment = {**describe_environment(), "ranks": world.size}
         write_atomic(out / ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
     world.wait()
@@ -74,7 +121,7 @@ class RunLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # a second to import
 
-            self._events = SummaryWriter(str(out), purge_step=start + 1 if start else None)
+            self._events = SummaryWriter(str(out), purge_step=start + 1)
 
     def _cut(self, start: int) -> None:
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cliptex.console import say
 from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.joined import JoinedDataset
-from cliptex.data.sampler import Sampler
+from cliptex.data.sampler import Sampler, batch_sizes
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.reader import LabelReader
 from cliptex.models.device import pick_device
@@ -22,6 +22,7 @@ from cliptex.tasks import TASKS, Task
 from cliptex.training.batchnorm import batch_norms
 from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World
+from cliptex.training.flops import FlopCount
 from cliptex.training.network import Network, build_network
 from cliptex.training.optimizer import build_optimizer
 from cliptex.training.parallel import distribute
@@ -48,6 +49,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scale: LossScale
     ema: Ema | None
+    flops: FlopCount
     norms: Sequence[_BatchNorm] = ()
 
 
@@ -60,14 +62,11 @@ def prepare(config: TrainConfig, world: World | None = None) -> Run:
     """
     if world is None:
         world = World(device=pick_device("auto"))
+    dataset, sampler, channels, steps = open_data(config, ranks=world.size, tell=world.main)
     config = of_all_ranks(config, world.size)
-    dataset, sampler, channels, steps = open_data(config, tell=world.main)
-    if (least := min(sampler.batch_sizes)) < world.size:
-        raise ValueError(
-            f"batch_size: the global batch at the largest resolution has {least} samples, too few "
-            f"for {world.size} ranks; choose a larger batch_size, or fewer ranks"
-        )
     model = build_network(config, channels).to(world.device)
+    flops = FlopCount(model.clip.config, config.dense, channels)
+    flops.check(sampler.sizes)
     engine = distribute(model, config, world)
     added = [module for name, module in model.named_children() if name != "clip"]
     optimizer = build_optimizer(model.clip, added, config)
@@ -84,6 +83,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Run:
         optimizer=optimizer,
         scale=LossScale(config.precision == "fp16"),
         ema=None if config.ema is None else Ema(model, config.ema),
+        flops=flops,
         norms=batch_norms(model),
     )
 
@@ -96,25 +96,47 @@ def provenance_of(run: Run) -> Provenance:
 
 
 def open_data(
-    config: TrainConfig, *, tell: bool = True
+    config: TrainConfig, *, ranks: int = 1, tell: bool = True
 ) -> tuple[JoinedDataset, Sampler, dict[str, int], int]:
     """Samples with labels, their order, task -> outputs of its head, and the number of steps.
 
-    tell: say how many images have labels. Raises ValueError where parts do not fit together.
+    ranks: how many share the work. tell: say how many images have labels. Raises ValueError where
+    parts do not fit together.
     """
     shards = ImageTextShards(config.data, caption_key=config.caption_key)
     if len(shards) == 0:
         raise ValueError(f"{config.data}: no samples in the shards; import image-text pairs first")
     labels = _open_labels(config, shards, tell=tell)
-    dataset, sampler = _join(config, shards, labels)
+    _check_batch(config, len(shards), ranks)
+    dataset, sampler = _join(of_all_ranks(config, ranks), shards, labels)
     steps = _length(config, sampler)
     if config.warmup_steps >= steps:
         raise ValueError(
             f"warmup_steps: {config.warmup_steps} steps of warm-up in a run of {steps} steps; "
-            "shorten the warm-up or train longer"
+            f"shorten the warm-up (`--warmup-steps {steps // 20}`) or train longer"
         )
     channels = {task: TASKS[task].channels(reader.kind) for task, reader in labels.items()}
     return dataset, sampler, channels, steps
+
+
+def _check_batch(config: TrainConfig, samples: int, ranks: int) -> None:
+    """ValueError, by the batch_size that was given, where batches do not fit data and ranks."""
+    given = f"batch_size: {config.batch_size}"
+    if config.batch_per == "rank":
+        given += f" for each of {ranks} ranks"
+    batches = batch_sizes(of_all_ranks(config, ranks).batch_size, config.resolution)
+    of_size = dict(zip(batches, config.resolution, strict=True))
+    (most, wide), (least, narrow) = max(of_size.items()), min(of_size.items())
+    if most > samples:
+        raise ValueError(
+            f"{given} makes a batch of {most} at {wide[0]} x {wide[1]} pixels, larger than the "
+            f"data set of {samples} samples; choose a smaller batch_size"
+        )
+    if least < ranks:
+        raise ValueError(
+            f"{given} makes a batch of {least} at {narrow[0]} x {narrow[1]} pixels, too few for "
+            f"{ranks} ranks; choose a larger batch_size, or fewer ranks"
+        )
 
 
 def _join(
@@ -152,8 +174,6 @@ def _length(config: TrainConfig, sampler: Sampler) -> int:
 def _open_labels(
     config: TrainConfig, shards: ImageTextShards, *, tell: bool
 ) -> dict[str, LabelReader]:
-    if unknown := sorted(set(config.tasks) - set(TASKS)):
-        raise ValueError(f"tasks: {unknown} are unknown; there are {', '.join(TASKS)}")
     readers: dict[str, LabelReader] = {}
     for task, expert in config.tasks.items():
         assert config.labels is not None  # the configuration sees to it
