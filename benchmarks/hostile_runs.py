@@ -207,13 +207,13 @@ def checkpoint_case(rng: random.Random, number: int, folder: Path) -> Case:
 
     def run() -> tuple[int | None, dict[str, Tensor]]:
         network, optimizer = _network()
-        step = load_state(out, network, optimizer)
+        saved = load_state(out, network, optimizer)
         names = dict(network.named_parameters())
         tensors = {f"model {name}": p.detach() for name, p in names.items()}
         for name, parameter in names.items():
             for key, value in optimizer.state[parameter].items():
                 tensors[f"optimizer {key}.{name}"] = value
-        return step, tensors
+        return None if saved is None else saved.step, tensors
 
     def judge(answer: tuple[int | None, dict[str, Tensor]], said: str) -> str:
         step, tensors = answer

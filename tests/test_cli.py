@@ -201,7 +201,7 @@ def test_train_from_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonesuch", "--out", "x"], "no recipe 'nonesuch': use a YAML file or one of"),
+        (["nonesuch", "--out", "x"], "recipe 'nonesuch' is unknown; there are"),
         (["playroom", "--out", "x", "--data", "d", "--lr", "-1"], "lr"),
         (["absent.yaml", "--out", "x"], "absent.yaml"),
     ],

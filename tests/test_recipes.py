@@ -197,9 +197,9 @@ def test_where_the_models_start() -> None:
     assert (spec.name, spec.weights) == ("open_clip:ViT-B-16", "laion2b_s34b_b88k")
     spec = clip_ft_resnet50(DATA).model
     assert (spec.name, spec.weights) == ("open_clip:RN50", "openai")
-    spec = clip_ft_vit_b16(DATA, start="corenet:/weights/clip_vit_base_16.pt").model
+    spec = clip_ft_vit_b16(DATA, start_from="corenet:/weights/clip_vit_base_16.pt").model
     assert (spec.name, spec.weights) == ("corenet:/weights/clip_vit_base_16.pt", None)
-    assert clip_ft_vit_b16(DATA, start="playroom").model.name == "playroom"
+    assert clip_ft_vit_b16(DATA, start_from="playroom").model.name == "playroom"
 
 
 def test_playroom_learns_from_its_own_experts() -> None:

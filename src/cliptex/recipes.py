@@ -41,7 +41,7 @@ PLAYROOM_WEIGHTS = {"clip": 1.0, "segmentation": 10.0, "depth": 10.0, "normals":
 def clip_ft_vit_b16(
     data: Path,
     *,
-    start: str = VIT_B16,
+    start_from: str = VIT_B16,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
     around: Around = AROUND_512,
@@ -49,7 +49,7 @@ def clip_ft_vit_b16(
 ) -> TrainConfig:
     """The paper's CLIP-FT: Table 7 without tasks.
 
-    start: the CLIP to go on from, named as for `load_clip`: "corenet:FILE" for the authors'.
+    start_from: the CLIP to go on from, named as for `load_clip`: "corenet:FILE" for the authors'.
     batch_size: samples of all ranks together; Table 7's 32 may be meant per GPU.
     lr_rule: what a batch other than 32 does to the three learning rates of Table 7: nothing, or
         multiply them by sqrt(batch_size / 32) or by batch_size / 32.
@@ -57,7 +57,7 @@ def clip_ft_vit_b16(
     """
     rates = learning_rates(batch_size, lr_rule)
     base = TrainConfig(
-        model=ModelSpec(name=start),
+        model=ModelSpec(name=start_from),
         data=data,
         epochs=30,
         batch_size=batch_size,
@@ -74,7 +74,7 @@ def cliptex_vit_b16(
     tasks: Mapping[str, str],
     row: Row | None = None,
     head_layers: Literal[1, 3] = 1,
-    start: str = VIT_B16,
+    start_from: str = VIT_B16,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
     around: Around = AROUND_512,
@@ -85,7 +85,7 @@ def cliptex_vit_b16(
     tasks: task -> folder of the expert's labels below `labels`.
     row: of Table 5: learn from this subset of `tasks` (R1 is CLIP-FT); by default from all.
     head_layers: of Table 6.
-    start, batch_size, lr_rule, around: as for `clip_ft_vit_b16`.
+    start_from, batch_size, lr_rule, around: as for `clip_ft_vit_b16`.
     """
     chosen = dict(tasks) if row is None else tasks_of(row, tasks)
     experts: dict[str, Any] = {}
@@ -94,13 +94,13 @@ def cliptex_vit_b16(
         experts = {"labels": labels, "tasks": chosen, "dense": dense}
         experts["loss_weights"] = {**dict.fromkeys(chosen, 1.0), **LOSS_WEIGHTS}
     options = {"batch_size": batch_size, "lr_rule": lr_rule, "around": around}
-    return clip_ft_vit_b16(data, start=start, **options, **{**experts, **changes})
+    return clip_ft_vit_b16(data, start_from=start_from, **options, **{**experts, **changes})
 
 
 def clip_ft_resnet50(
     data: Path,
     *,
-    start: str = RESNET50,
+    start_from: str = RESNET50,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
     around: Around = AROUND_512,
@@ -113,7 +113,7 @@ def clip_ft_resnet50(
         trained.
     """
     options = {"batch_size": batch_size, "lr_rule": lr_rule, "around": around}
-    base = clip_ft_vit_b16(data, start=start, **options)
+    base = clip_ft_vit_b16(data, start_from=start_from, **options)
     return changed(base, {"model": _strided(base.model, output_stride), **changes})
 
 
@@ -124,7 +124,7 @@ def cliptex_resnet50(
     tasks: Mapping[str, str],
     row: Row | None = None,
     head_layers: Literal[1, 3] = 1,
-    start: str = RESNET50,
+    start_from: str = RESNET50,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
     around: Around = AROUND_512,
@@ -134,13 +134,13 @@ def cliptex_resnet50(
     """CLIPTeX with ResNet-50; `output_stride` as for `clip_ft_resnet50`, else `cliptex_vit_b16`."""
     options = {"row": row, "head_layers": head_layers, "batch_size": batch_size}
     options |= {"lr_rule": lr_rule, "around": around}
-    base = cliptex_vit_b16(data, labels, tasks=tasks, start=start, **options)
+    base = cliptex_vit_b16(data, labels, tasks=tasks, start_from=start_from, **options)
     return changed(base, {"model": _strided(base.model, output_stride), **changes})
 
 
 def clip_ft_vit_h16(
     data: Path,
-    start: str,
+    start_from: str,
     *,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
@@ -149,11 +149,11 @@ def clip_ft_vit_h16(
 ) -> TrainConfig:
     """CLIP-FT with ViT-H/16, of which only the authors have published weights.
 
-    start: "corenet:FILE"; "corenet:ViT-H-16" and "open_clip:ViT-H-16" are random.
+    start_from: "corenet:FILE"; "corenet:ViT-H-16" and "open_clip:ViT-H-16" are random.
     """
     return clip_ft_vit_b16(
         data,
-        start=start,
+        start_from=start_from,
         batch_size=batch_size,
         lr_rule=lr_rule,
         around=around,
@@ -164,7 +164,7 @@ def clip_ft_vit_h16(
 def cliptex_vit_h16(
     data: Path,
     labels: Path,
-    start: str,
+    start_from: str,
     *,
     tasks: Mapping[str, str],
     row: Row | None = None,
@@ -174,10 +174,12 @@ def cliptex_vit_h16(
     around: Around = AROUND_512,
     **changes: Any,
 ) -> TrainConfig:
-    """CLIPTeX with ViT-H/16; `start` as for `clip_ft_vit_h16`, options of `cliptex_vit_b16`."""
+    """CLIPTeX with ViT-H/16; start_from as for `clip_ft_vit_h16`, options of `cliptex_vit_b16`."""
     options = {"row": row, "head_layers": head_layers, "lr_rule": lr_rule, "around": around}
     options |= {"activation_checkpointing": True, **changes}
-    return cliptex_vit_b16(data, labels, tasks=tasks, start=start, batch_size=batch_size, **options)
+    return cliptex_vit_b16(
+        data, labels, tasks=tasks, start_from=start_from, batch_size=batch_size, **options
+    )
 
 
 def playroom_pretrain(

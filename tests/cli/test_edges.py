@@ -52,7 +52,16 @@ def test_label_and_train(world: Path) -> None:
     reader = LabelReader(world / "labels" / "sobel-edges")
     assert reader.kind.to_json() == {"kind": "scalar-field", "unit": "edge strength"}
     options = ["--labels", str(world / "labels"), "--tasks", "edges", "sobel-edges"]
-    options += ["--start", str(world), "--batch-size", "1", "--steps", "3", "--warmup-steps", "1"]
+    options += [
+        "--start-from",
+        str(world),
+        "--batch-size",
+        "1",
+        "--steps",
+        "3",
+        "--warmup-steps",
+        "1",
+    ]
     options += ["--around.base", "64", "--around.low", "32", "--around.high", "64"]
     options += ["--around.count", "2", "--dense.width", "16", "--loss-weights.edges", "0.5"]
     options += ["--depth-norm", "none", "--workers", "0", "--no-tensorboard", "--log-every", "1"]

@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cliptex.cli import main, rows
+from cliptex.cli import main
 from cliptex.cli.rows import check_writable, record_rows
+from cliptex.files import places
 from cliptex.results import Result
 
 ROW = Result(
@@ -36,13 +37,13 @@ def test_check_writable__refuses_what_holds_no_rows(tmp_path, content):
 def test_check_writable__processes_do_not_disturb_one_another(tmp_path, monkeypatch):
     # each sees no file, then another process has written its row before this one goes on
     out = tmp_path / "r.jsonl"
-    real = rows.TemporaryFile
+    real = places.TemporaryFile
 
     def slow(**options):
         out.write_text("a row of another process\n")
         return real(**options)
 
-    monkeypatch.setattr(rows, "TemporaryFile", slow)
+    monkeypatch.setattr(places, "TemporaryFile", slow)
     check_writable(out)
     assert out.read_text() == "a row of another process\n"
 
@@ -56,10 +57,10 @@ def test_check_writable__processes_do_not_disturb_one_another(tmp_path, monkeypa
 
 def test_check_writable__names_the_file_and_not_what_it_tried(tmp_path, monkeypatch):
     def full(**_):
-        raise OSError(28, "No space left on device", "/somewhere/tmp123")
+        raise OSError(28, "No space left on device", "/elsewhere/tmp123")
 
-    monkeypatch.setattr(rows, "TemporaryFile", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*r\.jsonl'"):
+    monkeypatch.setattr(places, "TemporaryFile", full)
+    with pytest.raises(OSError, match=f"No space left on device; .*{tmp_path}"):
         check_writable(tmp_path / "r.jsonl")
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
         check_writable(tmp_path)

@@ -29,7 +29,7 @@ def test_clip_ft_of_a_dilated_resnet(tmp_path: Path, capsys) -> None:
     config = ClipConfig(embed_dim=8, vision_cfg=RESNET, text_cfg=TEXT)
     save_clip(random_clip(config, 0), tmp_path / "start")
     out = tmp_path / "run"
-    options = ["--data", str(tmp_path / "web"), "--start", str(tmp_path / "start")]
+    options = ["--data", str(tmp_path / "web"), "--start-from", str(tmp_path / "start")]
     options += ["--output-stride", "16", "--around.base", "64", "--around.low", "64"]
     options += ["--around.high", "64", "--around.count", "1", "--batch-size", "3"]
     options += ["--batch-per", "rank", "--range-augment", "40", "20", "--contrast", "sigmoid"]

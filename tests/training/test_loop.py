@@ -192,7 +192,7 @@ def test_half_written_files_of_killed_runs_are_swept(configure, tmp_path: Path) 
 @pytest.mark.parametrize("where", ["file", "file/run"])
 def test_a_folder_that_cannot_be_made(configure, tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("text")
-    with pytest.raises(NotADirectoryError, match=r"\(--out\) cannot be made.* file; name another"):
+    with pytest.raises(NotADirectoryError, match=r"\(--out\) cannot be made.* file; give another"):
         train(configure(), tmp_path / where)
 
 

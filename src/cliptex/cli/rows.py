@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
+
+from cliptex.files import check_can_make
 
 if TYPE_CHECKING:
     from cliptex.results import Result
@@ -25,11 +26,7 @@ def check_writable(out: Path) -> None:
             pass
         _require_rows(out)
     else:
-        folder = next(parent for parent in out.absolute().parents if parent.exists())
-        try:
-            TemporaryFile(dir=folder).close()
-        except OSError as error:  # it names the temporary file
-            raise OSError(error.errno, error.strerror, str(out)) from error
+        check_can_make(out.parent, "the folder of --out")
 
 
 def _require_rows(out: Path) -> None:

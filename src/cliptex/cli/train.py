@@ -6,11 +6,14 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from cliptex.console import not_among, warn
 
 if TYPE_CHECKING:
     from cliptex.training.config import TrainConfig
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 HELP = ("-h", "--help")
 DRY_RUN = "--dry-run"
 POOL_POS = "pool_pos"
+TASKS = "--tasks"
+START, OLD_START = "--start-from", "--start"
 
 
 def train(
@@ -47,6 +52,11 @@ def run(arguments: Sequence[str]) -> None:
     recipe, *rest = arguments
     if recipe in HELP:
         tyro.cli(train, prog="cliptex train", args=[recipe])
+    if recipe.startswith("-"):
+        raise ValueError(
+            f"{recipe} stands where the recipe should: name the recipe or YAML file first, then "
+            f"its options (cliptex train RECIPE {recipe} ...)"
+        )
     config, chosen = configuration(recipe, rest)
     if chosen.dry_run:
         from cliptex.training.dryrun import dry_run
@@ -70,10 +80,10 @@ def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, A
     if Path(recipe).suffix in (".yaml", ".yml"):
         build, own = (lambda: load_config(Path(recipe))), {}
     else:
-        build = _recipes().get(recipe)
-        if build is None:
-            raise ValueError(f"no recipe {recipe!r}: use a YAML file or one of {list(_recipes())}")
+        build = _recipe(recipe)
         own = _parameters(build)
+    arguments = _renamed(arguments) if "start_from" in own else arguments
+    _check_pairs(arguments)
     options = _options(own)
     if any(argument in HELP for argument in arguments):
         _show_help(prog, options, _keys(build(**_placeholders(own)), own))
@@ -104,6 +114,44 @@ def changed(config: TrainConfig, keys: Any) -> TrainConfig:
         update = {POOL_POS: changes.pop(POOL_POS)}
         changes["model"] = config.model.model_copy(update=update)
     return change_keys(config, changes)
+
+
+def _recipe(name: str) -> Callable[..., TrainConfig]:
+    """The recipe called `name`; ValueError with what was perhaps meant where there is none."""
+    from cliptex.training.runfolder import CONFIG
+
+    recipes = _recipes()
+    if name in recipes:
+        return recipes[name]
+    if (Path(name) / CONFIG).is_file():
+        raise ValueError(f"recipe {name}: a run's folder; name its file: {Path(name) / CONFIG}")
+    raise ValueError(f"recipe {not_among(name, recipes)}, or a YAML file")
+
+
+def _renamed(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the old name of --start-from replaced, which is said.
+
+    torchrun takes the old one for its own --start-method, whichever side of `-m` it stands on.
+    """
+    old = [word for word in arguments if word == OLD_START or word.startswith(f"{OLD_START}=")]
+    if old:
+        warn(f"{OLD_START} is called {START} now, since torchrun knows an option of the old name")
+    return [word.replace(OLD_START, START, 1) if word in old else word for word in arguments]
+
+
+def _check_pairs(arguments: Sequence[str]) -> None:
+    """ValueError where --tasks is not followed by pairs of a task and a folder of labels."""
+    if TASKS not in arguments:
+        return
+    after = arguments[arguments.index(TASKS) + 1 :]
+    words = list(takewhile(lambda word: not word.startswith("--"), after))
+    if not words or len(words) % 2:
+        from cliptex.tasks import TASKS as known
+
+        raise ValueError(
+            f"{' '.join([TASKS, *words])}: name pairs of a task and the folder of its labels, such "
+            f"as `{TASKS} depth dpt normals nll-angmf`; tasks are {', '.join(known)}"
+        )
 
 
 def _recipes() -> dict[str, Callable[..., TrainConfig]]:

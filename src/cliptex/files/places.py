@@ -31,14 +31,14 @@ def check_can_make(folder: AnyPath, what: str) -> None:
     if not nearest.is_dir():
         name = "it is" if nearest == folder else f"{nearest} is"
         raise NotADirectoryError(
-            f"{folder}: {what} cannot be made: {name} a file; name another place"
+            f"{folder}: {what} cannot be made: {name} a file; give another path"
         )
     try:
         TemporaryFile(dir=nearest).close()
     except OSError as error:  # it names the temporary file
         raise OSError(
             error.errno,
-            f"{what} cannot be written in {nearest}: {error.strerror}; name another place",
+            f"{what} cannot be written in {nearest}: {error.strerror}; give another path",
             str(folder),
         ) from error
 

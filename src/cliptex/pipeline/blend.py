@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cliptex.files import check_can_make
 from cliptex.models.clip import Clip, load_clip, save_clip
 from cliptex.models.provenance import merged, read_provenance, write_provenance
 
@@ -33,6 +34,7 @@ def blend(start: str, end: str, alphas: Sequence[float], out: Path) -> list[Path
     """
     if not alphas or not all(0 <= alpha <= 1 for alpha in alphas):
         raise ValueError(f"alpha: give one or more numbers from 0 to 1, not {list(alphas)}")
+    check_can_make(out, "the folder of the blends")
     first, last = load_clip(start), load_clip(end)
     _check(first, last, start, end)
     before = first.state_dict()

@@ -28,7 +28,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cliptex.console import say
-from cliptex.files import write_atomic
+from cliptex.files import check_can_make, write_atomic
 from cliptex.pipeline.side_by_side import side_by_side
 
 STARTED = "stage.json"
@@ -257,6 +257,7 @@ def _locked(folder: Path) -> Iterator[None]:
     The kernel drops the lock with the process that holds it (and forked data workers do not
     inherit it), so a killed run leaves nothing to clean; the pid inside is for the message.
     """
+    check_can_make(folder, "the folder of the run")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     lock = FileLock(path, blocking=False, thread_local=False)

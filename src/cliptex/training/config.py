@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cliptex.console import not_among
+from cliptex.console import did_you_mean, not_among
 from cliptex.data.joined import DepthNorm
 from cliptex.data.sampler import WINDOW
 from cliptex.files import write_atomic
@@ -181,8 +180,7 @@ def load_config(path: Path) -> TrainConfig:
     try:
         return TrainConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        near = get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
-        meant = f"; did you mean {path.with_name(near[0])}?" if near else ""
+        meant = did_you_mean(str(path), map(str, path.parent.glob("*.y*ml")))
         raise FileNotFoundError(f"{path}: no such file{meant}") from error
     except ValidationError as error:
         raise ValueError(f"{path}: not a training configuration: {_said(error)}") from error

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from cliptex.files import check_can_make, new_folder
 from cliptex.machine import need
 from cliptex.models.export.card import Card, write_card
 from cliptex.models.export.hf_folder import CODE as HF_CODE
@@ -64,8 +65,10 @@ def export_clip(
         heads: keep the task heads (ONNX alone can hold them).
         size: height and width of images of an ONNX model; by default those of training.
 
-    Raises ValueError for what the format cannot hold, and where the written model differs.
+    Raises ValueError for what the format cannot hold, and where the written model differs; `out`
+    is whole or not there.
     """
+    check_can_make(out, "the folder of the export")
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: choose another folder for the export")
     if heads and target != "onnx":
@@ -75,17 +78,27 @@ def export_clip(
     for package in PACKAGES[target]:
         need(package, extra="export", what=f"an export to {target}")
     source = load_checkpoint(checkpoint, heads=heads)
-    out.mkdir(parents=True, exist_ok=True)
-    card, difference = _write(source, target, out, size)
-    if difference > BOUNDS[target]:
-        raise ValueError(
-            f"{out}: the exported model differs from {checkpoint} by {difference:.3g}, more than "
-            f"{BOUNDS[target]:g}: do not use it"
-        )
-    write_card(card, source, out, difference)
-    if (provenance := read_provenance(checkpoint)).experts:
-        write_provenance(out, provenance)
+    _check_size(size, source)
+    with new_folder(out) as folder:
+        card, difference = _write(source, target, folder, size)
+        if difference > BOUNDS[target]:
+            raise ValueError(
+                f"{out}: the exported model would differ from {checkpoint} by {difference:.3g}, "
+                f"more than {BOUNDS[target]:g}: it was not written"
+            )
+        write_card(card, source, folder, difference)
+        if (provenance := read_provenance(checkpoint)).experts:
+            write_provenance(folder, provenance)
     return Export(out, difference, tuple(card.notes))
+
+
+def _check_size(size: tuple[int, int] | None, source: Checkpoint) -> None:
+    stride = source.clip.image.stride
+    if size is not None and any(side < 1 or side % stride for side in size):
+        raise ValueError(
+            f"size: {size[0]} x {size[1]} pixels do not divide into cells of {stride}: give "
+            f"multiples of {stride}"
+        )
 
 
 def _write(

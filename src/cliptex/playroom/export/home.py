@@ -11,7 +11,7 @@ from pathlib import Path
 from cliptex.playroom.export.collect import write_collections
 from cliptex.playroom.export.rooms import RoomChunk, write_rooms
 from cliptex.playroom.export.stream import ordered_map
-from cliptex.playroom.export.web import jpeg
+from cliptex.playroom.export.web import check_place, jpeg
 from cliptex.playroom.render import render
 from cliptex.playroom.scene import CLASSES, EXPERT_THINGS, sample_scene
 from cliptex.playroom.things import THINGS
@@ -87,6 +87,7 @@ def export_home(
         ValueError: if `out` holds an export of other sizes or seed.
     """
     wanted = {"sizes": asdict(sizes), "size": size, "seed": seed}
+    check_place(out, size)
     out.mkdir(parents=True, exist_ok=True)
     if _finished(out, wanted):
         return

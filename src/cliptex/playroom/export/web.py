@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cliptex.files import AtomicFile
+from cliptex.files import AtomicFile, check_can_make
 from cliptex.playroom.caption import caption_rng, web_caption
 from cliptex.playroom.export.stream import ordered_map
 from cliptex.playroom.render import Rendering, render
@@ -60,10 +60,11 @@ def export_web(
             normals (N, H, W, 3) float16.
 
     Raises:
-        ValueError: where `count` is not above 0.
+        ValueError: where `count` or `size` is not above 0. OSError: where `out` cannot be made.
     """
     if count < 1:
         raise ValueError(f"{count} samples to render: at least one is needed")
+    check_place(out, size)
     out.mkdir(parents=True, exist_ok=True)
     if truth is not None:
         truth.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,13 @@ def export_web(
         done += written
         if progress is not None:
             progress(done, count)
+
+
+def check_place(out: Path, size: int) -> None:
+    """ValueError where pictures of `size` have no pixel, OSError where `out` cannot be made."""
+    if size < 1:
+        raise ValueError(f"size: pictures of {size} x {size} pixels; give at least 1")
+    check_can_make(out, "the folder of the pictures")
 
 
 def _complete(shard: _Shard) -> bool:
