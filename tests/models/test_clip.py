@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cliptex.models.clip import Clip, ClipConfig, ModelSpec, build_clip, load_clip, save_clip
 from cliptex.models.encoder import fingerprint
+from cliptex.models.folders import check_file
 from cliptex.models.spec import named_config
 from cliptex.models.tokenizer import compact_vocabulary
 
@@ -109,8 +110,45 @@ def test_trunk_weights_of_timm(tiny: Callable[..., Clip], tmp_path: Path) -> Non
     assert torch.equal(built.image.tower.trunk.conv_stem.weight, trunk.conv_stem.weight)  # pyright: ignore
 
 
+def as_before(folder: Path) -> Path:
+    """`folder` as earlier versions wrote it, without hashes."""
+    path = folder / "model.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("files", "sha256")}))
+    return folder
+
+
+def test_folders_of_earlier_versions_are_read(tiny: Callable[..., Clip], tmp_path: Path) -> None:
+    model = tiny("vit")
+    assert fingerprint(load_clip(as_before(save_clip(model, tmp_path)))) == fingerprint(model)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_flipped_bit_is_noticed(tiny: Callable[..., Clip], tmp_path: Path, name: str) -> None:
+    path = save_clip(tiny("vit"), tmp_path) / name
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 20):
+        data = bytearray(whole)
+        data[place] ^= 1
+        path.write_bytes(data)
+        if name == "model.json" and data[place : place + 1].isspace():
+            continue  # spacing says nothing
+        with pytest.raises(ValueError, match=str(path)):
+            load_clip(tmp_path)
+
+
+def test_what_lies_beside_a_model_is_compared(tiny: Callable[..., Clip], tmp_path: Path) -> None:
+    (tmp_path / "heads.safetensors").write_bytes(b"heads")
+    save_clip(tiny("vit"), tmp_path, beside=["heads.safetensors"])
+    check_file(tmp_path, "heads.safetensors")
+    (tmp_path / "heads.safetensors").write_bytes(b"leads")
+    with pytest.raises(ValueError, match=r"heads\.safetensors: damaged"):
+        check_file(tmp_path, "heads.safetensors")
+    load_clip(tmp_path)  # its own files are whole
+
+
 def test_misfits_are_named(tiny: Callable[..., Clip], tmp_path: Path) -> None:
-    folder = save_clip(tiny("vit"), tmp_path / "clip")
+    folder = as_before(save_clip(tiny("vit"), tmp_path / "clip"))
     weights = folder / "model.safetensors"
     state = load_file(weights)
     missing = {k: v for k, v in state.items() if k != "visual.proj"}

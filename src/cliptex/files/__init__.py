@@ -24,6 +24,7 @@ from cliptex.files.writing import (
     remove_durably,
     save_tensors,
     sha256_file,
+    sha256_json,
     write_atomic,
 )
 
@@ -52,6 +53,7 @@ __all__ = [
     "remove_whole",
     "save_tensors",
     "sha256_file",
+    "sha256_json",
     "stamp",
     "sweep",
     "walk",

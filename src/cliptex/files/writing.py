@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import stat
 import tempfile
@@ -270,6 +271,11 @@ def sha256_file(path: AnyPath) -> str:
             return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
 
     return ask(path, digest)
+
+
+def sha256_json(value: object) -> str:
+    """The sha256 of a JSON value, whatever its spacing and the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _temporary(folder: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cliptex.console import say
-from cliptex.files import write_atomic
+from cliptex.files import sha256_file, sha256_json, write_atomic
 from cliptex.files.hub import asking_hub, unavailable
 from cliptex.models.corenet import CORENET_MODELS, corenet_config
 from cliptex.models.dual import Clip, random_clip
@@ -91,24 +91,32 @@ def spec_of(text: str, output_stride: OutputStride | None = None) -> ModelSpec:
     return ModelSpec(name=text, output_stride=output_stride)
 
 
-def save_clip(model: Clip, folder: Path, dtype: Literal["fp32", "fp16"] = "fp32") -> Path:
+def save_clip(
+    model: Clip,
+    folder: Path,
+    dtype: Literal["fp32", "fp16"] = "fp32",
+    beside: Sequence[str] = (),
+) -> Path:
     """Write `folder`/model.safetensors and model.json, each atomically; returns `folder`.
 
     Keys are open_clip's (`visual.`, `text.`), so that open_clip loads the file into its
     CustomTextCLIP of the same configuration, or those of the authors' library for its models.
-    fp16 halves the size and rounds the weights.
+    fp16 halves the size and rounds the weights. model.json keeps the sha256 of the weights, of the
+    files in `folder` that `beside` names, and of itself; whoever loads them compares.
     """
     to = _DTYPES[dtype]
     state = {
         key: (value.to(to) if value.is_floating_point() else value).contiguous()
         for key, value in stored_names(model.state_dict(), model.config.family).items()
     }
-    description = {
+    write_atomic(folder / MODEL_FILE, save(state))
+    description: dict[str, object] = {
         "format": FORMAT,
         "dtype": dtype,
         "config": model.config.model_dump(mode="json"),
+        "files": {name: sha256_file(folder / name) for name in (MODEL_FILE, *beside)},
     }
-    write_atomic(folder / MODEL_FILE, save(state))
+    description["sha256"] = sha256_json(description)
     write_atomic(folder / MODEL_JSON, (json.dumps(description, indent=1) + "\n").encode())
     return folder
 

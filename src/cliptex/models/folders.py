@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from torch import Tensor
 
+from cliptex.files import sha256_file, sha256_json
 from cliptex.files.hub import OFFLINE, asking_hub, unavailable
 from cliptex.models.hf import config_from_hf, state_from_hf
 from cliptex.models.names import HUB
@@ -68,12 +69,36 @@ def _own(folder: Path) -> Stored:
     content = _read_json(description)
     if content.get("format") != FORMAT:
         raise ValueError(f"{description}: key 'format' is not {FORMAT!r}: save the model again")
+    check_file(folder, MODEL_FILE)
     try:
         config = ClipConfig.model_validate(content["config"])
     except (KeyError, ValidationError) as error:
         raise ValueError(f"{description}: not a model description: {error}") from error
     weights = folder / MODEL_FILE
     return Stored(config, read_weights(weights), str(weights))
+
+
+def check_file(folder: Path, name: str) -> None:
+    """ValueError where `folder`/`name`, or model.json beside it, is not what model.json says.
+
+    Models of earlier versions say nothing, nor do folders without a model.json.
+    """
+    description = folder / MODEL_JSON
+    content = _read_json(description) if description.is_file() else {}
+    digest = content.pop("sha256", None)
+    if digest is None and "files" not in content:
+        return
+    if digest != sha256_json(content):
+        raise ValueError(
+            f"{description}: damaged or changed since it was written: restore it, or where the "
+            "change is meant, take its keys 'sha256' and 'files' out"
+        )
+    wanted = content.get("files", {}).get(name)
+    if wanted is not None and (folder / name).is_file() and sha256_file(folder / name) != wanted:
+        raise ValueError(
+            f"{folder / name}: damaged: it has not the sha256 that {MODEL_JSON} names: restore it, "
+            "or remove the folder and go on with the run that wrote it"
+        )
 
 
 def _open_clip(folder: Path) -> Stored:

@@ -16,7 +16,6 @@ sharded or not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cliptex.console import warn
-from cliptex.files import new_folder, remove_whole, save_tensors, sha256_file
+from cliptex.files import new_folder, remove_whole, save_tensors, sha256_file, sha256_json
 from cliptex.training.parallel import placed_like, whole_tensors
 from cliptex.training.state import Ema
 
@@ -129,16 +128,12 @@ def _checkpoints(out: Path) -> list[Path]:
 def _write_state(folder: Path, step: int, notes: Mapping[str, float]) -> None:
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
     state = {"step": step, "notes": dict(notes), "files": files}
-    text = json.dumps({**state, "sha256": _digest(state)}, indent=1)
+    text = json.dumps({**state, "sha256": sha256_json(state)}, indent=1)
     (folder / _STATE).write_text(text + "\n", encoding="utf-8")
 
 
 def _read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / _STATE).read_text(encoding="utf-8"))
-
-
-def _digest(state: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _newest_whole(out: Path) -> Path | None:
@@ -190,7 +185,7 @@ def _problem(folder: Path) -> str:
     if set(state) == {"step", "notes"}:
         return ""
     digest = state.pop("sha256", None)
-    if digest != _digest(state):
+    if digest != sha256_json(state):
         return f"{folder / _STATE}: damaged (it has not the sha256 that it names)"
     for name, expected in state["files"].items():
         try:

@@ -39,10 +39,10 @@ def _write(model: Network, target: Path, provenance: Provenance | None) -> Path:
     state = whole_state(model)
     if not dist.is_initialized() or dist.get_rank() == 0:
         with new_folder(target) as folder:
-            save_clip(_whole_clip(model.clip, state), folder)
             rest = {name: t for name, t in state.items() if name.startswith(_DENSE)}
             if rest:
                 save_tensors(rest, folder / HEADS)
+            save_clip(_whole_clip(model.clip, state), folder, beside=(HEADS,) if rest else ())
             if provenance is not None:
                 write_provenance(folder, provenance)
     if dist.is_initialized():

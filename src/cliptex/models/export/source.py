@@ -16,7 +16,7 @@ from cliptex.files import sha256_file
 from cliptex.models.clip import load_clip
 from cliptex.models.cliptex import Cliptex, DenseConfig, build_cliptex
 from cliptex.models.dual import Clip
-from cliptex.models.folders import MODEL_FILE, find_folder
+from cliptex.models.folders import MODEL_FILE, check_file, find_folder
 from cliptex.models.names import CORENET, HUB, OPEN_CLIP, TIMM
 from cliptex.models.weights import load_exactly
 
@@ -70,6 +70,7 @@ def _heads(name: str, clip: Clip) -> Cliptex:
             f"{name}: has no {HEADS_FILE}: only RUN/checkpoints/final of a run with tasks has "
             f"heads; export without them"
         )
+    check_file(Path(name), HEADS_FILE)
     state = load_file(file)
     channels = _channels(state, file)
     model = build_cliptex(clip, channels, _dense(Path(name)), seed=0).eval()
