@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cliptex import console
+from cliptex.cli.app import one_line
 
 RIGHT, REFUSED, CRASHED, WRONG = "right", "refused", "crashed", "silently wrong"
 SECONDS = 20  # a case that takes longer has crashed
+LONGEST = 1000  # characters of an error, as the command line shows it
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,11 @@ def outcome(kind: str, number: int, case: Case) -> Outcome:
 
 def _fault(error: Exception, names: tuple[str, ...]) -> str:
     """Why an error is no line that a user can act on."""
-    text = f"{type(error).__name__}: {error}"[:300]
-    if "\n" in str(error).strip():
-        return f"an error of several lines: {text!r}"
-    if not any(name in str(error) for name in names):
-        return f"an error that does not name the file: {text}"
+    text = one_line(error)
+    if len(text) > LONGEST:
+        return f"an error of {len(text)} characters: {text[:300]!r}"
+    if not any(name in text for name in names):
+        return f"an error that does not name the file: {type(error).__name__}: {text[:300]}"
     return ""
 
 

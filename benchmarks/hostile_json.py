@@ -299,7 +299,7 @@ def statistics(rng: random.Random, folder: Path) -> Case:
 
     def judge(answer: tuple[str, int], said: str) -> str:
         claimed = tree.get("successes") if isinstance(tree, dict) else None
-        told = said + "\n".join(answer[0].splitlines()[1:])
+        told = said + answer[0]
         if answer[1] != 3:
             return f"{answer[1]} of 3 samples"
         number = isinstance(claimed, (int, float)) and not isinstance(claimed, bool)

@@ -161,3 +161,12 @@ def test_read__a_row_without_its_value_or_name_is_still_an_error(tmp_path):
         path.write_text(json.dumps(content) + "\n")
         with pytest.raises(ValueError, match="line 1: not a result row"):
             read_results(path)
+
+
+def test_read__a_line_that_nests_too_deeply_costs_itself_alone(tmp_path, said):
+    path = tmp_path / "results.jsonl"
+    append_results(path, [row()])
+    with path.open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    assert read_results(path) == [row().model_copy(update={"time": read_results(path)[0].time})]
+    assert "line 2" in said[0] and "nested too deeply" in said[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliptex.console import say
-from cliptex.files import append_lines
+from cliptex.files import append_lines, parse_json
 
 CONTROLS = ("random-init", "pixels", "mean prediction")
 """Names of models that have learnt nothing from pictures and text: what their scores say is what
@@ -164,7 +163,7 @@ def _is_row(line: bytes) -> bool:
 def _row_of(line: bytes) -> Result:
     """ValueError that says, in a few words, why it is no row."""
     try:
-        content = json.loads(line.decode("utf-8-sig"))  # some editors begin a file with a mark
+        content = parse_json(line.decode("utf-8-sig"))  # some editors begin a file with a mark
         if isinstance(content, dict) and content.get("value", 0) is None:
             content["value"] = math.nan
         return Result.model_validate(content)

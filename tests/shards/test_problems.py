@@ -9,6 +9,7 @@ import pytest
 
 from cliptex.shards.check import check
 from cliptex.shards.dataset import ImageTextShards
+from cliptex.shards.problems import stats_problem
 
 MakeTar = Callable[..., Path]
 Picture = Callable[..., bytes]
@@ -81,3 +82,9 @@ def test_check_remarks_on_what_is_harmless(
     assert report.ok and len(report.remarks) == 3
     assert "'0.seg.png'" in str(report) and "several images" in str(report)
     assert str(report).endswith("sound")
+
+
+@pytest.mark.parametrize("told", ["Infinity", '"6"', "-1", "true", "2.5"])
+def test_statistics_that_count_nothing_are_named(tmp_path, told):
+    (tmp_path / "0_stats.json").write_text(f'{{"successes": {told}}}')
+    assert "0_stats.json counts" in stats_problem(tmp_path / "0.tar", 6)

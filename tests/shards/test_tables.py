@@ -92,7 +92,7 @@ def test_quotes_of_another_encoding_do_not_move_the_fields(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ('image,caption\na.jpg,"A"\nb.jpg,"B" C\n', "line 3: ',' expected after '\"', but other"),
+        ('image,caption\na.jpg,"A"\nb.jpg,"B" C\n', "line 3: ',' expected after '\"', but fields"),
         ('image,caption\na.jpg,"A"\nb.jpg,"B\nc.jpg,C\n', "line 3: unexpected end of data, but"),
         ('image,caption\na.jpg,"He said \\"B\\""\n', "line 2: a quote follows a backslash"),
         ('image,caption\na.jpg,"A\nb.jpg,B\nc.jpg,C"\n', "line 2: a quoted field goes on over"),
@@ -216,3 +216,17 @@ def test_columns_and_separators_that_are_given(tmp_path: Path) -> None:
     path.write_text("a.jpg,A\nb.jpg,B\n")
     with pytest.raises(ValueError, match="no column any of image, .*a first line with the columns"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("c.csv", '"A man, a plan" "b.jpg"'), ("c.tsv", '"he said ""hello""')],
+)
+def test_quotes_that_both_readings_take_otherwise_are_not_guessed(
+    tmp_path: Path, name: str, row: str
+) -> None:
+    mark = "," if name == "c.csv" else "\t"
+    (tmp_path / name).write_text(f"image{mark}caption\na.jpg{mark}{row}\n")
+    with pytest.raises(ValueError, match=r"line 2: .*but fields are quoted.*two ways"):
+        read(tmp_path / name)
+    assert read(tmp_path / name, quoting="none").rows == [("a.jpg", [row])]

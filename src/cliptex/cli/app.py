@@ -127,10 +127,15 @@ def _option_names(target: Callable[..., None] | Commands) -> list[str]:
 def _failed(word: str, error: BaseException, code: int, otherwise: str = "") -> int:
     if os.environ.get("CLIPTEX_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
-    parts = [_message(error), *getattr(error, "__notes__", [])]
-    text = "; ".join(line.strip() for part in parts for line in part.splitlines() if line.strip())
-    print(f"{word}: {text or otherwise or type(error).__name__}", file=sys.stderr)
+    text = one_line(error) or otherwise or type(error).__name__
+    print(f"{word}: {text}", file=sys.stderr)
     return code
+
+
+def one_line(error: BaseException) -> str:
+    """What an error and its notes say, as the command line shows it: lines become clauses."""
+    parts = [_message(error), *getattr(error, "__notes__", [])]
+    return "; ".join(line.strip() for part in parts for line in part.splitlines() if line.strip())
 
 
 def _message(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from cliptex.datasets import captions, coco, karpathy
 from cliptex.datasets.check_report import CheckReport, Layout, first_with, names_in, split_of
 from cliptex.datasets.karpathy import SAME_AS_TRAIN, file_of, images_folder, read_karpathy
 from cliptex.datasets.protocol import present
-from cliptex.shards.json_files import parse_json
+from cliptex.files import parse_json
 
 T = TypeVar("T")
 COCO_SOURCE = (

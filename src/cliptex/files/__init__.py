@@ -2,6 +2,7 @@
 
 from cliptex.files.asking import ask
 from cliptex.files.names import file_name
+from cliptex.files.parsing import load_json, parse_json
 from cliptex.files.paths import (
     AnyPath,
     Stamp,
@@ -42,11 +43,13 @@ __all__ = [
     "exists",
     "file_name",
     "is_local",
+    "load_json",
     "locked_beside",
     "most_open",
     "new_folder",
     "open_random",
     "own",
+    "parse_json",
     "read_bytes",
     "remove_abandoned",
     "remove_durably",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from cliptex.console import say
-from cliptex.files import AnyPath, exists, read_bytes, remove_durably, write_atomic
+from cliptex.files import AnyPath, exists, parse_json, read_bytes, remove_durably, write_atomic
 from cliptex.labels.ledger import ledger_path, read_ledger
 from cliptex.labels.manifest import (
     FILE_NAME,
@@ -87,7 +87,7 @@ def record_damage(folder: AnyPath, shards: ImageTextShards) -> None:
 def recorded_damage(folder: AnyPath) -> dict[str, str]:
     """Path of each image shard that the last run left out, and why."""
     try:
-        found = json.loads(read_bytes(folder / DAMAGED))
+        found = parse_json(read_bytes(folder / DAMAGED))
     except FileNotFoundError:
         return {}
     except ValueError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from cliptex.files import AnyPath, read_bytes, write_atomic
+from cliptex.files import AnyPath, parse_json, read_bytes, write_atomic
 from cliptex.labels.codecs import codec_name, error_bound
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, kind_from_json
 
@@ -129,13 +129,13 @@ def read_manifest(folder: AnyPath) -> Manifest:
     """The manifest of `LABELS/EXPERT`; FileNotFoundError or ValueError with the remedy."""
     path = folder / FILE_NAME
     try:
-        content = json.loads(read_bytes(path))
+        content = parse_json(read_bytes(path))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} does not exist: {folder} is not the folder of one expert's labels "
             "(expected LABELS/EXPERT, made by `cliptex label run`)"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: it is no JSON ({error}); {_REMEDY}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no object; {_REMEDY}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from cliptex.console import say
-from cliptex.files import AnyPath, OpenFiles, RandomFile, as_path, most_open, open_random
+from cliptex.files import (
+    AnyPath,
+    OpenFiles,
+    RandomFile,
+    as_path,
+    most_open,
+    open_random,
+    parse_json,
+)
 from cliptex.labels.codecs import Encoded, decode
 from cliptex.labels.extras import decode_confidence, instances_from_json
 from cliptex.labels.kinds import Kind
@@ -112,7 +119,7 @@ class LabelReader:
         if ledger.checked and confidence and checksum(reliable) != confidence_crc:
             raise self._damaged(shard, f"the confidence of {key!r} is not what was written", key)
         try:
-            meta = None if text is None else dict(json.loads(text))
+            meta = None if text is None else dict(parse_json(text))
         except (TypeError, ValueError):
             raise self._damaged(shard, f"the JSON of {key!r} is unreadable", key) from None
         return Encoded(png, meta, reliable)

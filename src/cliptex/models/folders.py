@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from torch import Tensor
 
-from cliptex.files import sha256_file, sha256_json
+from cliptex.files import load_json, sha256_file, sha256_json
 from cliptex.files.hub import OFFLINE, asking_hub, unavailable
 from cliptex.models.hf import config_from_hf, state_from_hf
 from cliptex.models.names import HUB
@@ -129,12 +128,9 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a model description: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a model description: no JSON object")
-    return content
+        return load_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: not a model description") from error
 
 
 def _hub_folder(name: str) -> Path:

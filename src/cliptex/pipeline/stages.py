@@ -28,7 +28,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cliptex.console import say
-from cliptex.files import check_can_make, write_atomic
+from cliptex.files import check_can_make, parse_json, write_atomic
 from cliptex.pipeline.side_by_side import side_by_side
 
 STARTED = "stage.json"
@@ -244,7 +244,7 @@ def _wanted(stages: Sequence[Stage], only: Collection[str] | None) -> set[str]:
 def _read_json(path: Path) -> dict | None:
     """The object in `path`, or None where there is none or it is damaged (then it is redone)."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cliptex.files import file_name, locked_beside, write_atomic
+from cliptex.files import file_name, load_json, locked_beside, write_atomic
 from cliptex.probes.pictures import Drawn
 
 HEIGHT = 192
@@ -53,7 +53,7 @@ def _columns(path: Path, drawn: Drawn) -> dict[str, list[str]]:
     """The columns that the panel has, where it shows the same test images."""
     if not path.exists():
         return {}
-    panel = json.loads(path.read_text(encoding="utf-8"))
+    panel = load_json(path)
     if tuple(panel["indices"]) != drawn.indices:
         return {}
     return {c: [row[i] for row in panel["rows"]] for i, c in enumerate(panel["columns"])}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cliptex.files import parse_json
 from cliptex.report.class_gaps import ClassGap
 from cliptex.report.compare import Comparison, Interval
 from cliptex.report.marks import UNLIKE
@@ -142,8 +142,10 @@ def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     values: dict[str, dict[float, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
+            continue
+        if not isinstance(row, dict):
             continue
         for name, value in row.items():
             if name.startswith("loss") and isinstance(value, int | float) and "step" in row:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from cliptex.files import load_json
 
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
@@ -42,11 +43,11 @@ def read_panels(folder: Path) -> list[Panel]:
     panels = []
     for path in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = load_json(path)
             columns = tuple(str(column) for column in content["columns"])
             rows = tuple(tuple(_data_uri(path.parent / f) for f in row) for row in content["rows"])
             title, note = str(content["title"]), str(content.get("note", ""))
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f'{path}: a panel is {{"title", "columns", "rows"}}: {error!r}'
             ) from error
@@ -90,9 +91,9 @@ def read_stages(folder: Path) -> list[StageRecord]:
     """The stages of `folder` in the order in which they ended; unfinished ones come last."""
     found: list[tuple[float, StageRecord]] = []
     for path in folder.glob("*/stage.json"):
-        started = json.loads(path.read_text(encoding="utf-8"))
+        started = load_json(path)
         done_path = path.with_name("done.json")
-        done = json.loads(done_path.read_text(encoding="utf-8")) if done_path.exists() else {}
+        done = load_json(done_path) if done_path.exists() else {}
         record = StageRecord(
             name=path.parent.name,
             seconds=done.get("seconds"),
@@ -107,7 +108,7 @@ def read_environment(folder: Path) -> Mapping[str, object]:
     """`environment.json` of the run, or of the first training in it; empty where there is none."""
     for path in [folder / "environment.json", *sorted(folder.glob("*/environment.json"))]:
         if path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))
+            return load_json(path)
     return {}
 
 

@@ -8,6 +8,8 @@ from urllib.parse import unquote
 
 import ftfy
 
+from cliptex.files import parse_json
+
 _TAG = re.compile(r"</?[a-zA-Z!][^>]*>")
 # Printable ASCII without % & + < > and white space: nothing below but lower-casing and
 # collapsing can change such a caption, and ftfy costs twenty times as much.
@@ -32,8 +34,8 @@ def json_captions(data: bytes, field: str | None) -> str | None:
         ValueError: it is no JSON object, it lacks `field`, or what the field holds is no text.
     """
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(data)
+    except ValueError as error:
         raise ValueError(f"no whole JSON ({error})") from None
     if not isinstance(content, dict):
         kind = "null" if content is None else type(content).__name__

@@ -26,6 +26,7 @@ from cliptex.files import (
     AnyPath,
     AtomicFile,
     exists,
+    parse_json,
     read_bytes,
     sha256_file,
     walk,
@@ -425,7 +426,7 @@ def _stats_path(tar: AnyPath) -> AnyPath:
 
 def _read_stats(tar: AnyPath) -> _ShardStats | None:
     try:
-        stats = json.loads(_stats_path(tar).read_bytes())
+        stats = parse_json(_stats_path(tar).read_bytes())
         if stats["format"] != _STATS_FORMAT:
             return None
         return _ShardStats(

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from cliptex.files import AnyPath, read_bytes
+from cliptex.files import AnyPath, parse_json, read_bytes
 
 KARPATHY_FORM = '  {"images": [{"filename", "split", "sentences": [{"raw"}]}]}'
 COCO_FORM = '  {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 _IDS = ("id", "imgid", "cocoid")  # what the entries of these files are known by
 _NAMES = ("filename", "file_name")
 _SHOWN = 60  # characters of a wrong value
-
-
-def parse_json(data: bytes | str) -> Any:
-    """The value in `data`; ValueError says, in one line and without a name, what is wrong."""
-    if not data.strip():
-        raise ValueError("it is empty")
-    try:
-        return json.loads(data)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
 
 
 def read_json(path: AnyPath, form: str, keys: Sequence[str]) -> dict[str, Any]:

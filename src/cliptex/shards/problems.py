@@ -6,8 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from cliptex.files import AnyPath, read_bytes
-from cliptex.shards.json_files import parse_json
+from cliptex.files import AnyPath, parse_json, read_bytes
 
 _COUNTED = re.compile(r"(\d+), such as (.*)", re.DOTALL)
 
@@ -74,7 +73,14 @@ def stats_problem(tar: AnyPath, samples: int) -> str:
     if not isinstance(content, dict):
         return f"stats: {stats.name} is no JSON object; remove it or write it anew"
     told = content.get("successes")
-    if isinstance(told, int) and told > samples:
+    if told is None:
+        return ""
+    if type(told) is not int or told < 0:
+        return (
+            f"stats: {stats.name} counts {told!r} successes, which is no whole number; remove it "
+            "or write it anew"
+        )
+    if told > samples:
         return counted(
             "fewer samples", told - samples, f"{stats.name} counts {told}, the tar holds {samples}"
         )

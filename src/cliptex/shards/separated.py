@@ -117,8 +117,9 @@ class _Delimited:
         if escaped is not None and (faulty or self._fits("backslash")):
             self._undecided(escaped, "a quote follows a backslash")
         if faulty:
-            if any(self._whole.search(line.rstrip("\r\n")) for line in quoted.values()):
-                self._undecided(faulty.first, f"{faulty.fault}, but other fields are quoted")
+            lines = [line.rstrip("\r\n") for line in quoted.values()]
+            if any(self._whole.search(line) or self._holds.search(line) for line in lines):
+                self._undecided(faulty.first, f"{faulty.fault}, but fields are quoted")
             return "none"
         for cells in read:
             if cells.last > cells.first and self._seem_rows(cells.first, cells.last):
@@ -168,6 +169,12 @@ class _Delimited:
     def _whole(self) -> re.Pattern[str]:
         mark = re.escape(self.separator)
         return re.compile(rf'(?:^|{mark}) *"(?:[^"]|"")*" *(?:{mark}|$)')
+
+    @cached_property
+    def _holds(self) -> re.Pattern[str]:
+        """A doubled quote, or a separator within quotes: text would be split or kept otherwise."""
+        mark = re.escape(self.separator)
+        return re.compile(rf'""|(?:^|{mark}) *"[^"]*{mark}[^"]*"')
 
     def _fits(self, quoting: str) -> bool:
         need = len(self.names)

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cliptex.files import AnyPath, read_bytes
+from cliptex.files import AnyPath, parse_json, read_bytes
 from cliptex.shards.captions import decode_caption, json_captions
 from cliptex.shards.images import IMAGE_EXTENSIONS
 from cliptex.shards.index import JSON_EXTENSION, TEXT_EXTENSIONS
 from cliptex.shards.json_files import (
     check_name,
-    parse_json,
     read_coco_captions,
     read_karpathy,
 )

@@ -8,7 +8,8 @@ Separator: the one of comma, tab, semicolon and "|" by which the header has both
 Columns: by their names in the header (`IMAGE_COLUMNS`, `CAPTION_COLUMNS`).
 Quoting: "none" where no field begins with a quote; "standard" where every quoted field ends where
 the field ends, and holds no line that is itself a row; "none" again where quotes open, but no
-field is quoted as a whole. Else it must be given.
+field is quoted as a whole, and none has a doubled quote or a separator in quotes. Else it must
+be given.
 No header: Flickr8k's `NAME#0<TAB>caption`.
 """
 
@@ -18,8 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cliptex.files import AnyPath, read_bytes
-from cliptex.shards.json_files import caption_texts, check_name, parse_json
+from cliptex.files import AnyPath, parse_json, read_bytes
+from cliptex.shards.json_files import caption_texts, check_name
 from cliptex.shards.separated import delimited
 from cliptex.shards.table_form import GUESS, Lines, Row, TableForm, columns, columns_said, lines_of
 

@@ -30,7 +30,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cliptex.console import warn
-from cliptex.files import new_folder, remove_whole, save_tensors, sha256_file, sha256_json
+from cliptex.files import (
+    new_folder,
+    parse_json,
+    remove_whole,
+    save_tensors,
+    sha256_file,
+    sha256_json,
+)
 from cliptex.training.parallel import placed_like, whole_tensors
 from cliptex.training.state import Ema
 
@@ -133,7 +140,7 @@ def _write_state(folder: Path, step: int, notes: Mapping[str, float]) -> None:
 
 
 def _read_state(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    return parse_json((folder / _STATE).read_bytes())
 
 
 def _newest_whole(out: Path) -> Path | None:

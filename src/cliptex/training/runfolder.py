@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cliptex.console import warn
-from cliptex.files import check_can_make, sweep, write_atomic
+from cliptex.files import check_can_make, parse_json, sweep, write_atomic
 from cliptex.machine import cores
 from cliptex.training.checkpoint import CHECKPOINTS, has_checkpoint
 from cliptex.training.config import TrainConfig, differences, dump_config, load_config
@@ -146,6 +146,6 @@ class RunLog:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the last line of a killed run may be half written
+        return parse_json(line)["step"]
+    except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half written
         return float("inf")
