@@ -18,12 +18,12 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def load_json(path: AnyPath) -> dict[str, Any]:
-    """The object in a JSON file of this project; ValueError names a file that holds none."""
+def load_json(path: AnyPath, what: str = "a file of this project") -> dict[str, Any]:
+    """The object in a JSON file; ValueError names a file that is not `what` it should be."""
     try:
         content = parse_json(read_bytes(path))
     except ValueError as error:
-        raise ValueError(f"{path}: damaged, no whole JSON ({error})") from error
+        raise ValueError(f"{path}: not {what}: no whole JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: damaged, no JSON object")
+        raise ValueError(f"{path}: not {what}: no JSON object")
     return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from torch import Tensor
@@ -17,6 +17,7 @@ from cliptex.models.names import HUB
 from cliptex.models.spec import ClipConfig, from_open_clip
 from cliptex.models.weights import read_weights
 
+_MODEL = "a model description"
 FORMAT = "cliptex-clip-1"
 PLAYROOM = "playroom"
 MODEL_JSON, MODEL_FILE = "model.json", "model.safetensors"
@@ -65,7 +66,7 @@ def read_folder(folder: Path) -> Stored:
 
 def _own(folder: Path) -> Stored:
     description = folder / MODEL_JSON
-    content = _read_json(description)
+    content = load_json(description, _MODEL)
     if content.get("format") != FORMAT:
         raise ValueError(f"{description}: key 'format' is not {FORMAT!r}: save the model again")
     check_file(folder, MODEL_FILE)
@@ -83,7 +84,7 @@ def check_file(folder: Path, name: str) -> None:
     Models of earlier versions say nothing, nor do folders without a model.json.
     """
     description = folder / MODEL_JSON
-    content = _read_json(description) if description.is_file() else {}
+    content = load_json(description, _MODEL) if description.is_file() else {}
     digest = content.pop("sha256", None)
     if digest is None and "files" not in content:
         return
@@ -102,7 +103,7 @@ def check_file(folder: Path, name: str) -> None:
 
 def _open_clip(folder: Path) -> Stored:
     description = folder / OPEN_CLIP_JSON
-    content = _read_json(description)
+    content = load_json(description, _MODEL)
     try:
         config = from_open_clip(
             content.get("model_cfg", content), content.get("preprocess_cfg", {})
@@ -115,8 +116,8 @@ def _open_clip(folder: Path) -> Stored:
 
 def _hugging_face(folder: Path) -> Stored:
     description, preprocessor = folder / HF_JSON, folder / PREPROCESSOR_JSON
-    colours = _read_json(preprocessor) if preprocessor.is_file() else {}
-    config = config_from_hf(_read_json(description), colours, str(description))
+    colours = load_json(preprocessor, _MODEL) if preprocessor.is_file() else {}
+    config = config_from_hf(load_json(description, _MODEL), colours, str(description))
     weights = _first(folder, HF_FILES)
     return Stored(config, state_from_hf(read_weights(weights), str(weights)), str(weights))
 
@@ -124,13 +125,6 @@ def _hugging_face(folder: Path) -> Stored:
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
     """The first of `names` that exists, else the first, about which the reader will complain."""
     return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return load_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}: not a model description") from error
 
 
 def _hub_folder(name: str) -> Path:
