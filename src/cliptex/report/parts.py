@@ -47,7 +47,7 @@ def read_panels(folder: Path) -> list[Panel]:
             columns = tuple(str(column) for column in content["columns"])
             rows = tuple(tuple(_data_uri(path.parent / f) for f in row) for row in content["rows"])
             title, note = str(content["title"]), str(content.get("note", ""))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f'{path}: a panel is {{"title", "columns", "rows"}}: {error!r}'
             ) from error
