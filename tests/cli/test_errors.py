@@ -152,3 +152,24 @@ def test_an_out_that_cannot_be_made_is_one_line(
     said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
     assert len(said) == 1 and str(inputs["bad"].parent) in said[0]
     assert "Errno" not in said[0] and "give another path" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("experts check deeplab_voc12", "deeplab_voc21"),
+        ("experts check playroom:dept", "depth"),
+        ("experts check hub-dept:Intel/dpt-large", "hub-depth:Intel/dpt-large"),
+        ("export playrom --to timm", "playroom"),
+        ("export openclip:ViT-B-32 --to timm", "open_clip"),
+        ("export open_clip:ViT-B_32 --to timm", "ViT-B-32"),
+        ("export open_clip:ViT-B-32/opnai --to timm", "openai"),
+        ("export timm:vit_tiny_patch16_244 --to timm", "vit_tiny_patch16_224"),
+    ],
+)
+def test_a_misspelt_name_brings_the_nearest(
+    name: str, meant: str, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = f"--images {inputs['images']}" if name.startswith("experts") else "--out absent"
+    assert main([*name.split(), *rest.split()]) == 2
+    assert f"(did you mean {meant}?)" in capsys.readouterr().err

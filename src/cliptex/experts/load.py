@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from cliptex.console import did_you_mean
 from cliptex.experts.protocol import Choices, Expert, Placement, Precision
 from cliptex.experts.replicas import ReplicatedExpert
 
@@ -62,9 +63,11 @@ def load_expert(
     for offered in installed_experts():
         if offered.name == text:
             return offered.load()(path, placement)
+    known = known_experts()
+    families = [f"{family}:{source}" for family in HUB]
     raise ValueError(
-        f"unknown expert {text!r}: give the path of a .yaml card or one of "
-        + ", ".join(known_experts())
+        f"unknown expert {text!r}{did_you_mean(text, [*known, *families])}: give the path of a "
+        f".yaml card or one of {', '.join(known)}"
     )
 
 
@@ -153,7 +156,10 @@ def _load_card(text: str, weights: str | Path | None, placement: Placement) -> E
 
 def _load_playroom(task: str, placement: Placement, choices: Choices) -> Expert:
     if task not in PLAYROOM:
-        raise ValueError(f"the playroom has experts for {', '.join(PLAYROOM)}, not {task!r}")
+        raise ValueError(
+            f"the playroom has experts for {', '.join(PLAYROOM)}, not {task!r}"
+            f"{did_you_mean(task, PLAYROOM)}"
+        )
     from cliptex.experts.playroom import load_playroom_expert
 
     return load_playroom_expert(task, placement=placement, unlabelled=choices.unlabelled)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 from torch import Tensor
 
+from cliptex.console import did_you_mean
 from cliptex.files import load_json, sha256_file, sha256_json
 from cliptex.files.hub import OFFLINE, asking_hub, unavailable
 from cliptex.models.hf import config_from_hf, state_from_hf
@@ -57,10 +58,12 @@ def read_folder(folder: Path) -> Stored:
             f"{folder} is a file, and weights alone do not say their architecture: give "
             f"'open_clip:NAME/{folder}', or 'corenet:{folder}' for the authors' checkpoints"
         )
+    named = (PLAYROOM, "open_clip", "timm", "corenet", "hf-hub")
+    meant = did_you_mean(str(folder).partition(":")[0], named)
     raise ValueError(
         f"{folder / MODEL_JSON} does not exist, nor {OPEN_CLIP_JSON} nor {HF_JSON}: give the "
         f"folder of a saved model, 'playroom', 'open_clip:NAME', 'timm:NAME', 'corenet:FILE' or "
-        f"'hf-hub:ORG/NAME'"
+        f"'hf-hub:ORG/NAME'{meant}"
     )
 
 

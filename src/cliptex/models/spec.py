@@ -11,6 +11,7 @@ import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from cliptex.console import did_you_mean
 from cliptex.models.names import OPEN_CLIP, TIMM, split_name
 
 Family = Literal["open_clip", "corenet"]
@@ -129,7 +130,8 @@ def named_config(name: str, tag: str | None = None) -> ClipConfig:
     found = open_clip.get_model_config(short)
     if found is None:
         raise ValueError(
-            f"model name {name!r}: open_clip knows no {short!r}; see open_clip.list_models()"
+            f"model name {name!r}: open_clip knows no {short!r}"
+            f"{did_you_mean(short, open_clip.list_models())}; see open_clip.list_models()"
         )
     _check_tag(name, tag, open_clip.list_pretrained_tags_by_model(short))
     preset = open_clip.get_pretrained_cfg(short, tag) if tag else {}
@@ -140,7 +142,10 @@ def named_config(name: str, tag: str | None = None) -> ClipConfig:
 
 def _check_tag(name: str, tag: str | None, tags: list[str]) -> None:
     if tag and tag not in tags:
-        raise ValueError(f"weights {tag!r} of {name}: no such file, and no tag among {tags}")
+        raise ValueError(
+            f"weights {tag!r} of {name}: no such file, and no tag among {tags}"
+            f"{did_you_mean(tag, tags)}"
+        )
 
 
 def from_open_clip(model: Mapping[str, Any], preprocess: Mapping[str, Any]) -> ClipConfig:
@@ -161,8 +166,9 @@ def _timm_config(name: str, tag: str | None) -> ClipConfig:
 
     if "." in name or not timm.is_model(name):  # is_model would take a tag, whatever it is
         raise ValueError(
-            f"model name 'timm:{name}': timm knows no such model; see timm.list_models(), and give "
-            f"a tag as timm:NAME/TAG"
+            f"model name 'timm:{name}': timm knows no such model"
+            f"{did_you_mean(name, timm.list_models())}; see timm.list_models(), and give a tag as "
+            f"timm:NAME/TAG"
         )
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
     _check_tag(f"timm:{name}", tag, tags)
