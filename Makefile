@@ -1,17 +1,21 @@
-# The same verbs locally and in CI. Everything runs from .venv, made by `make setup`.
+# The same verbs locally and in CI. Everything runs from .venv, which each verb makes by itself
+# (`make setup`) with Python 3.11+ alone: uv is taken from the path, or installed into .uv.
 
 BIN := .venv/bin
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 EXTRAS := --extra dev --extra experts --extra diffusers --extra export --extra hub --extra ray
 
 .PHONY: setup demo test check bench gpu-smoke
 
 setup: .venv/.up-to-date
 
-.venv/.up-to-date: pyproject.toml uv.lock
-	@uv --version >/dev/null 2>&1 || python3 -m pip install --quiet uv
-	@if uv --version >/dev/null 2>&1; then uv sync --frozen $(EXTRAS); \
-	else python3 -m uv sync --frozen $(EXTRAS); fi
+.venv/.up-to-date: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --frozen $(EXTRAS)
 	@touch $@
+
+.uv/bin/uv:
+	@python3 -m venv .uv
+	@.uv/bin/pip install --quiet uv
 
 # The whole path in the embedded world, about twelve minutes on 2 cores.
 demo: setup
