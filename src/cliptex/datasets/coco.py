@@ -28,6 +28,7 @@ from cliptex.shards.json_files import (
 
 LAYOUT = """  coco/annotations/instances_SPLIT2017.json   (or instances_SPLIT.json)
   coco/SPLIT2017/000000000001.jpg   (or SPLIT/)"""
+FORM = "COCO's instances_*.json, with lists of images, annotations and categories"
 PARTS: dict[str, tuple[str, ...]] = {
     "images": ("id", "file_name", "height", "width"),
     "annotations": ("id", "image_id", "category_id", "bbox", "area"),
@@ -95,7 +96,7 @@ class CocoInstances(CocoObjects):
 
 def read_instances(path: Path) -> dict[str, Any]:
     """The JSON of a split; ValueError names an entry that lacks a key, or an odd id."""
-    content = read_json(path, LAYOUT, list(PARTS))
+    content = read_json(path, FORM, list(PARTS))
     for part, keys in PARTS.items():
         check_entries(path, content[part], part, keys)
     for part, key in (("images", "file_name"), ("categories", "name")):

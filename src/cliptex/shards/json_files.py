@@ -7,8 +7,8 @@ from typing import Any
 
 from cliptex.files import AnyPath, parse_json, read_bytes
 
-KARPATHY_FORM = '  {"images": [{"filename", "split", "sentences": [{"raw"}]}]}'
-COCO_FORM = '  {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
+KARPATHY_FORM = '{"images": [{"filename", "split", "sentences": [{"raw"}]}]}'
+COCO_FORM = '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 _IDS = ("id", "imgid", "cocoid")  # what the entries of these files are known by
 _NAMES = ("filename", "file_name")
 _SHOWN = 60  # characters of a wrong value
@@ -24,7 +24,7 @@ def read_json(path: AnyPath, form: str, keys: Sequence[str]) -> dict[str, Any]:
         ) from error
     absent = [key for key in keys if not isinstance(content, dict) or key not in content]
     if absent:
-        raise ValueError(f"{path} has no key {', '.join(map(repr, absent))}; expected:\n{form}")
+        raise ValueError(f"{path} has no key {', '.join(map(repr, absent))}; expected {form}")
     return content
 
 
@@ -101,6 +101,8 @@ def read_karpathy(path: AnyPath) -> dict[str, Any]:
         raise ValueError(f"{path} is a folder: name the JSON in it, such as dataset_flickr30k.json")
     content = read_json(path, KARPATHY_FORM, ("images",))
     _check_field(path, content, "dataset", "the file", optional=True)
+    if content["images"] == []:
+        raise ValueError(f"{path} lists no image: get it again")
     check_entries(path, content["images"], "images", ("filename", "split"))
     for number, entry in enumerate(content["images"]):
         image = f"images[{number}]"

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from cliptex.files import AnyPath, parse_json, read_bytes
+from cliptex.shards.json_files import shown
 
 _COUNTED = re.compile(r"(\d+), such as (.*)", re.DOTALL)
 
@@ -16,6 +17,7 @@ _TOLD = {
     "unfinished": "shards end without an end-of-archive mark and may lack samples: copy them anew",
     "fewer samples": "samples that NAME_stats.json counts are missing from its shard: copy it anew",
     "stats": "shards have a NAME_stats.json that cannot be read, so that samples are not counted",
+    "more samples": "samples are more than NAME_stats.json counts of its shard",
     "empty": "shards hold no sample",
     "ignored": (
         "members end in an image's or a text's suffix and belong to no sample, as a key ends at "
@@ -27,7 +29,7 @@ _TOLD = {
     "missing image": "captions have no image",
 }
 # Those of which a data set may be full and sound.
-HARMLESS = ("empty", "ignored", "several images")
+HARMLESS = ("empty", "ignored", "several images", "more samples")
 
 
 def counted(kind: str, count: int, example: str) -> str:
@@ -73,15 +75,10 @@ def stats_problem(tar: AnyPath, samples: int) -> str:
     if not isinstance(content, dict):
         return f"stats: {stats.name} is no JSON object; remove it or write it anew"
     told = content.get("successes")
-    if told is None:
+    if told is None or (type(told) is int and told == samples):
         return ""
     if type(told) is not int or told < 0:
-        return (
-            f"stats: {stats.name} counts {told!r} successes, which is no whole number; remove it "
-            "or write it anew"
-        )
-    if told > samples:
-        return counted(
-            "fewer samples", told - samples, f"{stats.name} counts {told}, the tar holds {samples}"
-        )
-    return ""
+        return f"stats: {stats.name} counts {shown(told)} samples; remove it or write it anew"
+    kind = "fewer samples" if told > samples else "more samples"
+    example = f"{stats.name} counts {told}, the tar holds {samples}"
+    return counted(kind, abs(told - samples), example)

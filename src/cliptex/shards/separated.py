@@ -27,6 +27,7 @@ from cliptex.shards.table_form import (
 )
 
 _TOKEN = re.compile(r"(.+)#\d+\t(.*)")  # a row of Flickr8k.token.txt and of Flickr30k's .token
+_UNQUOTED = ("\t", "|")  # separators of tables that often quote nothing
 _FIELD_LIMIT = 2**31 - 1  # of characters; csv's own is 131,072
 
 
@@ -117,10 +118,9 @@ class _Delimited:
         if escaped is not None and (faulty or self._fits("backslash")):
             self._undecided(escaped, "a quote follows a backslash")
         if faulty:
-            lines = [line.rstrip("\r\n") for line in quoted.values()]
-            if any(self._whole.search(line) or self._holds.search(line) for line in lines):
-                self._undecided(faulty.first, f"{faulty.fault}, but fields are quoted")
-            return "none"
+            if self.separator in _UNQUOTED and not any(map(self._is_quoted, quoted.values())):
+                return "none"
+            self._undecided(faulty.first, f"a quoted field is damaged ({faulty.fault}), or none is")
         for cells in read:
             if cells.last > cells.first and self._seem_rows(cells.first, cells.last):
                 self._undecided(cells.first, "a quoted field goes on over lines that seem rows")
@@ -170,11 +170,9 @@ class _Delimited:
         mark = re.escape(self.separator)
         return re.compile(rf'(?:^|{mark}) *"(?:[^"]|"")*" *(?:{mark}|$)')
 
-    @cached_property
-    def _holds(self) -> re.Pattern[str]:
-        """A doubled quote, or a separator within quotes: text would be split or kept otherwise."""
-        mark = re.escape(self.separator)
-        return re.compile(rf'""|(?:^|{mark}) *"[^"]*{mark}[^"]*"')
+    def _is_quoted(self, line: str) -> bool:
+        """Whether a field of the line is in quotes as a whole, or has a doubled quote in it."""
+        return '""' in line or self._whole.search(line.rstrip("\r\n")) is not None
 
     def _fits(self, quoting: str) -> bool:
         need = len(self.names)

@@ -7,9 +7,8 @@ Form: by the suffix. A .json is a list of objects, or one object a line.
 Separator: the one of comma, tab, semicolon and "|" by which the header has both columns.
 Columns: by their names in the header (`IMAGE_COLUMNS`, `CAPTION_COLUMNS`).
 Quoting: "none" where no field begins with a quote; "standard" where every quoted field ends where
-the field ends, and holds no line that is itself a row; "none" again where quotes open, but no
-field is quoted as a whole, and none has a doubled quote or a separator in quotes. Else it must
-be given.
+the field ends, and holds no line that is itself a row; "none" again where quotes open in text
+separated by tabs or "|", but no field is quoted as a whole. Else it must be given.
 No header: Flickr8k's `NAME#0<TAB>caption`.
 """
 
@@ -62,7 +61,7 @@ def read_table(path: AnyPath, form: TableForm, *, skip_bad_rows: bool) -> Table:
         known = ", ".join((*DELIMITED, *LINES))
         raise ValueError(f"{path}: a captions file ends in {known} or .json")
     data = _as_utf8(path)
-    if not data.strip():
+    if not data.removeprefix(b"\xef\xbb\xbf").strip():
         raise ValueError(f"{path}: no rows")
     if suffix in DELIMITED:
         rows, said = delimited(path, lines_of(data), form)
@@ -106,17 +105,24 @@ def _pair(row: Row) -> tuple[str, list[str]]:
 
 
 def _as_utf8(path: AnyPath) -> bytes:
-    """The file's bytes, from UTF-16 or UTF-32 if a byte order mark says so; ValueError for NULs."""
+    """The file's bytes in UTF-8; ValueError for damaged or unknown ones.
+
+    UTF-16 and UTF-32 are told by their byte order mark, UTF-16 without one by its zero bytes, which
+    UTF-8 has not.
+    """
     data = read_bytes(path)
     encoding = next((code for mark, code in _MARKS.items() if data.startswith(mark)), "")
+    in_high, in_low = b"\0" in data[1::2], b"\0" in data[::2]  # of little-endian UTF-16
+    if not encoding and in_high != in_low:
+        encoding = "utf-16-le" if in_high else "utf-16-be"
     try:
         data = data.decode(encoding).encode() if encoding else data
     except UnicodeError as error:
         raise ValueError(f"{path}: damaged {encoding.upper()} ({error}): save it anew") from error
     if b"\0" in data:
         raise ValueError(
-            f"{path}: has NUL bytes, so it is no text, or UTF-16 without a byte order mark: save "
-            "it as UTF-8"
+            f"{path}: has zero bytes, so it is no text in UTF-8, UTF-16 or UTF-32 with a byte "
+            "order mark: save it as UTF-8"
         )
     return data
 
