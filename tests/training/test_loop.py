@@ -127,6 +127,28 @@ class Exploding(Progress):
             raise ZeroDivisionError
 
 
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
+    undisturbed: Path, configure, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    config = configure(*ALL, checkpoint_every=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Progress", Exploding)
+        with pytest.raises(ZeroDivisionError):
+            train(config, tmp_path)
+    weights = tmp_path / "checkpoints" / "step-00000004" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 4
+    weights.write_bytes(data)
+    capsys.readouterr()
+    final = train(config, tmp_path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(weights) in line and "going on from" in line and "step-00000002" in line
+    assert same_weights(final, undisturbed / "checkpoints" / "final")
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    names = sorted(path.name for path in final.parent.iterdir())
+    assert names == ["damaged-00000004", "final", "step-00000002", "step-00000004"]
+
+
 def test_a_finished_run_is_left_alone(undisturbed: Path, configure) -> None:
     final = undisturbed / "checkpoints" / "final"
     before = (final / "model.safetensors").stat().st_mtime_ns

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import uuid
@@ -12,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from cliptex.files.paths import AnyPath
+from cliptex.files.writing import sync
 
 # Of `new_folder`, and of AtomicFile (`cliptex.files.writing`) in this version and before.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16,32}\.(cliptex-)?tmp")
@@ -56,12 +56,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         for path in temporary.iterdir():
-            _flush(path)
-        _flush(temporary)
+            sync(path)
+        sync(temporary)
         if target.exists():
             remove_whole(target)
         temporary.rename(target)
-        _flush(target.parent)
+        sync(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in made:
@@ -88,11 +88,3 @@ def sweep(folder: Path) -> None:
 
 def _beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -77,7 +77,7 @@ class AtomicFile:
         try:
             self.file.flush()
             if isinstance(self.path, Path):
-                _sync(self.temporary)
+                sync(self.temporary)
         except OSError as error:
             raise explain_full_disk(error, self.path) from error
 
@@ -91,7 +91,7 @@ class AtomicFile:
             if isinstance(self.path, Path):
                 self._commit_local(self.path)
                 if durable:
-                    _sync(self.path.parent)
+                    sync(self.path.parent)
             else:
                 self._commit_remote(self.path)
         except OSError as error:
@@ -248,7 +248,7 @@ def remove_durably(path: AnyPath) -> None:
     """Remove a file, if it is there, before anything that follows can be on the disk."""
     if isinstance(path, Path):
         path.unlink(missing_ok=True)
-        _sync(path.parent)
+        sync(path.parent)
     elif exists(path):
         path.unlink()
 
@@ -300,7 +300,7 @@ def _open(path: Path) -> IO[bytes]:
     return path.open("wb")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Bring a file, or what a folder lists, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

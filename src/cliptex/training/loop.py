@@ -65,7 +65,7 @@ def train(config: TrainConfig, out: Path, device: str = "auto") -> Path:
     """
     with join_world(device) as world:
         whole = of_all_ranks(config, world.size)
-        check_run(whole, out, tell=world.main)
+        check_run(whole, out)
         if _finished(out, world):
             return out / CHECKPOINTS / FINAL
         if world.device.type == "cpu":
@@ -74,7 +74,8 @@ def train(config: TrainConfig, out: Path, device: str = "auto") -> Path:
             run = prepare(config, world)
             provenance = provenance_of(run)
             with hold_run(out, world):  # nothing is written before, and all checks are done
-                check_run(whole, out)  # while this one was getting ready, another may have run
+                # While this one was getting ready, another may have run.
+                check_run(whole, out, tell=world.main)
                 if not _finished(out, world):
                     _train(run, out, provenance)
     return out / CHECKPOINTS / FINAL
