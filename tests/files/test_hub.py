@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cliptex.cli import main
+from cliptex.cli import app, main
+from cliptex.files import asking
 from cliptex.files.hub import asking_hub
 
 LOGGER = logging.getLogger("huggingface_hub.utils._http")
@@ -54,3 +55,31 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     asked = next(word for word in arguments.split() if "/" in word and "{0}" not in word)
     assert asked.removeprefix("hub-depth:").removeprefix("marigold:") in said[0]
     assert "HF_HOME" in said[0]
+
+
+def test_a_hub_that_cannot_be_reached__as_a_file_system(monkeypatch, capsys) -> None:
+    """Requests of hf:// fail at once; offline, the library refuses them as it does others."""
+    monkeypatch.setattr(asking, "PAUSE", 0.001)
+    for line in (
+        "shards check hf://datasets/org/absent",
+        "label status hf://datasets/org/absent --data hf://datasets/org/other",
+        "label run --data hf://datasets/org/absent/0.tar --expert sobel-edges --out x",
+        "shards import folder hf://datasets/org/absent/c.csv --out x",
+    ):
+        assert main(line.split()) == 2
+        errors = capsys.readouterr().err
+        assert errors.startswith("error: hf://datasets/org/") and errors.count("\n") == 1, errors
+
+
+def test_a_fault_of_the_network_that_nobody_expects_is_one_line(monkeypatch, capsys) -> None:
+    class ReadError(Exception):
+        __module__ = "httpx2"
+
+    def fall() -> None:
+        raise ReadError("it broke off")
+
+    monkeypatch.setitem(app.COMMANDS, "demo", fall)
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == (
+        "error: ReadError: it broke off; run the same command again later\n"
+    )

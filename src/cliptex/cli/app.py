@@ -30,6 +30,7 @@ from cliptex.cli import (
     train,
 )
 from cliptex.cli.errors import find_command, in_one_line, of_the_system
+from cliptex.files.asking import network_fault
 from cliptex.machine import MissingPackage
 
 Commands = dict[str, "Callable[..., None] | Commands"]
@@ -100,6 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed("error", error, TOO_MANY_FAILURES)
     except (ValueError, OSError, MissingPackage) as error:
         return _failed("error", error, USER_ERROR)
+    except Exception as error:
+        if (why := network_fault(error)) is None:
+            raise
+        return _failed("error", OSError(f"{why}; run the same command again later"), USER_ERROR)
     return 0
 
 

@@ -15,7 +15,16 @@ SILENCE = 20.0  # seconds in which a web server must connect, and then send some
 _BUSY = (408, 425, 429)  # HTTP statuses below 500 that may pass
 _PASSING = (errno.EIO, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED)
 _LASTING = ("TooManyRedirects", "InvalidURL", "InvalidUrlClientError")
-_CLIENTS = ("aiohttp", "httpx", "httpcore", "requests", "urllib3", "botocore", "huggingface_hub")
+_CLIENTS = (
+    "aiohttp",
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "requests",
+    "urllib3",
+    "botocore",
+    "huggingface_hub",
+)
 
 T = TypeVar("T")
 
@@ -51,6 +60,18 @@ def ask(path: object, request: Callable[[], T]) -> T:
         time.sleep(pause)
         pause *= 2
     raise AssertionError("the last try returns or raises")
+
+
+def network_fault(error: BaseException) -> str | None:
+    """What an error that a client of the network raised says, with the address; None for others.
+
+    For requests of libraries, which do not go through `ask`.
+    """
+    if type(error).__module__.partition(".")[0] not in _CLIENTS:
+        return None
+    request = getattr(error, "_request", None)
+    address = f"{request.url}: " if getattr(request, "url", None) else ""
+    return f"{address}{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _cause(error: BaseException) -> tuple[bool, str] | None:

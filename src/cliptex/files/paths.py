@@ -161,13 +161,18 @@ def _walk_local(root: Path) -> dict[str, Stamp | None]:
 
 def _walk_remote(root: UPath) -> dict[str, Stamp | None]:
     base = root.path.rstrip("/")
-    root.fs.invalidate_cache(base)
+    _forget(root, base)
     found: dict[str, Stamp | None] = {}
     for name, info in _listing(root, base).items():
         relative = name.removeprefix(base).removeprefix("/")
         if name.startswith(base + "/") and not relative.rpartition("/")[2].startswith("."):
             found[relative] = _remote_stamp(info) if info.get("size") is not None else None
     return found
+
+
+def _forget(path: UPath, folder: str) -> None:
+    """Have the next question about `folder` asked anew; hf:// asks the hub which folder it is."""
+    ask(path, lambda: path.fs.invalidate_cache(folder))
 
 
 def _listing(root: UPath, base: str) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def stamp(path: AnyPath) -> Stamp:
     """The version of a file as it is now; FileNotFoundError where there is none."""
     if isinstance(path, Path):
         return _local_stamp(path.stat())
-    path.fs.invalidate_cache(path.parent.path)
+    _forget(path, path.parent.path)
     return _remote_stamp(ask(path, lambda: path.fs.info(path.path)))
 
 
@@ -234,7 +239,7 @@ def exists(path: AnyPath) -> bool:
     """Whether a file is there now, whatever a listing kept from before says."""
     if isinstance(path, Path):
         return path.exists()
-    path.fs.invalidate_cache(path.parent.path)
+    _forget(path, path.parent.path)
     if path.protocol not in READ_ONLY:
         return ask(path, path.exists)
     try:  # fsspec's own question takes every fault for a no

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from cliptex.files import AnyPath
+from cliptex.files import AnyPath, ask, exists
 from cliptex.labelling.growth import belongs, damage
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import FILE_NAME
@@ -40,9 +40,9 @@ class ExpertStatus:
 
 def expert_folders(labels: AnyPath) -> list[AnyPath]:
     """The experts' folders of a label store, sorted; `labels` may itself be one of them."""
-    if (labels / FILE_NAME).is_file():
+    if exists(labels / FILE_NAME):
         return [labels]
-    return sorted(path.parent for path in labels.glob(f"*/{FILE_NAME}"))
+    return sorted(path.parent for path in ask(labels, lambda: list(labels.glob(f"*/{FILE_NAME}"))))
 
 
 def label_status(shards: ImageTextShards, labels: AnyPath) -> list[ExpertStatus]:
