@@ -69,8 +69,8 @@ def network_fault(error: BaseException) -> str | None:
     """
     if type(error).__module__.partition(".")[0] not in _CLIENTS:
         return None
-    request = getattr(error, "_request", None)
-    address = f"{request.url}: " if getattr(request, "url", None) else ""
+    url = getattr(getattr(error, "_request", None), "url", "")
+    address = f"{url}: " if url else ""
     return f"{address}{type(error).__name__}: {' '.join(str(error).split())}"
 
 
