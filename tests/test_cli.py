@@ -112,7 +112,7 @@ def test_a_configuration_that_does_not_fit_names_its_fields(monkeypatch, capsys)
     monkeypatch.setitem(app.COMMANDS, "demo", fail)
     assert main(["demo"]) == 2
     errors = capsys.readouterr().err
-    assert errors == "error: epochs 0: Input should be greater than 0\n"
+    assert errors == "error: `epochs` 0: Input should be greater than 0\n"
 
 
 def test_notes_of_a_stage_reach_the_line(monkeypatch, capsys):

@@ -45,7 +45,7 @@ def check_failures(failed: int, total: int, *, allowed: float, what: str, remedy
         share = 100 * failed / total
         raise TooManyFailures(
             f"{failed} of {total} {what} were left out ({share:.1f} %), more than the "
-            f"{100 * allowed:g} % that max_failures allows; {remedy}"
+            f"{100 * allowed:g} % that `max_failures` allows; {remedy}"
         )
 
 

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from cliptex.cli import app, main
+from cliptex.cli.errors import in_flags, now_running
+from cliptex.cli.train import option_names
 from cliptex.results import Result, append_results
 from cliptex.shards.write import ShardWriter
 
@@ -173,3 +175,47 @@ def test_a_misspelt_name_brings_the_nearest(
     rest = f"--images {inputs['images']}" if name.startswith("experts") else "--out absent"
     assert main([*name.split(), *rest.split()]) == 2
     assert f"(did you mean {meant}?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lower `batch_size`, or else", "lower --batch-size, or else"),
+        ("`batch_size` 0: too few", "--batch-size 0: too few"),
+        ("set `batch_size=4`", "set `--batch-size 4`"),
+        ("set `augmentation=False`", "set --no-augmentation"),
+        ("needs `augmentation=True`", "needs --augmentation"),
+        ("`loss_weights.depth` is 0", "--loss-weights.depth is 0"),
+        ("a smaller `learning_rates`", "a smaller --lr"),
+        ("`patch_size` and `cliptex label run`", "`patch_size` and `cliptex label run`"),
+        ("batch_size", "batch_size"),
+    ],
+)
+def test_in_flags__names_the_options_of_the_running_command(text: str, said: str) -> None:
+    names = ("--batch-size", "--augmentation", "--no-augmentation", "--loss-weights.depth", "--lr")
+    now_running(lambda: names)
+    assert in_flags(text) == said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("demo", "take a smaller --jobs, or other `layers`"),
+        ("train clip_ft_vit_b16 --out x --data y", "take a smaller `jobs`, or other `layers`"),
+    ],
+)
+def test_errors_below_name_fields_and_the_command_line_its_options(
+    line: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("take a smaller `jobs`, or other `layers`")
+
+    monkeypatch.setattr("cliptex.pipeline.demo.run_demo", fail)
+    monkeypatch.setattr("cliptex.training.loop.train", fail)
+    assert main(shlex.split(line)) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_nested_keys_of_a_recipe_are_options(capsys: pytest.CaptureFixture[str]) -> None:
+    names = option_names("cliptex_vit_b16")
+    assert {"--around.divisor", "--loss-weights.depth", "--no-tensorboard"} <= set(names)

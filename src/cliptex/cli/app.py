@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import platform
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
-import tyro
 from tyro.extras import SubcommandApp
 
 import cliptex
@@ -29,7 +25,14 @@ from cliptex.cli import (
     runs,
     train,
 )
-from cliptex.cli.errors import find_command, in_one_line, of_the_system
+from cliptex.cli.errors import (
+    find_command,
+    in_flags,
+    in_one_line,
+    now_running,
+    of_the_system,
+    shown_options,
+)
 from cliptex.files.asking import network_fault
 from cliptex.machine import MissingPackage
 
@@ -111,22 +114,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> None:
     command, target = find_command(COMMANDS, arguments)
     if target is train.train and len(arguments) > 1:  # its options depend on the recipe
-        with in_one_line(f"{command} {arguments[1]}", lambda: train.option_names(arguments[1])):
+        command = f"{command} {arguments[1]}"
+        now_running(names := lambda: train.option_names(arguments[1]))
+        with in_one_line(command, names):
             train.run(arguments[1:])
         return
     app = _app(COMMANDS)
-    with in_one_line(command, lambda: _option_names(target)):
+    now_running(names := lambda: shown_options(target))
+    with in_one_line(command, names):
         app.cli(prog="cliptex", description=_description(), args=arguments)
-
-
-def _option_names(target: Callable[..., None] | Commands) -> list[str]:
-    """Such as --data, of a command; none of a group."""
-    if isinstance(target, dict):
-        return []
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        tyro.cli(target, args=["--help"])
-    return re.findall(r"(?<=[│ ])--[a-z][a-z.-]+", shown.getvalue())
 
 
 def _failed(word: str, error: BaseException, code: int, otherwise: str = "") -> int:
@@ -140,7 +136,8 @@ def _failed(word: str, error: BaseException, code: int, otherwise: str = "") -> 
 def one_line(error: BaseException) -> str:
     """What an error and its notes say, as the command line shows it: lines become clauses."""
     parts = [_message(error), *getattr(error, "__notes__", [])]
-    return "; ".join(line.strip() for part in parts for line in part.splitlines() if line.strip())
+    lines = [line.strip() for part in parts for line in part.splitlines() if line.strip()]
+    return in_flags("; ".join(lines))
 
 
 def _message(error: BaseException) -> str:
@@ -155,7 +152,7 @@ def _message(error: BaseException) -> str:
     for one in error.errors(include_url=False):
         where = ".".join(map(str, one["loc"]))
         message = one["msg"].removeprefix("Value error, ")
-        said.append(f"{where} {one['input']!r}: {message}" if where else message)
+        said.append(f"`{where}` {one['input']!r}: {message}" if where else message)
     return "; ".join(said)
 
 

@@ -1,12 +1,21 @@
-"""What is wrong with a command line, in one line each: tyro's boxes and the system's errors."""
+"""What is wrong, in one line that names options: tyro's boxes, errors of the system and below.
+
+Below the command line, messages name fields of configurations in backquotes (`batch_size`,
+`augmentation=False`), since a user of the library knows no flags. `in_flags` is the one place that
+makes options of the running command of them (--batch-size, --no-augmentation).
+"""
 
 from __future__ import annotations
 
 import errno
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
 from typing import Any
+
+import tyro
 
 from cliptex.console import did_you_mean
 
@@ -30,6 +39,50 @@ _VALUES = (
     (r"Could not find valid parse for arguments: \[(.*)\]", r"\1 does not fit FORM"),
     (r"Failed to parse key-value pairs!", "pairs are wanted: NAME VALUE, and again"),
 )
+# Fields whose option has another name.
+_OPTION_OF = {"codecs": "codec", "heads": "probe", "learning_rates": "lr", "protocols": "protocol"}
+_FIELD = re.compile(r"`([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*)(?:=([^`\s]+))?`")
+
+_options: ContextVar[Callable[[], Sequence[str]]] = ContextVar("options", default=tuple)
+
+
+def now_running(options: Callable[[], Sequence[str]]) -> None:
+    """Tell `in_flags` what gives the options (such as --data) of the command that runs now."""
+    _options.set(options)
+
+
+def shown_options(target: Any) -> list[str]:
+    """Those that tyro's help of `target`, a function or dataclass, shows; none of a group."""
+    if isinstance(target, Mapping):
+        return []
+    shown = io.StringIO()
+    with redirect_stdout(shown), suppress(SystemExit):
+        tyro.cli(target, args=["--help"])
+    return re.findall(r"(?<=[│ ])--[a-z][a-z0-9_.-]+", shown.getvalue())
+
+
+def in_flags(text: str) -> str:
+    """The text with the fields in backquotes that are options of the running command as flags.
+
+    `batch_size` becomes --batch-size, `epochs=3` becomes `--epochs 3`, `augmentation=False`
+    becomes --no-augmentation, and what is no option of the command stays as it is.
+    """
+    if _FIELD.search(text) is None:
+        return text
+    known = frozenset(_options.get()())
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        names = [one.replace("_", "-") for one in (name, _OPTION_OF.get(name, name))]
+        option = next((f"--{one}" for one in names if f"--{one}" in known), None)
+        if option is None:
+            return found[0]
+        negated = f"--no-{option[2:]}"
+        if negated in known and value in ("True", "False"):
+            return option if value == "True" else negated
+        return option if value is None else f"`{option} {value}`"
+
+    return _FIELD.sub(flag, text)
 
 
 def of_the_system(error: OSError) -> str:

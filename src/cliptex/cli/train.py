@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from cliptex.cli.errors import shown_options
 from cliptex.console import not_among, warn
 
 if TYPE_CHECKING:
@@ -94,13 +95,16 @@ def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, A
 
 
 def option_names(recipe: str) -> list[str]:
-    """What may follow `cliptex train RECIPE`: --out, options of the recipe, keys of TrainConfig."""
-    from cliptex.training.config import TrainConfig
+    """What may follow `cliptex train RECIPE`, such as --out: own options, and keys of TrainConfig.
 
+    Of a file or an unknown recipe these are the keys that every run has.
+    """
     build = _recipes().get(recipe)
-    own = [] if build is None else list(_parameters(build))
-    names = ["out", "device", "dry_run", *own, *TrainConfig.model_fields, POOL_POS]
-    return [f"--{name.replace('_', '-')}" for name in names]
+    if build is None:
+        return [*shown_options(_options({})), *shown_options(_keys(_any_config(), ()))]
+    own = _parameters(build)
+    config = build(**_placeholders(own))
+    return [*shown_options(_options(own)), *shown_options(_keys(config, own))]
 
 
 def changed(config: TrainConfig, keys: Any) -> TrainConfig:
@@ -200,6 +204,13 @@ def _placeholders(parameters: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
         for name, (kind, default) in parameters.items()
         if default is inspect._empty
     }
+
+
+def _any_config() -> TrainConfig:
+    from cliptex.models.spec import ModelSpec
+    from cliptex.training.config import TrainConfig
+
+    return TrainConfig(model=ModelSpec(name=""), data=Path(), steps=1)
 
 
 def _keys(config: TrainConfig, own: Collection[str]) -> type[Any]:
