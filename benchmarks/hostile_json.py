@@ -188,7 +188,7 @@ def karpathy_set(rng: random.Random, folder: Path) -> Case:
     images, path = make_images(folder / "images", NAMES), write(folder / "toy.json", data)
 
     def run() -> tuple[str, Captions]:
-        return _of(Karpathy(path, images, "train"))
+        return _of(Karpathy(path, "train", images=images))
 
     judge = judge_captions(karpathy_truth(tree, "train"))
     return Case(f"datasets.Karpathy, {how}", run, judge, ("toy.json",))

@@ -116,5 +116,5 @@ def test_boxes__are_refused_for_masks_in_one_line(
 ) -> None:
     assert probe(tmp_path / "r", "hub-coco", coco, "--recipe", "small", *heads) == 2
     said = capsys.readouterr().err
-    assert "hub-coco has boxes without masks" in said and "add --probe ssd" in said
+    assert f"{coco}, split 'train' has boxes without masks" in said and "ssd" in said
     assert len(said.splitlines()) == 1

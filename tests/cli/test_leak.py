@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cliptex.cli import main
-from cliptex.cli.layouts import Layout
 from cliptex.cli.probing import learnt_from
-from cliptex.cli.zeroshot import Captions, Classes, Masks
-from cliptex.datasets.catalogue import BY_NAME, benchmark_of
+from cliptex.datasets.catalogue import LAYOUTS, benchmark_of
 from cliptex.labels.kinds import ScalarField
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.store import labels_from_arrays
@@ -122,7 +119,6 @@ def test_no_mark_without_a_reason(config: TrainConfig, voc: Path, tmp_path: Path
         read_provenance(clean)
 
 
-LAYOUTS = sorted({*get_args(Layout), *get_args(Classes), *get_args(Captions), *get_args(Masks)})
 OWN = {  # what an expert learnt from, of every layout that holds one benchmark
     "voc": {"voc", "voc20", "hub-voc"},
     "ade20k": {"ade20k", "hub-ade20k"},
@@ -140,7 +136,7 @@ def test_every_layout_is_told_by_its_benchmark_or_by_the_name_of_its_set(
 ) -> None:
     owner = {layout: benchmark for benchmark, layouts in OWN.items() for layout in layouts}
     called = SimpleNamespace(name="pascal-voc-2012" if layout == "hub-voc" else "a-set")
-    assert (layout in owner) != (layout in BY_NAME)
+    assert LAYOUTS[layout].benchmark == owner.get(layout, "")
     for benchmark in OWN:
         write_provenance(tmp_path, of_experts({"one": [benchmark]}))
         assert learnt_from(str(tmp_path), layout, called) == (owner.get(layout) == benchmark)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cliptex.cli import datasets, main, zeroshot
-from cliptex.datasets import catalogue
-from cliptex.datasets.check import LAYOUTS
+from cliptex.cli import main
 from cliptex.results import Result, read_results
 
 
@@ -27,15 +24,6 @@ def run(tmp_path: Path, *arguments: object) -> list[Result]:
     words = ["zeroshot", "--model", "playroom", "--out", out, *arguments]
     assert main([str(word) for word in words]) == 0
     return read_results(out)
-
-
-def test_names_of_the_command_line_are_those_of_the_catalogue():
-    kinds = {*catalogue.DENSE, *catalogue.LABELLED, *catalogue.CAPTIONED, "karpathy"}
-    assert set(get_args(datasets.Compared)) == kinds | {"coco", "hub-coco"}
-    assert set(get_args(datasets.Checked)) == set(LAYOUTS)
-    assert set(get_args(zeroshot.Classes)) == set(catalogue.LABELLED)
-    assert set(get_args(zeroshot.Captions)) == {*catalogue.CAPTIONED, "karpathy"}
-    assert set(get_args(zeroshot.Masks)) < set(catalogue.DENSE)
 
 
 def test_folder__is_scored_on_val_where_there_is_no_test(tmp_path):
@@ -119,7 +107,7 @@ def test_images__are_refused_where_the_layout_says_where_they_are(tmp_path, caps
     words = [*command.split(), "--dataset", "folder", "--root", tmp_path / "set", "--out", out]
     assert main([*map(str, words), "--images", str(tmp_path)]) == 2 and not out.exists()
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line == "error: --images: it is for karpathy alone, and this is folder; leave it out"
+    assert line == "error: `images`: only for the layout karpathy, and this is folder; leave it out"
 
 
 def test_voc__segmentation_from_text(tmp_path):

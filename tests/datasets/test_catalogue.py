@@ -1,19 +1,33 @@
 """Every layout has usual splits, which are those that its releases have."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from cliptex.datasets import catalogue
-from cliptex.datasets.catalogue import USUAL, open_dataset, usual_splits
+from cliptex.datasets.catalogue import LAYOUTS, open_dataset, usual_splits
+from cliptex.datasets.check_report import Check
 
 from .conftest import picture, save_image
 
 
-def test_usual__every_layout_has_some():
-    kinds = {*catalogue.DENSE, *catalogue.LABELLED, *catalogue.CAPTIONED, "karpathy"}
-    kinds |= {"coco", "hub-coco"}
-    assert set(USUAL) == kinds and set(catalogue.SPLITS_OF) < kinds
+@pytest.mark.parametrize("row", LAYOUTS.values(), ids=lambda row: row.name)
+def test_row__names_code_that_is_there(row, tmp_path):
+    splits = row.usual_splits(tmp_path) if not row.hub else (row.train[0], row.test[0])
+    assert splits == (row.train[0], row.test[0])
+    with pytest.raises((FileNotFoundError, ValueError), match=str(tmp_path)):
+        row.open(tmp_path / "nowhere", splits[0])
+    if row.check:
+        assert isinstance(row.read_check(), Check) and row.source
+
+
+def test_table__is_read_without_readers():
+    code = (
+        "import sys, cliptex.datasets.catalogue; print({'numpy', 'PIL', 'h5py'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "set()\n"
 
 
 def test_usual__can_be_opened(voc, ade, nyu, normals, karpathy):

@@ -6,7 +6,8 @@ import pytest
 import scipy.io
 
 from cliptex.cli import main
-from cliptex.datasets.check import LAYOUTS, check_dataset, recognise
+from cliptex.datasets.catalogue import checked
+from cliptex.datasets.check import check_dataset, recognise
 
 from .conftest import picture, save_image
 
@@ -269,10 +270,10 @@ def test_check__what_is_not_there(tmp_path, voc):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="none of the layouts"):
         check_dataset(tmp_path / "empty")
-    for kind, layout in LAYOUTS.items():
+    for kind, row in checked().items():
         with pytest.raises(ValueError, match=f"no {kind} in it"):
             check_dataset(tmp_path / "empty", kind)
-        assert layout.source
+        assert row.source
 
 
 def test_check__exit_codes(voc, capsys):

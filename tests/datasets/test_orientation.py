@@ -107,5 +107,5 @@ def test_classes_and_captions__upright(folders, karpathy, orientation) -> None:
     image, _ = ImageFolder(folders, "val")[0]
     np.testing.assert_array_equal(image, upright(orientation))
     rewrite(karpathy.parent / "images/3.jpg", orientation)
-    image = Karpathy(karpathy, None, "test").image(0)
+    image = Karpathy(karpathy, "test").image(0)
     np.testing.assert_array_equal(image, upright(orientation))

@@ -149,7 +149,7 @@ def test_overlap__undecodable_pictures_are_counted(sets):
 def test_overlap__readers_of_every_kind(shared_data):
     flickr = shared_data / "flickr8k-mini"
     for dataset in (
-        Karpathy(flickr / "dataset_flickr8k.json", flickr / "images", "test"),
+        Karpathy(flickr / "dataset_flickr8k.json", "test", images=flickr / "images"),
         VocSegmentation(shared_data / "VOCdevkit", "val"),
         CocoInstances(shared_data / "coco-mini", "val"),
         CocoCaptions(shared_data / "coco-mini", "val"),
@@ -161,7 +161,7 @@ def test_overlap__readers_of_every_kind(shared_data):
 
 def test_overlap__photographs_of_two_sets_are_far_apart(shared_data):
     flickr = shared_data / "flickr8k-mini"
-    test = Karpathy(flickr / "dataset_flickr8k.json", flickr / "images", "test")
+    test = Karpathy(flickr / "dataset_flickr8k.json", "test", images=flickr / "images")
     voc = VocSegmentation(shared_data / "VOCdevkit", "val")
     ours = np.stack([picture_hash(test.image(i)) for i in range(0, 200, 2)])
     theirs = np.stack([picture_hash(voc[i].image) for i in range(0, 80, 2)])

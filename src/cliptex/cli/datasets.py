@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
-from cliptex.cli.layouts import Layout
+from cliptex.cli.layouts import Checked, Compared
 from cliptex.cli.rows import check_writable
 
 if TYPE_CHECKING:
     from cliptex.datasets.overlap import Overlap
 
 SHOWN = 10  # pairs printed where no file is asked for
-Checked = Literal[
-    "voc",
-    "ade20k",
-    "coco",
-    "coco-captions",
-    "nyu-depth",
-    "nyu-raw",
-    "nyu-normals",
-    "dsine-normals",
-    "geonet-normals",
-    "imagenet",
-    "places365",
-    "karpathy",
-]
-Compared = Literal[Layout, "karpathy", "coco-captions", "hub-captions"]
 
 
 def check(path: Positional[Path], /, kind: Checked | None = None, decode: bool = False) -> None:

@@ -1,76 +1,59 @@
-"""Layouts of data sets that `cliptex probe` reads, and which task and heads each has."""
+"""Options that name a layout of a data set: choices and their check come from the one table."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from cliptex.datasets.protocol import DetectionDataset
+from tyro.constructors import PrimitiveConstructorSpec
 
-Layout = Literal[
-    "voc",
-    "voc20",
-    "coco-voc",
-    "ade20k",
-    "hub-voc",
-    "hub-ade20k",
-    "hub-nyu-depth",
-    "hub-nyu-normals",
-    "nyu-depth",
-    "nyu-raw",
-    "nyu-normals",
-    "dsine-normals",
-    "geonet-normals",
-    "folder",
-    "imagenet-flat",
-    "places365",
-    "hub-classes",
-    "coco",
-    "hub-coco",
-]
+from cliptex.console import did_you_mean
+from cliptex.datasets import catalogue
+from cliptex.datasets.catalogue import LAYOUTS, Names
+
 Head = Literal["linear", "deeplabv3", "pspnet", "mask-rcnn", "ssd"]
 Task = Literal["segmentation", "depth", "normals", "classification", "detection"]
 DETECTORS = {"mask-rcnn", "ssd"}
-TASK_OF: dict[Layout, Task] = {
-    "voc": "segmentation",
-    "voc20": "segmentation",
-    "coco-voc": "segmentation",
-    "ade20k": "segmentation",
-    "hub-voc": "segmentation",
-    "hub-ade20k": "segmentation",
-    "hub-nyu-depth": "depth",
-    "hub-nyu-normals": "normals",
-    "nyu-depth": "depth",
-    "nyu-raw": "depth",
-    "nyu-normals": "normals",
-    "dsine-normals": "normals",
-    "geonet-normals": "normals",
-    "folder": "classification",
-    "imagenet-flat": "classification",
-    "places365": "classification",
-    "hub-classes": "classification",
-    "coco": "detection",
-    "hub-coco": "detection",
-}
 
 
-def read_objects(
-    dataset: Layout, root: Path, split: str, heads: tuple[Head, ...]
-) -> DetectionDataset:
-    """Pictures with objects for `heads` (all of them where none is named).
+def _one_of(names: Any) -> PrimitiveConstructorSpec[Any]:
+    """One of `names()`, which are asked for when an option is read: a row may have been added."""
 
-    ValueError for a set of boxes alone, unless they are for SSD alone.
-    """
-    from cliptex.datasets.coco import CocoInstances
-    from cliptex.datasets.hub_coco import HubCoco
+    def parse(words: list[str]) -> str:
+        (word,) = words
+        known = names()
+        if word not in known:
+            hint = did_you_mean(word, known)
+            raise ValueError(f"{word}: choose one of {', '.join(sorted(known))}{hint}")
+        return word
 
-    masks = heads != ("ssd",)
-    if dataset == "coco":
-        return CocoInstances(root, split, masks=masks)
-    if masks:
-        raise ValueError(
-            f"--probe: {dataset} has boxes without masks, which mask-rcnn learns from; add --probe "
-            "ssd, or take COCO's own files (--dataset coco)"
-        )
-    return HubCoco(root, split)
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(names()) + "}",
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    )
+
+
+def _probed() -> Names:
+    dense: Names = catalogue.names_of("segmentation", "depth", "normals")
+    return dense + catalogue.names_of("classification", "detection")
+
+
+def _prompted() -> Names:
+    return catalogue.names_of("classification", "retrieval", "segmentation")
+
+
+if TYPE_CHECKING:
+    Layout: TypeAlias = str
+    Compared: TypeAlias = str
+    Checked: TypeAlias = str
+    Prompted: TypeAlias = str
+else:
+    Layout = Annotated[str, _one_of(_probed)]  # what a probe learns from
+    Compared = Annotated[str, _one_of(catalogue.names_of)]
+    Checked = Annotated[str, _one_of(catalogue.checked)]
+    Prompted = Annotated[str, _one_of(_prompted)]  # what zero-shot scores
+
+# Kept until its callers read the table.
+TASK_OF: dict[str, Any] = {name: row.task for name, row in LAYOUTS.items()}

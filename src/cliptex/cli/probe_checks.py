@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cliptex.cli.probing import ProbeOptions
+from cliptex.datasets.catalogue import LAYOUTS
 
 DATA = ("root", "train_split", "val_split", "test_split", "extra_coco")
 
@@ -59,7 +60,8 @@ def _check_bank(options: ProbeOptions) -> None:
 def _check_task(options: ProbeOptions) -> None:
     if options.task != "depth":
         options.refuse(("protocol",), "it is for depth")
-    if options.dataset != "nyu-depth" and "eigen-raw" in options.protocol:
+    assert options.dataset is not None
+    if not LAYOUTS[options.dataset].depths and "eigen-raw" in options.protocol:
         raise ValueError(
             f"--protocol eigen-raw: {options.dataset} has one kind of depths; name eigen"
         )

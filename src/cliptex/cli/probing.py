@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cliptex.cli.layouts import DETECTORS, TASK_OF, Head, Layout, Task, read_objects
+from cliptex.cli.layouts import DETECTORS, TASK_OF, Head, Layout, Task
 
 if TYPE_CHECKING:
     from cliptex.probes.bank_config import BankConfig
@@ -198,15 +198,16 @@ class ProbeOptions:
         return BankConfig.model_validate({**dict(base), **changes})
 
     def read(self, split: str, **options: Any) -> Any:
-        """One split of the data set; of NYUv2's depths the raw ones, unless asked otherwise."""
-        from cliptex.datasets.catalogue import DENSE, LABELLED
+        """One split of the data set; of several depths the first, unless asked otherwise."""
+        from cliptex.datasets.catalogue import LAYOUTS
 
         assert self.dataset is not None and self.root is not None
-        if self.dataset == "nyu-depth":
-            options = {"depths": "rawDepths", **options}
-        if self.task == "detection":
-            return read_objects(self.dataset, self.root, split, self.probe)
-        return {**DENSE, **LABELLED}[self.dataset](self.root, split, **options)
+        row = LAYOUTS[self.dataset]
+        if row.depths:
+            options = {"depths": row.depths[0], **options}
+        if row.task == "detection":
+            options["masks"] = self.probe != ("ssd",)
+        return row.open(self.root, split, **options)
 
     def splits(self) -> tuple[Any, Any, Any]:
         """The data sets of train, val (or None) and test; ValueError where they share pictures."""
@@ -231,12 +232,15 @@ class ProbeOptions:
         return train, val, test
 
     def truths(self) -> dict[str, Any]:
-        """By protocol, the test split with the ground truth it means, unless it means the raw."""
-        if self.dataset != "nyu-depth":
+        """By protocol, the test split with the ground truth it means, unless that is the first."""
+        from cliptex.datasets.catalogue import LAYOUTS
+
+        depths = LAYOUTS[self.dataset].depths if self.dataset else ()
+        if not depths:
             return {}
         wanted = {p.name: p.depths for p in self.asked()["protocols"]}
         test = self.chosen_splits()[2]
-        return {n: self.read(test, depths=d) for n, d in wanted.items() if d == "depths"}
+        return {n: self.read(test, depths=d) for n, d in wanted.items() if d != depths[0]}
 
 
 def example_sets(

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliptex.datasets.catalogue import LAYOUTS
+
 if TYPE_CHECKING:
     from cliptex.probes.protocol import Protocol
 
@@ -14,7 +16,7 @@ HELD_OUT = "leave out --val-split: the rate is then chosen on a held-out part of
 
 def require_root(layout: str, root: Path) -> None:
     """FileNotFoundError where there is nothing at `root`, unless it may be a hub's id."""
-    if not layout.startswith("hub-") and not root.exists():
+    if not LAYOUTS[layout].hub and not root.exists():
         raise FileNotFoundError(f"--root {root} does not exist: where does the {layout} set lie?")
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
+from cliptex.cli.layouts import Prompted
 from cliptex.cli.probing import learnt_from
 from cliptex.cli.weights import check_text, checkpoint_of
+from cliptex.datasets.catalogue import LAYOUTS
 
 if TYPE_CHECKING:
     from cliptex.zeroshot import ZeroShotOutcome
-
-Classes = Literal["folder", "imagenet-flat", "places365", "hub-classes"]
-Captions = Literal["karpathy", "coco-captions", "hub-captions"]
-Masks = Literal["voc", "voc20", "ade20k", "coco-voc", "hub-voc", "hub-ade20k"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +21,8 @@ class ZeroShotOptions:
 
     Args:
         model: as for `cliptex probe`.
-        dataset: classification (folder, imagenet-flat, places365, hub-classes), retrieval
-            (karpathy, coco-captions, hub-captions), or segmentation by text on patch features
-            (voc, voc20 without background, ade20k, coco-voc, hub-voc, hub-ade20k); see
-            docs/datasets.md.
+        dataset: layout of the data set (see docs/datasets.md): of classes, of captions (retrieval),
+            or of class maps (segmentation by text on patch features).
         root: where the data set lies; the JSON of karpathy; a folder or hub id of hub-*.
         out: results file (JSON lines) to append to.
         name: how the model is called in the results; by default as `model`.
@@ -48,7 +44,7 @@ class ZeroShotOptions:
     """
 
     model: str
-    dataset: Classes | Captions | Masks
+    dataset: Prompted
     root: Path
     out: Path
     name: str | None = None
@@ -100,9 +96,10 @@ def zeroshot_outcome(options: ZeroShotOptions) -> ZeroShotOutcome:
         "checkpoint": checkpoint_of(options.model, clip),
         "leak": options.leak or learnt_from(options.model, options.dataset, data),
     }
-    if options.dataset in get_args(Captions):
+    task = LAYOUTS[options.dataset].task
+    if task == "retrieval":
         return run_retrieval(clip, data, config, **names)
-    run = run_zeroshot if options.dataset in get_args(Classes) else run_zeroshot_segmentation
+    run = run_zeroshot if task == "classification" else run_zeroshot_segmentation
     return run(clip, data, config, classes=asked, **names)
 
 
@@ -112,10 +109,11 @@ def _asked_names(options: ZeroShotOptions, data: Any) -> list[tuple[str, ...]] |
 
     if options.classes is None:
         return None
-    if options.dataset in get_args(Captions):
+    task = LAYOUTS[options.dataset].task
+    if task == "retrieval":
         raise ValueError("--classes: retrieval has captions, not classes")
     names = read_names(options.classes)
-    of_data = data.classes if options.dataset in get_args(Classes) else data.kind.classes
+    of_data = data.classes if task == "classification" else data.kind.classes
     if len(names) != len(of_data):
         raise ValueError(
             f"--classes {options.classes}: it names {len(names)}, but {data.name} has "

@@ -36,6 +36,14 @@ class CocoCaptions:
         refuse_empty(self.files, path, "no picture with a caption")
         refuse_missing(self._folder, self.files, path, "complete the download")
 
+    @staticmethod
+    def splits_of(root: Path) -> list[str]:
+        """The splits whose captions are there, by their short names."""
+        found = [
+            path.stem.removeprefix("captions_") for path in root.glob("annotations/captions_*.json")
+        ]
+        return sorted({name.removesuffix("2017").removesuffix("2014") for name in found})
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -61,18 +69,10 @@ def read_captions(path: Path) -> list[tuple[str, list[str]]]:
     return [(str(Path(image["file_name"])), captions[image["id"]]) for image in content["images"]]
 
 
-def splits_of(root: Path) -> list[str]:
-    """The splits whose captions are there, by their short names."""
-    found = [
-        path.stem.removeprefix("captions_") for path in root.glob("annotations/captions_*.json")
-    ]
-    return sorted({name.removesuffix("2017").removesuffix("2014") for name in found})
-
-
 def _places(root: Path, split: str) -> tuple[Path, Path]:
     require(root, LAYOUT)
     for year in YEARS:
         path = root / "annotations" / f"captions_{split}{year}.json"
         if path.exists():
             return path, require(root / f"{split}{year}", LAYOUT)
-    raise unknown_split(root / "annotations", split, splits_of(root), LAYOUT)
+    raise unknown_split(root / "annotations", split, CocoCaptions.splits_of(root), LAYOUT)

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cliptex.datasets import check_classes, check_dense, check_frames, check_pairs
+from cliptex.datasets.catalogue import checked
 from cliptex.datasets.check_decode import decode_all
-from cliptex.datasets.check_report import CheckReport, Layout
-
-LAYOUTS: dict[str, Layout] = {
-    "voc": check_dense.VOC,
-    "ade20k": check_dense.ADE20K,
-    "nyu-depth": check_dense.NYU_DEPTH,
-    "nyu-normals": check_dense.NYU_NORMALS,
-    "nyu-raw": check_frames.NYU_RAW,
-    "dsine-normals": check_frames.DSINE_NORMALS,
-    "geonet-normals": check_frames.GEONET_NORMALS,
-    "coco": check_pairs.COCO,
-    "coco-captions": check_pairs.COCO_CAPTIONS,
-    "karpathy": check_pairs.KARPATHY,
-    "imagenet": check_classes.IMAGENET,
-    "places365": check_classes.PLACES365,
-}
+from cliptex.datasets.check_report import CheckReport
 
 
 def recognise(path: Path) -> list[str]:
     """The kinds whose layout is in `path`, which may hold several (NYU's depth and normals)."""
-    return [kind for kind, layout in LAYOUTS.items() if layout.find(path) is not None]
+    return [kind for kind, row in checked().items() if row.read_check().find(path) is not None]
 
 
 def check_dataset(
@@ -41,20 +26,25 @@ def check_dataset(
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
+    known = checked()
     kinds = [kind] if kind else recognise(path)
     reports = []
     for name in kinds:
-        layout = LAYOUTS[name]
-        place = layout.find(path)
+        row = known[name]
+        check = row.read_check()
+        place = check.find(path)
         if place is None:
-            raise ValueError(f"{path}: no {name} in it; expected:\n{layout.text}\n{layout.source}")
-        report = layout.check(place)
+            raise ValueError(f"{path}: no {name} in it; expected:\n{check.text}\n{row.source}")
+        report = CheckReport(
+            kind=name, layout=row.name, path=place, source=row.source, official=row.counts
+        )
+        check.fill(report)
         if decode:
             decode_all(report)
         reports.append(report)
     if not reports:
         raise ValueError(
-            f"{path}: none of the layouts {sorted(LAYOUTS)} is recognised: --kind NAME shows what "
-            "is expected of one"
+            f"{path}: none of the layouts {sorted(known)} is recognised; name one as `kind` to "
+            "see the files that it expects"
         )
     return reports

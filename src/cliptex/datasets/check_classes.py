@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cliptex.datasets import folders, imagenet, places
 from cliptex.datasets.check_report import (
+    Check,
     CheckReport,
-    Layout,
     Split,
     first_with,
     names_in,
@@ -26,22 +26,11 @@ from cliptex.datasets.imagenet import (
 )
 from cliptex.datasets.protocol import entries_of, other_files, read_lines
 
-IMAGENET_SOURCE = (
-    "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from "
-    "image-net.org (login needed)"
-)
-IMAGENET_COUNTS = {"train": 1_281_167, "val": 50_000}
-PLACES_SOURCE = (
-    "filelist_places365-standard.tar, places365standard_easyformat or train_256/val_256 archives "
-    "from places2.csail.mit.edu/download.html"
-)
-PLACES_COUNTS = {"train": 1_803_460, "val": 36_500}
 
-
-def _check_imagenet(root: Path) -> CheckReport:
+def _check_imagenet(report: CheckReport) -> None:
     """Pictures per class folder; a flat val needs the devkit."""
-    report = CheckReport(kind="imagenet", path=root, source=IMAGENET_SOURCE)
-    for name, official in IMAGENET_COUNTS.items():
+    root = report.path
+    for name, official in report.official.items():
         folder = root / name
         inside = class_folders(folder)
         classes = [entry for entry in inside if is_synset(entry)]
@@ -51,7 +40,9 @@ def _check_imagenet(root: Path) -> CheckReport:
             counts = {synset: len(has.pictures) for synset, has in held.items()}
             if others := [path for has in held.values() for path in has.others]:
                 report.notes.append(f"{name}: {other_files(others)}")
-            report.splits.append(Split(name=name, count=sum(counts.values()), official=official))
+            count = sum(counts.values())
+            split = Split(name=name, count=count, official=official, layout="folder")
+            report.splits.append(split)
             empty = [synset for synset, count in counts.items() if not count]
             if empty:
                 lost = f"pictures of {len(empty)} classes, such as {empty[0]}"
@@ -62,7 +53,6 @@ def _check_imagenet(root: Path) -> CheckReport:
             _flat(root, name, official, report)
         else:
             report.notes.append(f"no {name}")
-    return report
 
 
 def _known(root: Path, folder: Path, inside: list[str], report: CheckReport) -> None:
@@ -91,9 +81,9 @@ def _pictures(folder: Path) -> int:
     return len(entries_of(folder).pictures) if folder.is_dir() else 0
 
 
-def _check_places(root: Path) -> CheckReport:
-    report = CheckReport(kind="places365", path=root, source=PLACES_SOURCE)
-    for name, official in PLACES_COUNTS.items():
+def _check_places(report: CheckReport) -> None:
+    root = report.path
+    for name, official in report.official.items():
         lines = root / places.LISTS[name]
         found = [folder for f in places.FOLDERS[name] if (folder := root / f).is_dir()]
         if not lines.exists() or not found:
@@ -120,18 +110,15 @@ def _check_places(root: Path) -> CheckReport:
                 example=lacking[0].example if lacking else "",
             )
         )
-    return report
 
 
-IMAGENET = Layout(
+IMAGENET = Check(
     text=f"{folders.LAYOUT}\n{imagenet.LAYOUT}",
-    source=IMAGENET_SOURCE,
     find=lambda p: first_with(p, (), ("train/n????????", "val/n????????", "val/ILSVRC2012_val_*")),
-    check=_check_imagenet,
+    fill=_check_imagenet,
 )
-PLACES365 = Layout(
+PLACES365 = Check(
     text=places.LAYOUT,
-    source=PLACES_SOURCE,
     find=lambda p: first_with(p, (), ("categories_places365.txt",)),
-    check=_check_places,
+    fill=_check_places,
 )

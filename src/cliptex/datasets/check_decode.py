@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cliptex.datasets import folders
-from cliptex.datasets.catalogue import open_dataset
+from cliptex.datasets.catalogue import LAYOUTS, open_dataset
 from cliptex.datasets.check_report import CheckReport
 from cliptex.datasets.coco import CocoInstances
 from cliptex.datasets.coco_objects import read_mask
-from cliptex.datasets.nyu import NyuDepth
 from cliptex.datasets.overlap import in_threads, reader_of
 
 
@@ -20,7 +18,7 @@ def decode_all(report: CheckReport) -> None:
     """Read every item of the splits that `report` found; broken ones are added to it."""
     for split in report.splits:
         try:
-            sets = _sets(report.kind, report.path, split.name)
+            sets = _readers(split.layout or report.layout, report.path, split.name)
         except (ValueError, OSError) as error:
             report.missing.append(f"{split.name} cannot be read: {_line(error)}")
             continue
@@ -31,13 +29,12 @@ def decode_all(report: CheckReport) -> None:
             report.broken += [said for said in in_threads(read, len(one), label) if said]
 
 
-def _sets(kind: str, place: Path, split: str) -> list[Any]:
+def _readers(layout: str, place: Path, split: str) -> list[Any]:
     """Readers of all that lies in a split."""
-    if kind == "nyu-depth":
-        return [NyuDepth(place, split, depths=depths) for depths in ("depths", "rawDepths")]
-    if kind == "imagenet":
-        kind = "folder" if split in folders.splits_of(place) else "imagenet-flat"
-    return [open_dataset(kind, place, split)]
+    row = LAYOUTS[layout]
+    return [row.open(place, split, depths=depths) for depths in sorted(row.depths)] or [
+        open_dataset(layout, place, split)
+    ]
 
 
 def _objects(data: CocoInstances, index: int) -> None:

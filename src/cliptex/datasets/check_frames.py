@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cliptex.datasets import geonet, normals, nyu_raw
-from cliptex.datasets.check_report import CheckReport, Layout, Split, first_with, split_of
+from cliptex.datasets.check_report import Check, CheckReport, Split, first_with, split_of
 from cliptex.datasets.nyu_raw import NyuRaw
 
-RAW_SOURCE = (
-    "sync.zip and the lists of train_test_inputs of github.com/cleinc/bts, or nyudepthv2.tar.gz of "
-    "github.com/dwofk/fast-depth"
-)
-RAW_COUNTS = {"train": 24_231, "test": 654}
 FAST_COUNTS = {"train": 47_584, "val": 654}
-DSINE_SOURCE = "dsine_eval.zip of github.com/baegwangbin/DSINE"
-GEONET_SOURCE = (
-    "the training data and ground truth of github.com/xjqi/GeoNet, and nyu_depth_v2_labeled.mat "
-    "from cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html"
-)
 GEONET_TRAIN = 30_907
 TEST = 654
 GEONET_TEST = ("gt/norm_gt_l.mat", "gt/masks.mat", "gt/splits.mat", "nyu_depth_v2_labeled.mat")
 
 
-def _check_raw(folder: Path) -> CheckReport:
+def _check_raw(report: CheckReport) -> None:
     """Listed pictures and depths (BTS), or files (FastDepth)."""
-    report = CheckReport(kind="nyu-raw", path=folder, source=RAW_SOURCE)
+    folder = report.path
     lists = first_with(folder, (), ("nyudepthv2_*_files_with_gt.txt",)) is not None
-    for name, official in (RAW_COUNTS if lists else FAST_COUNTS).items():
+    for name, official in (report.official if lists else FAST_COUNTS).items():
         if lists and not (folder / nyu_raw.list_name(name)).exists():
             report.notes.append(f"no {nyu_raw.list_name(name)}")
             continue
@@ -44,12 +32,11 @@ def _check_raw(folder: Path) -> CheckReport:
         report.splits.append(
             Split(name=name, count=len(files), official=official, absent=len(lost), example=example)
         )
-    return report
 
 
-def _check_dsine(folder: Path) -> CheckReport:
+def _check_dsine(report: CheckReport) -> None:
     """A picture for every file of normals."""
-    report = CheckReport(kind="dsine-normals", path=folder, source=DSINE_SOURCE)
+    folder = report.path
     for name in ("train", "test"):
         place = folder / name
         listed = [
@@ -65,12 +52,11 @@ def _check_dsine(folder: Path) -> CheckReport:
         }
         official = TEST if (folder.name, name) == ("nyuv2", "test") else None
         report.splits.append(split_of(name, listed, there, official, place))
-    return report
 
 
-def _check_geonet(folder: Path) -> CheckReport:
+def _check_geonet(report: CheckReport) -> None:
     """Training files, and the four files that test consists of."""
-    report = CheckReport(kind="geonet-normals", path=folder, source=GEONET_SOURCE)
+    folder = report.path
     count = sum(1 for _ in (folder / "train").rglob("*.mat"))
     if count:
         report.splits.append(Split(name="train", count=count, official=GEONET_TRAIN))
@@ -88,30 +74,26 @@ def _check_geonet(folder: Path) -> CheckReport:
             report.missing.append(str(error).splitlines()[0])
         else:
             report.splits.append(Split(name="test", count=test, official=TEST))
-    return report
 
 
-NYU_RAW = Layout(
+NYU_RAW = Check(
     text=nyu_raw.LAYOUT,
-    source=RAW_SOURCE,
     find=lambda p: first_with(
         p, (), ("nyudepthv2_*_files_with_gt.txt", "train/*/*.h5", "val/*/*.h5")
     ),
-    check=_check_raw,
+    fill=_check_raw,
 )
-DSINE_NORMALS = Layout(
+DSINE_NORMALS = Check(
     text=normals.DSINE_LAYOUT,
-    source=DSINE_SOURCE,
     find=lambda p: first_with(
         p,
         ("nyuv2", "dsine_eval/nyuv2"),
         ("test/*_normal.png", "train/*_normal.png", "test/*/*_normal.png"),
     ),
-    check=_check_dsine,
+    fill=_check_dsine,
 )
-GEONET_NORMALS = Layout(
+GEONET_NORMALS = Check(
     text=geonet.LAYOUT,
-    source=GEONET_SOURCE,
     find=lambda p: first_with(p, (), ("gt/*.mat", "train/*.mat", "train/*/*.mat")),
-    check=_check_geonet,
+    fill=_check_geonet,
 )

@@ -8,21 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from cliptex.datasets import captions, coco, karpathy
-from cliptex.datasets.check_report import CheckReport, Layout, first_with, names_in, split_of
+from cliptex.datasets.check_report import Check, CheckReport, first_with, names_in, split_of
 from cliptex.datasets.karpathy import SAME_AS_TRAIN, file_of, images_folder, read_karpathy
 from cliptex.datasets.protocol import present
 from cliptex.files import parse_json
 
 T = TypeVar("T")
-COCO_SOURCE = (
-    "train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org/#download"
-)
-COCO_COUNTS = {"train2017": 118_287, "val2017": 5_000}
-COCO_CAPTION_COUNTS = {**COCO_COUNTS, "train2014": 82_783, "val2014": 40_504}
-CAPTION_SOURCE = (
-    "caption_datasets.zip from cs.stanford.edu/people/karpathy/deepimagesent; pictures from "
-    "cocodataset.org, or by the form of shannon.cs.illinois.edu/DenotationGraph for Flickr30k"
-)
 # Splits of Karpathy and Fei-Fei 2015; `restval` of COCO counts as train.
 CAPTION_COUNTS: dict[str, dict[str, int]] = {
     "flickr30k": {"train": 29_000, "val": 1_014, "test": 1_000},
@@ -31,9 +22,9 @@ CAPTION_COUNTS: dict[str, dict[str, int]] = {
 }
 
 
-def _check_coco(folder: Path) -> CheckReport:
-    report = CheckReport(kind="coco", path=folder, source=COCO_SOURCE)
-    for name, official in COCO_COUNTS.items():
+def _check_coco(report: CheckReport) -> None:
+    folder = report.path
+    for name, official in report.official.items():
         path = folder / "annotations" / f"instances_{name}.json"
         content = _annotations(path, coco.read_instances, report)
         if content is None:
@@ -49,12 +40,11 @@ def _check_coco(folder: Path) -> CheckReport:
             report.notes.append(f"{name}: {bare:,} objects without a mask: boxes (SSD) alone")
     if not report.splits and not report.missing:
         report.missing.append("annotations/instances_{train,val}2017.json")
-    return report
 
 
-def _check_captions(folder: Path) -> CheckReport:
-    report = CheckReport(kind="coco-captions", path=folder, source=COCO_SOURCE)
-    for name, official in COCO_CAPTION_COUNTS.items():
+def _check_captions(report: CheckReport) -> None:
+    folder = report.path
+    for name, official in report.official.items():
         path = folder / "annotations" / f"captions_{name}.json"
         if not path.exists() and name.endswith("2014"):
             continue  # who has 2017 has no use for it
@@ -64,7 +54,6 @@ def _check_captions(folder: Path) -> CheckReport:
         listed = [file for file, texts in content if texts]
         there = names_in(folder / name)
         report.splits.append(split_of(name, listed, there, official, folder / name))
-    return report
 
 
 def _annotations(path: Path, read: Callable[[Path], T], report: CheckReport) -> T | None:
@@ -79,13 +68,13 @@ def _annotations(path: Path, read: Callable[[Path], T], report: CheckReport) -> 
         return None
 
 
-def _check_karpathy(path: Path) -> CheckReport:
-    report = CheckReport(kind="karpathy", path=path, source=CAPTION_SOURCE)
+def _check_karpathy(report: CheckReport) -> None:
+    path = report.path
     try:
         content = read_karpathy(path)
     except ValueError as error:
         report.missing.append(str(error).splitlines()[0])
-        return report
+        return
     official = CAPTION_COUNTS.get(content.get("dataset") or "", {})
     listed: defaultdict[str, list[str]] = defaultdict(list)
     counts: Counter[int] = Counter()
@@ -103,7 +92,6 @@ def _check_karpathy(path: Path) -> CheckReport:
     odd = {count: pictures for count, pictures in sorted(counts.items()) if count != 5}
     for count, pictures in odd.items():
         report.notes.append(f"{pictures:,} pictures with {count} captions")
-    return report
 
 
 def _find_karpathy(path: Path) -> Path | None:
@@ -129,18 +117,14 @@ def _has_splits(file: Path) -> bool | None:
     return isinstance(first, dict) and {"split", "sentences"} <= set(first)
 
 
-COCO = Layout(
+COCO = Check(
     text=coco.LAYOUT,
-    source=COCO_SOURCE,
     find=lambda p: first_with(p, ("coco",), ("annotations/*.json", "train2017", "val2017")),
-    check=_check_coco,
+    fill=_check_coco,
 )
-COCO_CAPTIONS = Layout(
+COCO_CAPTIONS = Check(
     text=captions.LAYOUT,
-    source=COCO_SOURCE,
     find=lambda p: first_with(p, ("coco",), ("annotations/captions_*.json",)),
-    check=_check_captions,
+    fill=_check_captions,
 )
-KARPATHY = Layout(
-    text=karpathy.LAYOUT, source=CAPTION_SOURCE, find=_find_karpathy, check=_check_karpathy
-)
+KARPATHY = Check(text=karpathy.LAYOUT, find=_find_karpathy, fill=_check_karpathy)

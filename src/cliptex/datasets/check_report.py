@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,8 @@ class Split:
     """A split as it lies on disk.
 
     count: items listed. official: items of the release, None where there is none to compare with.
-    absent: files that are listed and missing; example: the first of them.
+    absent: files that are listed and missing; example: the first of them. layout: what reads the
+    split, "" for the layout that is checked.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Split:
     official: int | None = None
     absent: int = 0
     example: str = ""
+    layout: str = ""
 
     def __str__(self) -> str:
         text = f"  {self.name}: {self.count:,}"
@@ -36,13 +38,17 @@ class Split:
 class CheckReport:
     """One layout found at `path`, filled by its check.
 
+    `kind` is what checks call `layout`.
+    `official` are the items of the release by split, `source` says where it is to be had.
     `missing` names essential parts, `broken` what does not decode (where that was tried), `notes`
     what may surprise.
     """
 
     kind: str
+    layout: str
     path: Path
     source: str
+    official: Mapping[str, int]
     splits: list[Split] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -68,13 +74,16 @@ class CheckReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How to find a layout in a folder (the place where it begins, or None), and to check it."""
+class Check:
+    """How a layout is found and checked.
+
+    text: the files that it has, for messages. find: the place in a folder where it begins, or
+    None. fill: adds to the report of that place what is there, what is missing and what is odd.
+    """
 
     text: str
-    source: str
     find: Callable[[Path], Path | None]
-    check: Callable[[Path], CheckReport]
+    fill: Callable[[CheckReport], None]
 
 
 def first_with(path: Path, below: Iterable[str], marks: Iterable[str]) -> Path | None:

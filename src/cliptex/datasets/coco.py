@@ -89,6 +89,12 @@ class CocoInstances(CocoObjects):
         home = self._folder.resolve()  # of two names of one folder, too
         self.pictures = [str(home / file) for file in files]
 
+    @staticmethod
+    def splits_of(root: Path) -> list[str]:
+        """The splits that have annotations, by their short names."""
+        paths = root.glob("annotations/instances_*.json")
+        return sorted(path.stem.removeprefix("instances_").removesuffix("2017") for path in paths)
+
     def picture(self, index: int) -> tuple[np.ndarray, Path]:
         path = self._folder / self._images[index]["file_name"]
         return read_image(path, upright=False), path
@@ -132,12 +138,6 @@ def without_mask(content: dict[str, Any]) -> list[int]:
     return [a["id"] for a in content["annotations"] if not a.get("segmentation")]
 
 
-def splits_of(root: Path) -> list[str]:
-    """The splits that have annotations, by their short names."""
-    paths = root.glob("annotations/instances_*.json")
-    return sorted(path.stem.removeprefix("instances_").removesuffix("2017") for path in paths)
-
-
 def _refuse_damaged(content: dict[str, Any], path: Path) -> None:
     """ValueError names the first annotation whose mask is damaged, as far as is seen at once."""
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
@@ -155,7 +155,7 @@ def _places(root: Path, split: str) -> tuple[Path, Path]:
         path = root / "annotations" / f"instances_{full}.json"
         if path.exists():
             return path, require(root / full, LAYOUT)
-    raise unknown_split(root / "annotations", split, splits_of(root), LAYOUT)
+    raise unknown_split(root / "annotations", split, CocoInstances.splits_of(root), LAYOUT)
 
 
 def _chosen(

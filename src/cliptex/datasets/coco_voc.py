@@ -43,6 +43,11 @@ class CocoAsVoc:
         words = {COCO_WORDS.get(c, c): k for k, c in enumerate(VOC_CLASSES) if k}
         self._ids = {number_of[word]: k for word, k in words.items() if word in number_of}
 
+    @staticmethod
+    def splits_of(root: Path) -> list[str]:
+        """The splits that have annotations, by their short names."""
+        return CocoInstances.splits_of(root)
+
     def __len__(self) -> int:
         return len(self._coco)
 

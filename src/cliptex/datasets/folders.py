@@ -49,7 +49,7 @@ class ImageFolder:
     ) -> None:
         folder = Path(root) / split
         if not folder.is_dir():
-            raise unknown_split(root, split, splits_of(Path(root)), LAYOUT)
+            raise unknown_split(root, split, ImageFolder.splits_of(Path(root)), LAYOUT)
         self.name = name or Path(os.path.abspath(root)).name  # of "." and "..", too
         self.place = str(folder)
         self.folders = tuple(sorted(p.name for p in folder.glob("[!.]*") if p.is_dir()))
@@ -79,6 +79,11 @@ class ImageFolder:
         if others:
             say(f"{folder}: {others}")
 
+    @staticmethod
+    def splits_of(root: Path) -> list[str]:
+        """The folders that hold folders."""
+        return sorted({p.parent.name for p in root.glob("[!.]*/[!.]*") if p.is_dir()})
+
     @property
     def pictures(self) -> list[str]:
         """What tells the pictures apart over all splits: their files, links followed."""
@@ -90,11 +95,6 @@ class ImageFolder:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         path, label = self.files[index]
         return read_image(path), label
-
-
-def splits_of(root: Path) -> list[str]:
-    """The folders that hold folders."""
-    return sorted({p.parent.name for p in root.glob("[!.]*/[!.]*") if p.is_dir()})
 
 
 def _refuse_inner(folder: Path) -> None:

@@ -110,6 +110,16 @@ class Rows:
         return len(self.data)
 
 
+def splits_of(source: str | Path) -> list[str]:
+    """The splits that are there by name; none of a lone set that does not say which it is."""
+    with _in_one_line(source):
+        names, read = _opened(str(source))
+        if len(names) > 1:
+            return names
+        data = read(*names)
+    return sorted(set(data["split"])) if "split" in data.features else names
+
+
 class HubLabelled:
     """Pictures with one class each, from columns image and label.
 
@@ -135,6 +145,8 @@ class HubLabelled:
         if names[0] == IMAGENET_FIRST and len(names) == len(imagenet_names()):
             names = imagenet_names().values()  # the hub's classes, too, follow the sorted synsets
         self.classes = tuple(names)
+
+    splits_of = staticmethod(splits_of)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -215,16 +227,6 @@ HubVoc, HubAde20k = partial(HubMasks, scheme="voc"), partial(HubMasks, scheme="a
 def name_of(source: str | Path) -> str:
     """What results call a set: its folder, or the last part of its id."""
     return Path(str(source).partition("@")[0]).name
-
-
-def splits_of(source: str | Path) -> list[str]:
-    """The splits that are there by name; none of a lone set that does not say which it is."""
-    with _in_one_line(source):
-        names, read = _opened(str(source))
-        if len(names) > 1:
-            return names
-        data = read(*names)
-    return sorted(set(data["split"])) if "split" in data.features else names
 
 
 def _load(source: str, split: str) -> tuple[Any, bool]:

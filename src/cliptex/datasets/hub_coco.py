@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cliptex.datasets.coco_objects import CocoObjects
-from cliptex.datasets.hub import Rows, name_of
+from cliptex.datasets.hub import Rows, name_of, splits_of
 
 OBJECTS = "objects"
 KEYS = ("bbox", "category")  # of an object; `area` is read where it is there
@@ -26,17 +26,26 @@ class HubCoco(CocoObjects):
 
     Category ids are labels, 1 more than the set's numbers. ValueError for a set without these
     columns (it lists those found), boxes that are no corners inside the picture, or categories
-    without names.
+    without names, and where `masks` are asked for.
     """
 
-    def __init__(self, source: str | Path, split: str, *, name: str | None = None) -> None:
+    def __init__(
+        self, source: str | Path, split: str, *, name: str | None = None, masks: bool = False
+    ) -> None:
         self.name = name or name_of(source)
         self.place = f"{source}, split {split!r}"
+        if masks:
+            raise ValueError(
+                f"{self.place} has boxes without masks, from which Mask R-CNN cannot learn; train "
+                "SSD alone (`probe` ssd), or read COCO's own files (`dataset` coco)"
+            )
         self._rows = Rows(source, split)
         self.pictures = self._rows.pictures
         names = _names(self._rows)
         content = _content(self._rows, self.place, names)
         super().__init__(content, content["images"], self.place, masks=False)
+
+    splits_of = staticmethod(splits_of)
 
     def picture(self, index: int) -> tuple[np.ndarray, str]:
         return self._rows.picture(index, upright=False), f"{self._rows.source}, row {index}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptex.datasets.hub import Rows, name_of
+from cliptex.datasets.hub import Rows, name_of, splits_of
 from cliptex.datasets.protocol import DenseItem, paired
 from cliptex.labels.kinds import ScalarField, UnitVector
 
@@ -40,6 +40,8 @@ class HubNyuDepth:
         self.pictures = self._rows.pictures
         self._depth = self._rows.column(DEPTH_COLUMNS, "depth")
         self[0]  # a set of another form is refused before anything is done with it
+
+    splits_of = staticmethod(splits_of)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -79,6 +81,8 @@ class HubNyuNormals:
         ]
         self.axes, self.signs = frame_of(pairs, f"{self.place}, column {self._normal!r}")
         self[0]
+
+    splits_of = staticmethod(splits_of)
 
     def __len__(self) -> int:
         return len(self._rows)

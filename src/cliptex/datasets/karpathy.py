@@ -28,7 +28,12 @@ class Karpathy:
     """
 
     def __init__(
-        self, file: str | Path, images: str | Path | None, split: str, *, name: str | None = None
+        self,
+        file: str | Path,
+        split: str,
+        *,
+        images: str | Path | None = None,
+        name: str | None = None,
     ) -> None:
         path = require(Path(file), LAYOUT)
         content = read_karpathy(path)

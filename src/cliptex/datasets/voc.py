@@ -92,6 +92,15 @@ class VocSegmentation:
         classes = _classes(folder)
         self.kind = ClassMap(classes[1:] if self._without_background else classes, IGNORE)
 
+    @staticmethod
+    def splits_of(root: Path) -> list[str]:
+        """The splits that have a list, or are made of lists."""
+        folder = _inner(root)
+        found = {path.stem for place in LISTS for path in (folder / place).glob("[!.]*.txt")}
+        if {"train", "aug"} <= found or ({"train", "val"} <= found and find_sbd(folder)):
+            found.add("train_aug")
+        return sorted(found)
+
     @property
     def keys(self) -> list[str]:
         """Stems of the pictures' files."""
@@ -132,15 +141,6 @@ def list_of(folder: Path, split: str) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def splits_of(root: Path) -> list[str]:
-    """The splits that have a list, or are made of lists."""
-    folder = _inner(root)
-    found = {path.stem for place in LISTS for path in (folder / place).glob("[!.]*.txt")}
-    if {"train", "aug"} <= found or ({"train", "val"} <= found and find_sbd(folder)):
-        found.add("train_aug")
-    return sorted(found)
-
-
 def _inner(root: Path) -> Path:
     return root / "VOC2012" if (root / "VOC2012").is_dir() else root
 
@@ -160,7 +160,7 @@ def _files(folder: Path, split: str, sbd: Sbd | None) -> list[Source]:
         held = set(read_lines(val))
         keys = [key for key in dict.fromkeys(read_lines(train) + sbd.keys()) if key not in held]
         return _sources(folder, keys, sbd)
-    raise unknown_split(folder, split, splits_of(folder), LAYOUT)
+    raise unknown_split(folder, split, VocSegmentation.splits_of(folder), LAYOUT)
 
 
 def _sources(folder: Path, keys: Sequence[str], sbd: Sbd | None) -> list[Source]:

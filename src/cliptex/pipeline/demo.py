@@ -256,7 +256,10 @@ def home_suite(home: Path, probe: ProbeConfig, test: str = "test") -> Suite:
         classes=Splits(train=folder("train"), val=folder("val"), test=folder(test)),
         objects=Splits(train=coco("train"), val=coco("val"), test=coco(test)),
         captions=Karpathy(
-            captions / "dataset_playroom.json", captions / "images", test, name="playroom-captions"
+            captions / "dataset_playroom.json",
+            test,
+            images=captions / "images",
+            name="playroom-captions",
         ),
         templates=PLAYROOM_TEMPLATES,
         prompts={name: tuple(dict.fromkeys(words)) for name, words in SYNONYMS.items()},

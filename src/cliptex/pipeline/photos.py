@@ -126,7 +126,7 @@ def photos_stages(data_root: Path, out: Path, config: PhotosConfig, seed: int) -
 def flickr_vocabulary(flickr: Path) -> list[int]:
     """Byte-pair ids of the training captions: a text tower that starts from nothing can learn
     no others."""
-    pairs = Karpathy(flickr / "dataset_flickr8k.json", flickr / "images", "train")
+    pairs = Karpathy(flickr / "dataset_flickr8k.json", "train", images=flickr / "images")
     return compact_vocabulary(clean_caption(c) for texts in pairs.captions for c in texts)
 
 
@@ -175,6 +175,6 @@ def photo_suite(data_root: Path, probe: ProbeConfig) -> Suite:
         ),
         classes=Splits(train=classes[0], val=None, test=classes[1]),
         captions=Karpathy(
-            flickr / "dataset_flickr8k.json", flickr / "images", "test", name="flickr8k"
+            flickr / "dataset_flickr8k.json", "test", images=flickr / "images", name="flickr8k"
         ),
     )
