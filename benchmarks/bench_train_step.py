@@ -35,9 +35,8 @@ from cliptex.recipes import cliptex_vit_b16
 from cliptex.tasks import TASKS
 from cliptex.training.config import TrainConfig
 from cliptex.training.distributed import World
-from cliptex.training.flops import FlopCount
 from cliptex.training.memory import keep_freed_memory, peak_memory
-from cliptex.training.network import build_network
+from cliptex.training.network import FlopCount, build_network
 from cliptex.training.optimizer import build_optimizer
 from cliptex.training.parallel import distribute
 from cliptex.training.setup import Run

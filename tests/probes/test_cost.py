@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cliptex.models.encoder import Features, FrozenEncoder
+from cliptex.models.flops import count_flops, count_training_flops
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.cost import (
     Device,
@@ -13,8 +14,6 @@ from cliptex.probes.cost import (
     Part,
     cost_of,
     cost_table,
-    counted,
-    counted_training,
     encoder_pass,
     paper_jobs,
     rounds_of,
@@ -201,8 +200,8 @@ def test_detection__products_are_those_of_a_real_training_pass(probe):
     both = counter.get_total_flops() / pictures
     one = {16: torch.empty(1, 4, side // 16, side // 16, device="meta")}
     layers = Products(probe, head.to("meta"), side, train=True)
-    assert forward <= counted(layers, one)[0] <= 1.2 * forward
-    assert both <= counted_training(layers, one) <= 1.2 * both
+    assert forward <= count_flops(layers, one)[0] <= 1.2 * forward
+    assert both <= count_training_flops(layers, one) <= 1.2 * both
 
 
 def test_detection__rates_are_compared_on_a_part_of_train_or_on_val():

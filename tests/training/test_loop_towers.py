@@ -11,8 +11,8 @@ import torch
 from cliptex.models.clip import load_clip
 from cliptex.models.spec import named_config
 from cliptex.training.distributed import World
-from cliptex.training.flops import FlopCount
 from cliptex.training.loop import train
+from cliptex.training.network import FlopCount
 from cliptex.training.setup import prepare
 
 ALL = ("segmentation", "depth", "normals")

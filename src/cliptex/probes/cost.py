@@ -9,12 +9,12 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cliptex.models.clip import describe_clip, spec_of
 from cliptex.models.dense_heads import HeadName, dense_head, upsample
 from cliptex.models.dual import Clip
 from cliptex.models.encoder import Features, FrozenEncoder
+from cliptex.models.flops import count_flops, count_training_flops
 from cliptex.models.precision import PEAKS, HeadPrecision, Precision
 from cliptex.models.spec import OutputStride
 from cliptex.probes.bank_config import BankConfig
@@ -189,7 +189,7 @@ def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
         head = _head(name, job, maps, encoder.stride)
         trained = rounds.learnt * seeds * rates + rounds.again * seeds
         scored = rounds.compared * seeds * rates + job.test_images * seeds
-        flops = trained * counted_training(head, maps) + scored * counted(head, maps)[0]
+        flops = trained * count_training_flops(head, maps) + scored * count_flops(head, maps)[0]
         parts.append(Part(name, seeds * rates, flops, config.head_precision))
         memory += 16.0 * sum(p.numel() for p in head.parameters()) * seeds * rates
     side = config.resolution if dense else 1
@@ -243,34 +243,7 @@ def encoder_pass(encoder: FrozenEncoder, side: int) -> tuple[float, Features]:
     """FLOPs of one picture of `side` pixels, and its features on the meta device."""
     model = copy.deepcopy(encoder.encoder).to("meta")
     seen = encoder.side(side)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one fused kernel, which nobody counts
-    try:
-        return counted(model, torch.empty(1, 3, seen, seen, device="meta"))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def counted(module: nn.Module, *inputs: Any) -> tuple[float, Any]:
-    """FLOPs of one forward pass in evaluation mode, and its output."""
-    module.eval().requires_grad_(False)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        out = module(*inputs)
-    return float(counter.get_total_flops()), out
-
-
-def counted_training(module: nn.Module, *inputs: Any) -> float:
-    """FLOPs of a forward pass, and of a backward pass to the parameters, not to `inputs`.
-
-    `module` gives a tensor or a list of them.
-    """
-    module.eval().requires_grad_(True)  # norms of one picture would refuse to learn
-    with FlopCounterMode(display=False) as counter:
-        out = module(*inputs)
-        outputs = [out] if isinstance(out, torch.Tensor) else out
-        torch.stack([x.sum() for x in outputs]).sum().backward()
-    module.zero_grad(set_to_none=True)
-    return float(counter.get_total_flops())
+    return count_flops(model, torch.empty(1, 3, seen, seen, device="meta"))
 
 
 def cost_table(costs: Sequence[Cost], device: Device) -> str:

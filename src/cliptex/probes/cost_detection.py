@@ -11,7 +11,8 @@ from torch import nn
 from cliptex.models.detection.mask_rcnn import MaskRcnnForm
 from cliptex.models.detection.ssd import SsdHead
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.probes.cost import Cost, Part, counted, counted_training, encoder_pass
+from cliptex.models.flops import count_flops, count_training_flops
+from cliptex.probes.cost import Cost, Part, encoder_pass
 from cliptex.probes.detection.config import DetectionProbe, Head
 from cliptex.probes.select import held_count
 
@@ -60,8 +61,11 @@ def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures
     with torch.random.fork_rng([]):
         head = probe.build(channels, data.classes).to("meta")
     learning = Products(probe, head, middle, train=True)
-    forward, both = counted(learning, features.maps)[0], counted_training(learning, features.maps)
-    found = counted(Products(probe, head, probe.size, train=False), seen_again.maps)[0]
+    forward, both = (
+        count_flops(learning, features.maps)[0],
+        count_training_flops(learning, features.maps),
+    )
+    found = count_flops(Products(probe, head, probe.size, train=False), seen_again.maps)[0]
     kept, compared = data.split(probe)
     batch = max(1, min(probe.batch_size, kept))
     steps, seeds = probe.epochs * (kept // batch), len(probe.seeds)

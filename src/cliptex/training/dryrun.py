@@ -19,9 +19,9 @@ from cliptex.losses import DenseTargets
 from cliptex.models.clip import describe_clip
 from cliptex.models.device import pick_device
 from cliptex.training.config import TrainConfig, as_json
-from cliptex.training.flops import FlopCount, device_peak, meta_network
+from cliptex.training.network import FlopCount, meta_network
 from cliptex.training.plan import parameters_by_part, plan_memory, plan_table
-from cliptex.training.setup import open_data
+from cliptex.training.setup import device_peak, open_data
 
 PAGE = "first-batch.html"
 _STYLE = """body{font:14px sans-serif;margin:1.5em;color:#222} pre{background:#f4f4f4;padding:1em}

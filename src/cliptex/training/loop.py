@@ -25,13 +25,12 @@ from cliptex.training.checkpoint import CHECKPOINTS, FINAL, Saved, load_state, s
 from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World, join_world
 from cliptex.training.export import save_final
-from cliptex.training.flops import device_peak
 from cliptex.training.memory import keep_freed_memory
 from cliptex.training.meter import Meter
 from cliptex.training.network import range_augment_of
 from cliptex.training.optimizer import lr_at, set_lr
 from cliptex.training.runfolder import RunLog, check_run, hold_run, record_run
-from cliptex.training.setup import Run, prepare, provenance_of
+from cliptex.training.setup import Run, device_peak, prepare, provenance_of
 from cliptex.training.state import Progress
 from cliptex.training.step import Agreed, StepReport, agree, train_step
 

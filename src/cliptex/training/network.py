@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
-from cliptex.models.clip import Clip, build_clip
-from cliptex.models.cliptex import Cliptex, CliptexOutput, build_cliptex
+from cliptex.models.clip import Clip, ClipConfig, build_clip
+from cliptex.models.cliptex import Cliptex, CliptexOutput, DenseConfig, build_cliptex
+from cliptex.models.flops import count_flops
 from cliptex.training.config import RANGE_AUGMENT, TrainConfig
 from cliptex.training.contrast import prepare_bias
 from cliptex.training.range_augment import RangeAugment
 from cliptex.training.uncertainty import Uncertainty
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 UNCERTAINTY = "uncertainty"  # like RANGE_AUGMENT a child of a network that has one
 
 
@@ -59,3 +63,52 @@ def range_augment_of(network: nn.Module) -> RangeAugment | None:
 def uncertainty_of(network: nn.Module) -> Uncertainty | None:
     """The learnt weights of the tasks, if any."""
     return dict(network.named_children()).get(UNCERTAINTY)  # pyright: ignore[reportReturnType]
+
+
+def meta_network(clip: ClipConfig, dense: DenseConfig, channels: Mapping[str, int]) -> Network:
+    """The network of a run on the meta device: shapes without memory. channels: task -> outputs."""
+    with torch.device("meta"):
+        model = Clip(clip)
+        if not channels:
+            return ClipOnly(model).train()
+        return build_cliptex(model, channels, dense, seed=0).train()
+
+
+def blank_inputs(network: Network, batch: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W) and tokens (B, L) on the meta device."""
+    length = network.clip.tokenize([""]).shape[1]
+    images = torch.empty(batch, 3, *size, device="meta")
+    return images, torch.empty(batch, length, dtype=torch.int64, device="meta")
+
+
+@dataclass
+class FlopCount:
+    """FLOPs that training spends on an image, by size; each size is counted once.
+
+    Three times the forward pass: the backward pass takes two products for every one of it. What
+    activation checkpointing computes again is no progress and is not counted.
+    """
+
+    clip: ClipConfig
+    dense: DenseConfig
+    channels: Mapping[str, int]
+    _known: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def check(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Count all of `sizes`; ValueError for one that the image tower cannot take."""
+        for height, width in sizes:
+            try:
+                self.per_image((height, width))
+            except (ValueError, RuntimeError, AssertionError) as error:
+                raise ValueError(
+                    f"resolution: the image tower cannot take {height} x {width} pixels: {error}; "
+                    f"the paper's recipes round theirs to multiples of --around.divisor"
+                ) from error
+
+    def per_image(self, size: tuple[int, int]) -> float:
+        """FLOPs (a multiply-add is two) for an image of (height, width) and its caption."""
+        if size not in self._known:
+            network = meta_network(self.clip, self.dense, self.channels)
+            forward, _ = count_flops(network, *blank_inputs(network, 1, size))
+            self._known[size] = 3.0 * forward
+        return self._known[size]

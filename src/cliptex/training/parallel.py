@@ -20,8 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from cliptex.training.batchnorm import batch_norms, statistics_kept, synchronise
 from cliptex.training.config import TrainConfig
 from cliptex.training.distributed import World
-from cliptex.training.flops import DTYPES
-from cliptex.training.network import Network
+from cliptex.training.network import DTYPES, Network
 
 T = TypeVar("T", bound=Tensor)
 

@@ -26,8 +26,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from cliptex.data.sampler import batch_sizes
 from cliptex.models.clip import ClipConfig
 from cliptex.training.config import TrainConfig, of_all_ranks
-from cliptex.training.flops import DTYPES, meta_network
-from cliptex.training.network import Network
+from cliptex.training.network import DTYPES, Network, meta_network
 from cliptex.training.parallel import blocks
 
 GPUS = (1, 8, 64)

@@ -16,14 +16,14 @@ from cliptex.data.sampler import Sampler, batch_sizes
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.reader import LabelReader
 from cliptex.models.device import pick_device
+from cliptex.models.flops import measure_peak
 from cliptex.models.provenance import Provenance, merged, of_experts, read_provenance
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.tasks import TASKS, Task
 from cliptex.training.batchnorm import batch_norms
 from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World
-from cliptex.training.flops import FlopCount
-from cliptex.training.network import Network, build_network
+from cliptex.training.network import DTYPES, FlopCount, Network, build_network
 from cliptex.training.optimizer import build_optimizer
 from cliptex.training.parallel import distribute
 from cliptex.training.state import Ema, LossScale
@@ -86,6 +86,13 @@ def prepare(config: TrainConfig, world: World | None = None) -> Run:
         flops=flops,
         norms=batch_norms(model),
     )
+
+
+def device_peak(config: TrainConfig, device: torch.device) -> float:
+    """FLOPs a second of `device` at the run's precision: given by `peak_tflops`, or measured."""
+    if config.peak_tflops is not None:
+        return config.peak_tflops * 1e12
+    return measure_peak(device, DTYPES[config.precision])
 
 
 def provenance_of(run: Run) -> Provenance:

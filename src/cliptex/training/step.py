@@ -30,8 +30,7 @@ from cliptex.training.batchnorm import (
 from cliptex.training.config import RANGE_AUGMENT
 from cliptex.training.contrast import bias_of, contrast
 from cliptex.training.distributed import World
-from cliptex.training.flops import DTYPES
-from cliptex.training.network import range_augment_of, uncertainty_of
+from cliptex.training.network import DTYPES, range_augment_of, uncertainty_of
 from cliptex.training.parallel import finish_gradients, gradient_norm, gradients_at_end
 from cliptex.training.setup import Run
 
