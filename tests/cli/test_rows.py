@@ -6,7 +6,7 @@ import pytest
 
 from cliptex.cli import main
 from cliptex.cli.rows import check_writable, record_rows
-from cliptex.files import places
+from cliptex.files import writing
 from cliptex.results import Result
 
 ROW = Result(
@@ -37,13 +37,13 @@ def test_check_writable__refuses_what_holds_no_rows(tmp_path, content):
 def test_check_writable__processes_do_not_disturb_one_another(tmp_path, monkeypatch):
     # each sees no file, then another process has written its row before this one goes on
     out = tmp_path / "r.jsonl"
-    real = places.TemporaryFile
+    real = writing.tempfile.TemporaryFile
 
     def slow(**options):
         out.write_text("a row of another process\n")
         return real(**options)
 
-    monkeypatch.setattr(places, "TemporaryFile", slow)
+    monkeypatch.setattr(writing.tempfile, "TemporaryFile", slow)
     check_writable(out)
     assert out.read_text() == "a row of another process\n"
 
@@ -59,7 +59,7 @@ def test_check_writable__names_the_file_and_not_what_it_tried(tmp_path, monkeypa
     def full(**_):
         raise OSError(28, "No space left on device", "/elsewhere/tmp123")
 
-    monkeypatch.setattr(places, "TemporaryFile", full)
+    monkeypatch.setattr(writing.tempfile, "TemporaryFile", full)
     with pytest.raises(OSError, match=f"No space left on device; .*{tmp_path}"):
         check_writable(tmp_path / "r.jsonl")
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):

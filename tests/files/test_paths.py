@@ -10,8 +10,19 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from cliptex.files import Stamp, as_path, exists, is_local, stamp, walk
-from cliptex.files.paths import _remote_stamp
+from cliptex.files import (
+    Stamp,
+    as_path,
+    exists,
+    file_name,
+    is_local,
+    stamp,
+    walk,
+    write_atomic,
+)
+from cliptex.files.paths import DIGITS, LONGEST, _remote_stamp
+
+LONG = "データセット画像分類用トレーニング素材集二〇二六"  # 24 characters, each of 9 encoded bytes
 
 
 def test_local_text_is_a_plain_path(tmp_path: Path) -> None:
@@ -121,3 +132,19 @@ def test_names_with_blanks_and_umlauts(tmp_path: Path, memory: UPath) -> None:
         (root / "ä b.tar").write_bytes(b"x")
         assert list(walk(root)) == ["ä b.tar"]
     assert as_path(f"file://{tmp_path}/" + "ä b.tar").exists()
+
+
+def test_file_name__short_ones_are_encoded_alone():
+    assert file_name("open_clip:ViT-B-16/a b", safe=" ,") == "open_clip%3AViT-B-16%2Fa b"
+    assert file_name("m" * LONGEST) == "m" * LONGEST
+
+
+@pytest.mark.parametrize("text", [LONG, "m" * (LONGEST + 1), "/" * 400])
+def test_file_name__long_ones_are_cut_and_stay_apart(text, tmp_path):
+    name = file_name(text)
+    assert len(name) == LONGEST and name.isascii() and "/" not in name
+    assert name[: -DIGITS - 1] == file_name(text + "x")[: -DIGITS - 1]
+    assert name != file_name(text + "x")
+    path = tmp_path / f"{name}.json"
+    write_atomic(path, b"{}")  # by way of a temporary name, which is longer
+    assert path.read_bytes() == b"{}"

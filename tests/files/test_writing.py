@@ -18,10 +18,13 @@ from upath import UPath
 
 from cliptex.files import (
     AtomicFile,
+    Claim,
     append_lines,
+    new_folder,
     remove_abandoned,
     save_tensors,
     sha256_file,
+    sweep,
     walk,
     write_atomic,
     writing,
@@ -94,7 +97,7 @@ def test_full_disk__is_explained_and_leaves_nothing(
     if when == "fsync":
         monkeypatch.setattr(writing.os, "fsync", full)
     else:
-        monkeypatch.setattr(writing, "_open", lambda path: _full(path, full))
+        monkeypatch.setattr(Path, "open", lambda path, _: _full(path, full))
     with pytest.raises(OSError, match="run the same command again") as caught:
         write_atomic(tmp_path / "x.tar", b"x")
     assert caught.value.errno == errno.ENOSPC
@@ -220,3 +223,50 @@ def test_exclusive__of_two_remote_writers_the_loser_learns_it(memory: UPath, mon
     with pytest.raises(FileExistsError):
         write_atomic(path, b"mine", exclusive=True)
     assert path.read_bytes() == b"the other's"
+
+
+def test_new_folder__replaces_the_old_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "made" / "target"
+    for text in ("first", "second"):
+        with new_folder(target) as folder:
+            (folder / text).write_text(text)
+    assert tree(tmp_path) == {os.path.join("made", "target", "second"): b"second"}
+
+
+def test_new_folder__an_error_leaves_things_as_they_were(tmp_path: Path) -> None:
+    target = tmp_path / "made" / "target"
+    with pytest.raises(KeyError), new_folder(target):
+        raise KeyError
+    assert not target.parent.exists()
+    with pytest.raises(OSError, match="no space left while writing .*target"), new_folder(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_new_folder__what_a_kill_leaves_is_swept(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from cliptex.files import new_folder
+with new_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    folder = tmp_path / "new"
+    subprocess.run([sys.executable, "-c", code, str(folder / "target")])
+    (folder / f".older.{'0' * 32}.tmp").mkdir()  # as earlier versions named them
+    assert len(list(folder.iterdir())) == 2
+    assert remove_abandoned(folder) == 0  # of files alone
+    sweep(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_claim__one_holder_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "new" / ".work.lock"
+    with Claim.take(path) or pytest.fail("nobody has it") as claim:
+        assert Claim.take(path) is None
+        claim.release()
+        assert not path.exists()
+        other = Claim.take(path)
+        assert other is not None
+    assert path.exists()  # leaving the block took nothing from the other holder
+    other.release()

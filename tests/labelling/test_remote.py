@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from cliptex.files import asking, walk
+from cliptex.files import network, walk
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.status import expert_folders, label_status
 from cliptex.labelling.verify import verify_labels
@@ -112,7 +112,7 @@ def test_a_network_that_fails_at_commit_names_the_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(type(memory.fs), "put_file", fail)
-        patch.setattr(asking, "PAUSE", 0.001)
+        patch.setattr(network, "PAUSE", 0.001)
         why = r"tiny-00001\.tar: no whole answer in 4 tries \(connection reset\)"
         with pytest.raises(OSError, match=why):
             label_shards(remote, make_expert(), memory / "labels")

@@ -33,7 +33,7 @@ from cliptex.cli.errors import (
     of_the_system,
     shown_options,
 )
-from cliptex.files.asking import network_fault
+from cliptex.files.network import network_fault
 from cliptex.machine import MissingPackage
 
 Commands = dict[str, "Callable[..., None] | Commands"]

@@ -20,7 +20,7 @@ from cliptex.datasets.protocol import (
     refuse_empty,
 )
 from cliptex.datasets.voc import IGNORE, VOC_CLASSES
-from cliptex.files.hub import asking_hub, unavailable
+from cliptex.files.network import asking_hub, unavailable
 from cliptex.labels.kinds import ClassMap
 from cliptex.machine import need
 from cliptex.shards.images import decode_image

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cliptex.experts.postprocess import MAX_SIDE
 from cliptex.files import sha256_file
-from cliptex.files.hub import OFFLINE, asking_hub
+from cliptex.files.network import OFFLINE, asking_hub
 from cliptex.labels.codecs import fitted_size
 from cliptex.labels.kinds import Box
 from cliptex.labels.sampling import SNAP

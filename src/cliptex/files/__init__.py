@@ -1,31 +1,41 @@
-"""Files and folders, local or remote: paths, names, reading at random, writing whole."""
+"""Files and folders, local or remote: paths, reading, writing whole, faults of the network."""
 
-from cliptex.files.asking import ask
-from cliptex.files.names import file_name
-from cliptex.files.parsing import load_json, parse_json
+from cliptex.files.network import ask
 from cliptex.files.paths import (
     AnyPath,
     Stamp,
     as_path,
     exists,
+    file_name,
     is_local,
     own,
-    read_bytes,
     stamp,
     walk,
 )
-from cliptex.files.places import check_can_make, new_folder, remove_whole, sweep
-from cliptex.files.reading import OpenFiles, RandomFile, most_open, open_random
+from cliptex.files.reading import (
+    OpenFiles,
+    RandomFile,
+    load_json,
+    most_open,
+    open_random,
+    parse_json,
+    read_bytes,
+    sha256_file,
+    sha256_json,
+)
 from cliptex.files.writing import (
     TEMPORARY_PATTERN,
     AtomicFile,
+    Claim,
     append_lines,
+    check_can_make,
     locked_beside,
+    new_folder,
     remove_abandoned,
     remove_durably,
+    remove_whole,
     save_tensors,
-    sha256_file,
-    sha256_json,
+    sweep,
     write_atomic,
 )
 
@@ -33,6 +43,7 @@ __all__ = [
     "TEMPORARY_PATTERN",
     "AnyPath",
     "AtomicFile",
+    "Claim",
     "OpenFiles",
     "RandomFile",
     "Stamp",

@@ -1,4 +1,4 @@
-"""Paths on any file system: text to path, what is below a folder, which version a file is.
+"""Paths on any file system: text to path, files below a folder, version of a file, names.
 
 A local path is a plain `pathlib.Path`; s3://, hf://, https://, memory:// and whatever else fsspec
 knows are `upath.UPath`, which has the same methods.
@@ -6,6 +6,7 @@ knows are `upath.UPath`, which has the same methods.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from urllib.parse import quote
 
-from cliptex.files import asking
-from cliptex.files.asking import ask
+from cliptex.files import network
+from cliptex.files.network import ask
 from cliptex.machine import MissingPackage
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ _VERSION_FIELDS = (
     *("ETag", "etag", "e_tag", "md5Hash", "content_md5", "blob_id", "checksum"),
     *("mtime", "LastModified", "last_modified", "Last-Modified", "modified", "updated", "created"),
 )
+LONGEST = 210
+"""Bytes of a name without its ending. File systems take 255; a file while it is being written
+(`AtomicFile`) needs 30 more than its own, and endings have up to 5."""
+
+DIGITS = 16  # hexadecimal, of the hash of what was cut
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ def _patience() -> dict[str, Any]:
     """Options of fsspec's web file system, which by itself waits for minutes without a word."""
     from aiohttp import ClientTimeout
 
-    timeout = ClientTimeout(total=None, sock_connect=asking.SILENCE, sock_read=asking.SILENCE)
+    timeout = ClientTimeout(total=None, sock_connect=network.SILENCE, sock_read=network.SILENCE)
     return {"client_kwargs": {"timeout": timeout}}
 
 
@@ -249,6 +256,13 @@ def exists(path: AnyPath) -> bool:
     return True
 
 
-def read_bytes(path: AnyPath) -> bytes:
-    """All bytes of a file, local or remote (see `ask`)."""
-    return ask(path, path.read_bytes)
+def file_name(text: str, *, safe: str = "") -> str:
+    """`text` as a name of ASCII alone, percent-encoded but for `safe`; other texts have others.
+
+    One of more than `LONGEST` bytes is cut, and ends in a hash of the whole text.
+    """
+    name = quote(text, safe=safe)
+    if len(name) <= LONGEST:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+    return f"{name[: LONGEST - DIGITS - 1]}-{digest}"

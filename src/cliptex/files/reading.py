@@ -1,15 +1,21 @@
-"""Bytes from anywhere in a file: by file descriptor, or by range requests that read ahead."""
+"""Reading: whole files, their hashes, JSON of any origin, and bytes from anywhere in a file.
+
+A local file is read at random by its descriptor, a remote one by range requests that read ahead.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from cliptex.files.asking import ask
+from cliptex.files.network import ask
 from cliptex.files.paths import AnyPath, Stamp, descriptor_stamp, own, stamp
 from cliptex.machine import most_open_files
 
@@ -26,6 +32,47 @@ _MOST_AHEAD = 4 * 2**20
 _SMALL = 256 * 2**10  # bytes that may be kept of each open file
 _NEAR = 2**20  # a read that begins so close behind the last one belongs to the same walk
 _TAIL = 16 * 2**10  # padding at a tar's end
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """All bytes of a file, local or remote (see `ask`)."""
+    return ask(path, path.read_bytes)
+
+
+def sha256_file(path: AnyPath) -> str:
+    """The file's sha256 as 64 hexadecimal digits."""
+
+    def digest() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
+
+    return ask(path, digest)
+
+
+def sha256_json(value: object) -> str:
+    """The sha256 of a JSON value, whatever its spacing and the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def parse_json(data: bytes | str) -> Any:
+    """The value in `data`; ValueError says, in one line and without a name, what is wrong."""
+    if not data.strip():
+        raise ValueError("it is empty")
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def load_json(path: AnyPath, what: str = "a file of this project") -> dict[str, Any]:
+    """The object in a JSON file; ValueError names a file that is not `what` it should be."""
+    try:
+        content = parse_json(read_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: not {what}: no whole JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not {what}: no JSON object")
+    return content
 
 
 class RandomFile(Protocol):

@@ -1,8 +1,10 @@
-"""Files that are either whole or absent, lines that are appended whole, and hashes.
+"""Writing: files, folders and appended lines that are either whole or absent, and claims to work.
 
-A temporary file holds an exclusive lock (`filelock`), which the kernel drops however its owner
-dies. So any run may remove every temporary file that it can lock (`remove_abandoned`): a living
-writer's file it cannot. Modes follow the umask, as those of any new file do.
+All other modules write through this one. A temporary file holds an exclusive lock (`filelock`),
+which the kernel drops however its owner dies. So any run may remove every temporary file that it
+can lock (`remove_abandoned`): it cannot lock that of a living writer. Temporary folders have no
+lock: only the owner of the folder above them may remove them (`sweep`). Modes follow the umask, as
+those of any new file do.
 
 A remote file is written in the machine's temporary folder and put whole. There are no locks on
 remote file systems: two jobs there may write the same file twice.
@@ -12,21 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
+import re
+import shutil
 import stat
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self, cast
+from typing import IO, TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
-from cliptex.files.asking import ask
+from cliptex.files.network import ask
 from cliptex.files.paths import READ_ONLY, AnyPath, exists
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
 TEMPORARY_PATTERN = ".*.cliptex-tmp"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16,32}\.(cliptex-)?tmp")  # of this version and before
 _PUT = "cliptex-put"  # temporary files of remote ones
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -63,23 +65,19 @@ class AtomicFile:
             self.temporary = _temporary_for(path)
         self._lock = FileLock(self.temporary, blocking=False, thread_local=False)
         self._lock.acquire()
-        self.file = _open(self.temporary)
+        self.file: IO[bytes] = self.temporary.open("wb")
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
-        try:
+        with full_disk_explained(self.path):
             self.file.write(data)
-        except OSError as error:
-            raise explain_full_disk(error, self.path) from error
 
     def prepare(self) -> None:
         """Bring the bytes to the disk: only a rename, or the network, may fail after this."""
-        try:
+        with full_disk_explained(self.path):
             self.file.flush()
             if isinstance(self.path, Path):
                 sync(self.temporary)
-        except OSError as error:
-            raise explain_full_disk(error, self.path) from error
 
     def commit(self, *, durable: bool = False) -> None:
         """Bring the bytes to the disk, or over the network, and the file to its place.
@@ -87,15 +85,14 @@ class AtomicFile:
         `durable`: the new name, too, is on the disk before anything that follows.
         """
         try:
-            self.prepare()
-            if isinstance(self.path, Path):
-                self._commit_local(self.path)
-                if durable:
-                    sync(self.path.parent)
-            else:
-                self._commit_remote(self.path)
-        except OSError as error:
-            raise explain_full_disk(error, self.path) from error
+            with full_disk_explained(self.path):
+                self.prepare()
+                if isinstance(self.path, Path):
+                    self._commit_local(self.path)
+                    if durable:
+                        sync(self.path.parent)
+                else:
+                    self._commit_remote(self.path)
         finally:
             self.discard()
 
@@ -134,9 +131,8 @@ class AtomicFile:
     ) -> None:
         self.discard()
         if isinstance(error, OSError):
-            said = explain_full_disk(error, self.path)
-            if said is not error:
-                raise said from error
+            with full_disk_explained(self.path):
+                raise error
 
 
 def write_atomic(path: AnyPath, data: bytes, *, exclusive: bool = False) -> None:
@@ -171,6 +167,36 @@ def save_tensors(
         atomic.commit()
 
 
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which replaces `target` when the block ends without an error.
+
+    With an error nothing is left, nor any folder above `target` that was made for it. Raises
+    OSError with the remedy where the disk is full.
+    """
+    made = [parent for parent in target.absolute().parents if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(target.parent, target.name)
+    temporary.mkdir()
+    try:
+        with full_disk_explained(target):
+            yield temporary
+            for path in temporary.iterdir():
+                sync(path)
+            sync(temporary)
+            before = _set_aside(target) if target.exists() else None
+            temporary.rename(target)
+            sync(target.parent)
+            if before is not None:
+                remove_whole(before)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                parent.rmdir()
+        raise
+
+
 def append_lines(path: Path, lines: bytes) -> None:
     """Append whole lines to a file of lines, or nothing; OSError where the disk is full.
 
@@ -183,14 +209,13 @@ def append_lines(path: Path, lines: bytes) -> None:
         if lines and not _ended(file, end):
             lines = b"\n" + lines
         try:
-            rest = memoryview(lines)
-            while rest:
-                rest = rest[file.write(rest) or 0 :]
-            os.fsync(file.fileno())
-        except BaseException as error:
+            with full_disk_explained(path):
+                rest = memoryview(lines)
+                while rest:
+                    rest = rest[file.write(rest) or 0 :]
+                os.fsync(file.fileno())
+        except BaseException:
             file.truncate(end)
-            if isinstance(error, OSError):
-                raise explain_full_disk(error, path) from error
             raise
 
 
@@ -212,15 +237,89 @@ def locked_beside(path: Path) -> Iterator[None]:
         yield
 
 
-def explain_full_disk(error: OSError, path: AnyPath) -> OSError:
-    """The same error with a remedy where the disk or the quota is full; any other unchanged."""
-    if error.errno not in _NO_SPACE or str(path) in str(error):
-        return error
-    return OSError(
-        error.errno,
-        f"no space left while writing {path}; nothing half-written was kept and what was "
-        "committed before is safe: free some space and run the same command again",
-    )
+class Claim:
+    """The right to do one piece of work, until `release` or the end of the `with` block.
+
+    It is the kernel's lock (`filelock`) on a file of its own, so it ends however its holder dies;
+    the file is removed with it.
+    """
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self._path = path
+        self._lock = lock
+
+    @classmethod
+    def take(cls, path: Path) -> Claim | None:
+        """The claim that the local `path` stands for; None while another process or thread has it.
+
+        Folders above `path` are made.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, blocking=False, thread_local=False)  # another thread may release it
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        return cls(path, lock)
+
+    def release(self) -> None:
+        """Let others take the claim; once more does nothing."""
+        if not self._lock.is_locked:
+            return
+        self._path.unlink(missing_ok=True)  # before it is unlocked: nobody may lock a lost file
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+@contextlib.contextmanager
+def full_disk_explained(path: AnyPath) -> Iterator[None]:
+    """Add the remedy to an OSError of the block where the disk or the quota is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE or str(path) in str(error):
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left while writing {path}; nothing half-written was kept and what was "
+            "committed before is safe: free some space and run the same command again",
+        ) from error
+
+
+def check_can_make(folder: AnyPath, what: str) -> None:
+    """OSError in one line where the local `folder` neither is one nor can be made; writes nothing.
+
+    `what` says in the message what the folder is for.
+    """
+    if not isinstance(folder, Path):
+        return
+    try:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    except OSError as error:
+        raise OSError(f"{folder}: {what} cannot be made: {error.strerror}") from error
+    if not nearest.is_dir():
+        name = "it is" if nearest == folder else f"{nearest} is"
+        raise NotADirectoryError(
+            f"{folder}: {what} cannot be made: {name} a file; give another path"
+        )
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:  # it names the temporary file
+        raise OSError(
+            error.errno,
+            f"{what} cannot be written in {nearest}: {error.strerror}; give another path",
+            str(folder),
+        ) from error
 
 
 def remove_abandoned(folder: AnyPath) -> int:
@@ -228,7 +327,24 @@ def remove_abandoned(folder: AnyPath) -> int:
 
     A remote folder never holds any.
     """
-    return _sweep(sorted(folder.rglob(TEMPORARY_PATTERN))) if isinstance(folder, Path) else 0
+    if not isinstance(folder, Path):
+        return 0
+    return _sweep([path for path in sorted(folder.rglob(TEMPORARY_PATTERN)) if path.is_file()])
+
+
+def remove_whole(path: Path) -> None:
+    """Remove a file, or a folder at once: what a kill leaves of it has a temporary name."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    shutil.rmtree(path if _TEMPORARY.fullmatch(path.name) else _set_aside(path))
+
+
+def sweep(folder: Path) -> None:
+    """Remove the half-written files and folders in `folder`; nobody may be writing there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name):
+            remove_whole(path)
 
 
 def _sweep(paths: list[Path]) -> int:
@@ -253,31 +369,6 @@ def remove_durably(path: AnyPath) -> None:
         path.unlink()
 
 
-def put(local: Path, path: UPath) -> None:
-    """Put a whole local file to a remote path; OSError that names it where that fails (`ask`)."""
-    try:
-        ask(path, lambda: path.fs.put_file(str(local), path.path))
-    except OSError as error:
-        if str(path) in str(error):
-            raise
-        raise OSError(error.errno, f"{path} could not be written: {error}") from error
-
-
-def sha256_file(path: AnyPath) -> str:
-    """The file's sha256 as 64 hexadecimal digits."""
-
-    def digest() -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
-
-    return ask(path, digest)
-
-
-def sha256_json(value: object) -> str:
-    """The sha256 of a JSON value, whatever its spacing and the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def _temporary(folder: Path, name: str) -> Path:
     return folder / f".{name}.{uuid.uuid4().hex[:16]}.cliptex-tmp"
 
@@ -296,8 +387,19 @@ def _temporary_for(path: UPath) -> Path:
     return _temporary(folder, _PUT)
 
 
-def _open(path: Path) -> IO[bytes]:
-    return path.open("wb")
+def _set_aside(path: Path) -> Path:
+    """Rename a file or folder to a temporary name, which a sweep removes; returns that."""
+    return path.rename(_temporary(path.parent, path.name))
+
+
+def put(local: Path, path: UPath) -> None:
+    """Put a whole local file to a remote path; OSError that names it where that fails (`ask`)."""
+    try:
+        ask(path, lambda: path.fs.put_file(str(local), path.path))
+    except OSError as error:
+        if str(path) in str(error):
+            raise
+        raise OSError(error.errno, f"{path} could not be written: {error}") from error
 
 
 def sync(path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cliptex.console import say
 from cliptex.files import sha256_file, sha256_json, write_atomic
-from cliptex.files.hub import asking_hub, unavailable
+from cliptex.files.network import asking_hub, unavailable
 from cliptex.models.corenet import CORENET_MODELS, corenet_config
 from cliptex.models.dual import Clip, random_clip
 from cliptex.models.folders import FORMAT, MODEL_FILE, MODEL_JSON, Stored, find_folder, read_folder

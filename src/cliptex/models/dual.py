@@ -11,7 +11,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cliptex.files.hub import asking_hub, unavailable
+from cliptex.files.network import asking_hub, unavailable
 from cliptex.machine import need
 from cliptex.models.attention import use_plain_attention
 from cliptex.models.corenet import CoreNetClip, CoreNetEncoder, CoreNetTokenizer

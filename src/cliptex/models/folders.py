@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cliptex.console import did_you_mean
 from cliptex.files import load_json, sha256_file, sha256_json
-from cliptex.files.hub import OFFLINE, asking_hub, unavailable
+from cliptex.files.network import OFFLINE, asking_hub, unavailable
 from cliptex.models.hf import config_from_hf, state_from_hf
 from cliptex.models.names import HUB
 from cliptex.models.spec import ClipConfig, from_open_clip

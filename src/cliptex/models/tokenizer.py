@@ -10,7 +10,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
-from cliptex.files.hub import asking_hub, unavailable
+from cliptex.files.network import asking_hub, unavailable
 from cliptex.machine import need
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cliptex.cli import app, main
-from cliptex.files import asking
-from cliptex.files.hub import asking_hub
+from cliptex.files import network
+from cliptex.files.network import asking_hub
 
 LOGGER = logging.getLogger("huggingface_hub.utils._http")
 
@@ -59,7 +59,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
 
 def test_a_hub_that_cannot_be_reached__as_a_file_system(monkeypatch, capsys) -> None:
     """Requests of hf:// fail at once; offline, the library refuses them as it does others."""
-    monkeypatch.setattr(asking, "PAUSE", 0.001)
+    monkeypatch.setattr(network, "PAUSE", 0.001)
     for line in (
         "shards check hf://datasets/org/absent",
         "label status hf://datasets/org/absent --data hf://datasets/org/other",

@@ -1,10 +1,15 @@
-"""Requests to remote file systems: tried again a few times, then refused in one line."""
+"""The network: requests to remote file systems and to the Hugging Face Hub, and their faults.
+
+A request that may succeed later is tried again a few times, then refused in one line.
+"""
 
 from __future__ import annotations
 
 import errno
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +30,11 @@ _CLIENTS = (
     "botocore",
     "huggingface_hub",
 )
+OFFLINE = (
+    "load it once where there is a network, bring that cache here (the folder that HF_HOME names) "
+    "and set HF_HUB_OFFLINE=1"
+)
+_LOGGER = "huggingface_hub.utils._http"  # says two lines for each of five retries of each file
 
 T = TypeVar("T")
 
@@ -72,6 +82,31 @@ def network_fault(error: BaseException) -> str | None:
     url = getattr(getattr(error, "_request", None), "url", "")
     address = f"{url}: " if url else ""
     return f"{address}{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def unavailable(what: str, error: Exception, otherwise: str = "") -> ValueError:
+    """What to raise when a library could not download `what`, with the remedy on one line."""
+    reason = " ".join((str(error).strip() or type(error).__name__).split())
+    return ValueError(f"{what} cannot be had ({reason}): {OFFLINE}{otherwise}")
+
+
+@contextmanager
+def asking_hub() -> Iterator[None]:
+    """Say once, in one line, that the hub does not answer and is asked again."""
+    said = False
+
+    def once(record: logging.LogRecord) -> bool:
+        nonlocal said
+        first, said = not said, True
+        record.msg, record.args = "the Hugging Face Hub does not answer; asking again ...", ()
+        return first
+
+    logger = logging.getLogger(_LOGGER)
+    logger.addFilter(once)
+    try:
+        yield
+    finally:
+        logger.removeFilter(once)
 
 
 def _cause(error: BaseException) -> tuple[bool, str] | None:

@@ -13,8 +13,16 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from cliptex.files import as_path, asking, exists, open_random, sha256_file, walk, write_atomic
-from cliptex.files.paths import read_bytes
+from cliptex.files import (
+    as_path,
+    exists,
+    network,
+    open_random,
+    read_bytes,
+    sha256_file,
+    walk,
+    write_atomic,
+)
 from cliptex.labels.manifest import read_manifest
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
@@ -90,8 +98,8 @@ def served(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(served: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(asking, "PAUSE", 0.001)
-    monkeypatch.setattr(asking, "SILENCE", 0.3)
+    monkeypatch.setattr(network, "PAUSE", 0.001)
+    monkeypatch.setattr(network, "SILENCE", 0.3)
     Moody.asked, Moody.over = Counter(), threading.Event()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Moody, directory=str(served))) as http:
         http.daemon_threads = True
@@ -166,14 +174,14 @@ def test_a_folder_that_cannot_be_listed__is_no_empty_one(server: str, served: Pa
 
 
 def test_a_host_that_is_not_there__is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "PAUSE", 0.001)
+    monkeypatch.setattr(network, "PAUSE", 0.001)
     for url in ("http://127.0.0.1:9/data", "http://127.0.0.1:9/0.tar"):
         with pytest.raises(OSError, match=f"{url}: no whole answer in 4 tries.*connect"):
             ImageTextShards(url)
 
 
 def test_a_write_is_tried_again(memory: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "PAUSE", 0.001)
+    monkeypatch.setattr(network, "PAUSE", 0.001)
     real, calls = type(memory.fs).put_file, []
 
     class Unavailable(Exception):
