@@ -29,18 +29,18 @@ from torch.nn import functional as F
 
 from cliptex.data.joined import Batch
 from cliptex.losses import DenseTargets
+from cliptex.machine import keep_freed_memory
 from cliptex.models.attention import PlainAttention
 from cliptex.models.spec import ModelSpec
 from cliptex.recipes import cliptex_vit_b16
 from cliptex.tasks import TASKS
 from cliptex.training.config import TrainConfig
 from cliptex.training.distributed import World
-from cliptex.training.memory import keep_freed_memory, peak_memory
+from cliptex.training.log import peak_memory
 from cliptex.training.network import FlopCount, build_network
-from cliptex.training.optimizer import build_optimizer
+from cliptex.training.optimizer import LossScale, build_optimizer
 from cliptex.training.parallel import distribute
 from cliptex.training.setup import Run
-from cliptex.training.state import LossScale
 from cliptex.training.step import agree, train_step
 
 SIZE, BATCH = (512, 512), 2

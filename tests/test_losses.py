@@ -53,6 +53,15 @@ def test_contrastive_is_symmetric_and_punishes_wrong_pairs() -> None:
     assert contrastive(a, a.roll(1, 0), 5.0) > contrastive(a, a, 5.0)
 
 
+def test_contrastive__parts_compared_with_all_have_the_mean_of_the_whole() -> None:
+    image, text = (F.normalize(torch.randn(6, 4), dim=1) for _ in range(2))
+    parts = [
+        contrastive(image[a:b], text[a:b], 5.0, (image, text), a) * (b - a) / 6
+        for a, b in ((0, 1), (1, 4), (4, 6))
+    ]
+    torch.testing.assert_close(sum(parts), contrastive(image, text, 5.0))
+
+
 # --- the cell that a pixel reads -----------------------------------------------------------------
 
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from cliptex.models.clip import load_clip
 from cliptex.training import loop
 from cliptex.training.config import dump_config, load_config
+from cliptex.training.log import Progress
 from cliptex.training.loop import TrainingInterrupted, train
 from cliptex.training.setup import prepare
-from cliptex.training.state import Progress
 
 ALL = ("segmentation", "depth", "normals")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cliptex.training.optimizer import build_optimizer, lr_at, set_lr
+from cliptex.training.optimizer import Ema, LossScale, build_optimizer, lr_at, set_lr
 
 
 def test_schedule_worked_by_hand(configure) -> None:
@@ -62,3 +62,41 @@ def test_added_modules_have_their_own_rate(configure) -> None:
     rate = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     assert rate[id(clip.linear.weight)] == rate[id(clip.logit_scale)] == 0.01
     assert rate[id(head.weight)] == rate[id(head.bias)] == pytest.approx(0.1)
+
+
+def test_loss_scale_halves_and_doubles_like_torch() -> None:
+    mine = LossScale(enabled=True)
+    theirs = torch.amp.GradScaler("cpu")
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    for step in range(2010):
+        finite = step not in (3, 4)
+        weight.grad = torch.tensor([1.0 if finite else math.inf])
+        theirs.scale(torch.ones(()))
+        theirs.step(optimizer)
+        theirs.update()
+        mine.update(finite)
+        assert mine.value == theirs.get_scale(), step
+    assert mine.value == 65_536 / 4 * 2
+
+
+def test_loss_scale_does_nothing_where_it_is_not_needed() -> None:
+    scale = LossScale(enabled=False)
+    scale.update(False)
+    assert scale.value == 1
+
+
+def test_ema_follows_the_formula_and_swaps() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    ema = Ema(model, 0.25)
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight += 1
+    ema.update()
+    torch.testing.assert_close(ema.tensors()["weight"], start + 0.25)
+    with ema.in_place():
+        torch.testing.assert_close(model.weight.detach(), start + 0.25)
+    torch.testing.assert_close(model.weight.detach(), start + 1)
+    other = Ema(nn.Linear(2, 1, bias=False), 0.25)
+    other.load(ema.tensors())
+    assert torch.equal(other.tensors()["weight"], ema.tensors()["weight"])

@@ -7,16 +7,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def contrastive(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
+def contrastive(
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor | float,
+    among: tuple[Tensor, Tensor] | None = None,
+    first: int = 0,
+) -> Tensor:
     """Symmetric InfoNCE (Radford et al. 2021, figure 3); the L_clip of the paper's equation (1).
 
     Args:
         image, text: (B, D) embeddings of unit length; row i of one belongs to row i of the other.
         scale: () inverse temperature.
+        among: all images and all texts, each (N, D), with which these are compared; by default
+            only with each other. The mean over the N / B parts of `among` is then the loss of all,
+            and nobody builds the whole (N, N) matrix.
+        first: row of `among` that holds row 0 of `image` and `text`; the others follow one by one.
     """
-    logits = scale * image.float() @ text.float().T  # (B, B)
-    own = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    image, text = image.float(), text.float()
+    if among is None:
+        of_images = scale * image @ text.T  # (B, B)
+        of_texts = of_images.T
+    else:
+        of_images, of_texts = scale * image @ among[1].float().T, scale * text @ among[0].float().T
+    own = torch.arange(first, first + len(image), device=image.device)
+    return (F.cross_entropy(of_images, own) + F.cross_entropy(of_texts, own)) / 2
 
 
 def sigmoid_contrastive(

@@ -38,14 +38,19 @@ from cliptex.files import (
     sha256_file,
     sha256_json,
 )
+from cliptex.models.clip import Clip, save_clip
+from cliptex.models.provenance import Provenance, write_provenance
+from cliptex.training.network import Network
+from cliptex.training.optimizer import Ema
 from cliptex.training.parallel import placed_like, whole_tensors
-from cliptex.training.state import Ema
 
 CHECKPOINTS = "checkpoints"
-FINAL = "final"
+FINAL, FINAL_EMA = "final", "final-ema"
+HEADS = "heads.safetensors"
 KEEP = 2  # the one before is there where the last does not hold
 _PREFIX, _DAMAGED = "step-", "damaged-"
 _STATE = "state.json"
+_CLIP, _DENSE = "clip.", ("pyramid.", "heads.")
 
 
 @dataclass(frozen=True)
@@ -249,3 +254,42 @@ def _load_optimizer(
     if sum(map(len, known.values())) != len(tensors):
         raise ValueError("its optimizer has tensors of parameters that the network lacks")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": known})
+
+
+def save_final(
+    model: Network, out: Path, ema: Ema | None = None, provenance: Provenance | None = None
+) -> Path:
+    """Write `out`/checkpoints/final, whole or not at all, and return it; all ranks call together.
+
+    model.safetensors and model.json are the CLIP's. heads.safetensors, written where there were
+    tasks, holds the pyramid and the heads by their names in `Cliptex`. The same for the averages
+    of `ema` comes first, in `final-ema`. `provenance` is written beside both.
+    """
+    if ema is not None:
+        with ema.in_place():
+            _write(model, out / CHECKPOINTS / FINAL_EMA, provenance)
+    return _write(model, out / CHECKPOINTS / FINAL, provenance)
+
+
+def _write(model: Network, target: Path, provenance: Provenance | None) -> Path:
+    state = whole_state(model)
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        with new_folder(target) as folder:
+            rest = {name: t for name, t in state.items() if name.startswith(_DENSE)}
+            if rest:
+                save_tensors(rest, folder / HEADS)
+            save_clip(_whole_clip(model.clip, state), folder, beside=(HEADS,) if rest else ())
+            if provenance is not None:
+                write_provenance(folder, provenance)
+    if dist.is_initialized():
+        dist.barrier()
+    return target
+
+
+def _whole_clip(clip: Clip, state: dict[str, Tensor]) -> Clip:
+    """A Clip of the same description around full tensors, whatever holds the weights now."""
+    with torch.device("meta"):
+        copy = Clip(clip.config)
+    mine = {n.removeprefix(_CLIP): t for n, t in state.items() if n.startswith(_CLIP)}
+    copy.load_state_dict(mine, assign=True)
+    return copy

@@ -96,6 +96,8 @@ def gather_rows(own: Tensor, rows: Sequence[int], world: World) -> Tensor:
 
     rows: how many each rank has; they may differ.
     """
+    if world.size == 1:
+        return own
     gathered: Tensor = _GatherRows.apply(own, tuple(rows), world.rank)
     return gathered
 
@@ -117,22 +119,3 @@ class _GatherRows(torch.autograd.Function):
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total[ctx.own], None, None
-
-
-def contrastive_share(
-    image: Tensor, text: Tensor, scale: Tensor, rows: Sequence[int], world: World
-) -> Tensor:
-    """This rank's rows of the symmetric InfoNCE over all ranks, times the number of ranks.
-
-    Own images against all texts and own texts against all images, so that no rank builds the
-    whole (B, B) matrix. The mean over ranks is `losses.contrastive` of the global batch.
-
-    Args:
-        image, text: (B_rank, D) unit embeddings. scale: (). rows: samples of every rank.
-    """
-    all_image, all_text = gather_rows(image, rows, world), gather_rows(text, rows, world)  # (B, D)
-    first = sum(rows[: world.rank])
-    own = torch.arange(first, first + len(image), device=image.device)
-    loss = F.cross_entropy(scale * image @ all_text.T, own, reduction="sum")
-    loss = loss + F.cross_entropy(scale * text @ all_image.T, own, reduction="sum")
-    return loss * (world.size / (2 * sum(rows)))

@@ -19,21 +19,26 @@ import torch
 from cliptex.console import say, track
 from cliptex.data.joined import Batch
 from cliptex.data.loader import load_batches
+from cliptex.machine import keep_freed_memory
 from cliptex.models.provenance import Provenance, write_provenance
-from cliptex.training.blame import as_text, to_blame
-from cliptex.training.checkpoint import CHECKPOINTS, FINAL, Saved, load_state, save_state
+from cliptex.training.checkpoint import (
+    CHECKPOINTS,
+    FINAL,
+    Saved,
+    load_state,
+    save_final,
+    save_state,
+)
 from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World, join_world
-from cliptex.training.export import save_final
-from cliptex.training.memory import keep_freed_memory
-from cliptex.training.meter import Meter
+from cliptex.training.log import Meter, Progress, RunLog
 from cliptex.training.network import range_augment_of
 from cliptex.training.optimizer import lr_at, set_lr
-from cliptex.training.runfolder import RunLog, check_run, hold_run, record_run
+from cliptex.training.runfolder import check_run, hold_run, record_run
 from cliptex.training.setup import Run, device_peak, prepare, provenance_of
-from cliptex.training.state import Progress
-from cliptex.training.step import Agreed, StepReport, agree, train_step
+from cliptex.training.step import Agreed, StepReport, agree, find_nonfinite_samples, train_step
 
+SHOWN = 20  # names of samples in an error
 _DROPOUT = 3  # purpose of the generator of a step, beside those of cliptex.data
 
 
@@ -188,7 +193,9 @@ def _skipped(
     )
     if progress.in_row >= run.config.bad_steps:
         torch.manual_seed(_step_seed(run.config.seed, step, run.world.rank))
-        names = as_text(to_blame(run, batch, agreed, step))
+        found = find_nonfinite_samples(run, batch, agreed, step)
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        names = ", ".join(found[:SHOWN]) + more
         raise ValueError(
             f"{progress.in_row} steps in a row gave no finite loss and gradient, the last (step "
             f"{step + 1}) with {report.losses} on {names}; look at these samples and their labels, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,9 +12,7 @@ from cliptex.models.clip import Clip, ClipConfig, build_clip
 from cliptex.models.cliptex import Cliptex, CliptexOutput, DenseConfig, build_cliptex
 from cliptex.models.flops import count_flops
 from cliptex.training.config import RANGE_AUGMENT, TrainConfig
-from cliptex.training.contrast import prepare_bias
 from cliptex.training.range_augment import RangeAugment
-from cliptex.training.uncertainty import Uncertainty
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 UNCERTAINTY = "uncertainty"  # like RANGE_AUGMENT a child of a network that has one
@@ -34,6 +32,25 @@ class ClipOnly(nn.Module):
 
 
 Network = Cliptex | ClipOnly
+
+
+class Uncertainty(nn.Module):
+    """One log-variance per task, without dimension, so that no way of sharding touches it."""
+
+    def __init__(self, tasks: Iterable[str]) -> None:
+        super().__init__()
+        self.log_variance = nn.ParameterDict(
+            {task: nn.Parameter(torch.zeros(())) for task in tasks}
+        )
+
+    def forward(self, task: str, loss: Tensor, *, constant: bool = True) -> Tensor:
+        """() exp(-s) loss + s / 2; without the second term where `constant` is False.
+
+        A batch that is computed in parts counts the second term once.
+        """
+        s = self.log_variance[task]
+        weighed = torch.exp(-s) * loss
+        return weighed + s / 2 if constant else weighed
 
 
 def build_network(config: TrainConfig, channels: Mapping[str, int]) -> Network:
@@ -112,3 +129,27 @@ class FlopCount:
             forward, _ = count_flops(network, *blank_inputs(network, 1, size))
             self._known[size] = 3.0 * forward
         return self._known[size]
+
+
+def bias_of(clip: Clip, config: TrainConfig) -> Tensor | None:
+    """The bias that the run's form of the loss needs."""
+    return None if config.contrast == "softmax" else clip.logit_bias
+
+
+def prepare_bias(clip: Clip, config: TrainConfig) -> None:
+    """Give `clip` a bias where the loss needs one, and hold still one that it does not need.
+
+    Raises ValueError for a model whose format has no place for a bias.
+    """
+    if config.contrast == "softmax":
+        if clip.logit_bias is not None:  # of SigLIP's checkpoints
+            clip.logit_bias.requires_grad_(False)
+        return
+    if clip.logit_bias is None:
+        if clip.config.family == "corenet":
+            raise ValueError(
+                "contrast: the sigmoid loss needs a bias, and a model of the authors' library has "
+                "no place for one; take softmax, or another model to start from"
+            )
+        clip.logit_bias = nn.Parameter(clip.logit_scale.detach().new_tensor(config.sigmoid_bias))
+        clip.config = clip.config.model_copy(update={"init_logit_bias": config.sigmoid_bias})

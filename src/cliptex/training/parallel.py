@@ -1,8 +1,14 @@
-"""How a network is spread over devices: repeated blocks, checkpointing, compiling, DDP, FSDP2."""
+"""How a network is spread over devices: repeated blocks, checkpointing, compiling, DDP, FSDP2.
+
+While training, a batch norm divides by the statistics of the samples it sees together: of all
+ranks on GPUs, of one rank on CPUs, of one part of a rank's share with `accumulate`. So such a run
+is not that of one process on the whole batch, unlike one without batch norms. Its running
+statistics move once for a batch, and alike on all ranks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -10,14 +16,15 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from cliptex.training.batchnorm import batch_norms, statistics_kept, synchronise
 from cliptex.training.config import TrainConfig
 from cliptex.training.distributed import World
 from cliptex.training.network import DTYPES, Network
@@ -50,7 +57,7 @@ def distribute(model: Network, config: TrainConfig, world: World) -> nn.Module:
     """The module to call for the forward pass; `model` keeps its names and its weights.
 
     Order matters: blocks are checkpointed, then compiled, then sharded, so that each wraps what
-    was done before. Batch norms: see `cliptex.training.batchnorm`.
+    was done before.
     """
     if world.size > 1 and world.device.type == "cuda":
         synchronise(model)
@@ -168,3 +175,57 @@ def placed_like(tensor: Tensor, like: Tensor | None) -> Tensor:
     return distribute_tensor(
         tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
     )
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """All batch norms in `module` that track statistics."""
+    found = (child for child in module.modules() if isinstance(child, _BatchNorm))
+    return [norm for norm in found if norm.track_running_stats]
+
+
+def synchronise(model: nn.Module) -> None:
+    """On GPUs: have the batch norms below `model` see the samples of all ranks, in place.
+
+    timm's conversion, since torch's drops the activations inside timm's own batch norms.
+    """
+    convert_sync_batchnorm(model)
+
+
+def copy_statistics(norms: Sequence[_BatchNorm]) -> list[Tensor]:
+    """Their running means, variances and counts as they are now."""
+    return [buffer.clone() for norm in norms for buffer in norm.buffers(recurse=False)]
+
+
+def restore_statistics(norms: Sequence[_BatchNorm], copies: Sequence[Tensor]) -> None:
+    """Make them what they were when `copies` were taken."""
+    buffers = (buffer for norm in norms for buffer in norm.buffers(recurse=False))
+    for buffer, copy in zip(buffers, copies, strict=True):
+        buffer.copy_(copy)
+
+
+@contextmanager
+def statistics_kept(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Within, a training pass normalises as ever; the running statistics are put back after it.
+
+    For passes over samples that another pass of the same step counts.
+    """
+    before = copy_statistics(norms)
+    try:
+        yield
+    finally:
+        restore_statistics(norms, before)
+
+
+def average_statistics(norms: Sequence[_BatchNorm], world: World) -> None:
+    """On CPUs, where batch norms cannot see other ranks: the ranks' mean statistics, on all.
+
+    The mean is that of the whole batch where shares are of one length; the variance leaves out
+    how far the ranks' means are apart.
+    """
+    apart = [norm for norm in norms if not isinstance(norm, nn.SyncBatchNorm)]
+    if world.size == 1 or not apart:
+        return
+    tensors = [t for norm in apart for t in (norm.running_mean, norm.running_var) if t is not None]
+    mean = world.mean(torch.cat(tensors))
+    for tensor, part in zip(tensors, mean.split([len(t) for t in tensors]), strict=True):
+        tensor.copy_(part)

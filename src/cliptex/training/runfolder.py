@@ -1,11 +1,11 @@
-"""The folder of a run: its configuration, its surroundings, its log."""
+"""The folder of a run: who may work there, its configuration and its surroundings."""
 
 from __future__ import annotations
 
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,13 +15,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from cliptex.console import warn
-from cliptex.files import check_can_make, parse_json, sweep, write_atomic
+from cliptex.files import check_can_make, sweep, write_atomic
 from cliptex.machine import cores
 from cliptex.training.checkpoint import CHECKPOINTS, has_checkpoint
 from cliptex.training.config import TrainConfig, differences, dump_config, load_config
 from cliptex.training.distributed import World
 
-CONFIG, ENVIRONMENT, LOG, LOCK = "config.yaml", "environment.json", "log.jsonl", ".lock"
+CONFIG, ENVIRONMENT, LOCK = "config.yaml", "environment.json", ".lock"
 _PACKAGES = ("cliptex", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
 
 
@@ -105,47 +105,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-class RunLog:
-    """log.jsonl and, if asked for, TensorBoard events; lines after `start` steps are dropped.
-
-    A killed run may have logged steps beyond its last checkpoint; those are done again.
-    """
-
-    def __init__(self, out: Path, start: int, *, tensorboard: bool) -> None:
-        self._path = out / LOG
-        self._cut(start)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._events = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # a second to import
-
-            self._events = SummaryWriter(str(out), purge_step=start + 1)
-
-    def _cut(self, start: int) -> None:
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= start]
-        write_atomic(self._path, "".join(f"{line}\n" for line in kept).encode())
-
-    def write(self, row: Mapping[str, float]) -> None:
-        """Append one line; `row` has a "step"."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        if self._events is not None:
-            for name, value in row.items():
-                if name != "step":
-                    self._events.add_scalar(name, value, int(row["step"]))
-
-    def close(self) -> None:
-        """Flush and close the files."""
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return parse_json(line)["step"]
-    except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half written
-        return float("inf")

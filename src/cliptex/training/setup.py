@@ -20,13 +20,11 @@ from cliptex.models.flops import measure_peak
 from cliptex.models.provenance import Provenance, merged, of_experts, read_provenance
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.tasks import TASKS, Task
-from cliptex.training.batchnorm import batch_norms
 from cliptex.training.config import TrainConfig, of_all_ranks
 from cliptex.training.distributed import World
 from cliptex.training.network import DTYPES, FlopCount, Network, build_network
-from cliptex.training.optimizer import build_optimizer
-from cliptex.training.parallel import distribute
-from cliptex.training.state import Ema, LossScale
+from cliptex.training.optimizer import Ema, LossScale, build_optimizer
+from cliptex.training.parallel import batch_norms, distribute
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ from cliptex.models.spec import ClipConfig, ModelSpec
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
 from cliptex.training.config import TrainConfig, dump_config, load_config
+from cliptex.training.log import LOG
 from cliptex.training.loop import train
-from cliptex.training.runfolder import LOG
 
 TOLERANCE = 0.1  # of the loss, at every step: half precision of a network that small is coarse
 SAMPLES, STEPS = 32, 8

@@ -4,7 +4,7 @@ L = λ_clip L_clip + Σ_t λ_t L_t                                       (sectio
 
 L_clip compares all samples of the global batch; L_t is the mean over all its labelled pixels.
 Where the configuration asks for them, RangeAugment's loss is a further term, and learnt variances
-weigh the tasks (`cliptex.training.uncertainty`).
+weigh the tasks (`cliptex.training.network.Uncertainty`).
 Each rank computes its share of them, see `cliptex.training.distributed`.
 """
 
@@ -12,26 +12,27 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from cliptex.data.joined import Batch
-from cliptex.losses import DenseTargets
+from cliptex.losses import DenseTargets, contrastive, sigmoid_contrastive
 from cliptex.models.cliptex import CliptexOutput
-from cliptex.training.batchnorm import (
+from cliptex.training.config import RANGE_AUGMENT
+from cliptex.training.distributed import World, gather_rows
+from cliptex.training.network import DTYPES, bias_of, range_augment_of, uncertainty_of
+from cliptex.training.parallel import (
     average_statistics,
     copy_statistics,
+    finish_gradients,
+    gradient_norm,
+    gradients_at_end,
     restore_statistics,
     statistics_kept,
 )
-from cliptex.training.config import RANGE_AUGMENT
-from cliptex.training.contrast import bias_of, contrast
-from cliptex.training.distributed import World
-from cliptex.training.network import DTYPES, range_augment_of, uncertainty_of
-from cliptex.training.parallel import finish_gradients, gradient_norm, gradients_at_end
 from cliptex.training.setup import Run
 
 
@@ -108,8 +109,32 @@ def compute_losses(run: Run, batch: Batch, agreed: Agreed) -> dict[str, Tensor]:
     out = forward(run, batch)
     bias = bias_of(run.model.clip, run.config)
     pair = (out.image_embedding, out.text_embedding)
-    clip = contrast(*pair, out.scale, bias, agreed.rows, run.world)
+    clip = _contrast(*pair, out.scale, bias, agreed.rows, run.world)
     return _with_total(run, {"clip": clip, **_own_losses(run, batch, out, agreed)})
+
+
+def _contrast(
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    rows: Sequence[int],
+    world: World,
+) -> Tensor:
+    """() this rank's share of the loss; its mean over ranks is the loss of the global batch.
+
+    Args:
+        image, text: (B_rank, D) unit embeddings. scale: (). rows: samples of every rank.
+        bias: () of the sigmoid form; None asks for the softmax form.
+    """
+    image, text, scale = image.float(), text.float(), scale.float()
+    first, share = sum(rows[: world.rank]), world.size * len(image) / sum(rows)
+    texts = gather_rows(text, rows, world)  # (B, D)
+    if bias is not None:  # every pair is some rank's, and images need not travel
+        return sigmoid_contrastive(image, texts, scale, bias, first) * share
+    if world.size == 1:
+        return contrastive(image, text, scale)
+    return contrastive(image, text, scale, (gather_rows(image, rows, world), texts), first) * share
 
 
 def forward(run: Run, batch: Batch) -> CliptexOutput:
@@ -207,7 +232,7 @@ def _backward_in_parts(run: Run, parts: list[Batch], agreed: Agreed) -> dict[str
     text = torch.cat([out.text_embedding for out in first]).requires_grad_()
     scale = first[0].scale.detach().requires_grad_()
     bias = bias_of(run.model.clip, run.config)
-    clip = contrast(image, text, scale, bias, agreed.rows, run.world)
+    clip = _contrast(image, text, scale, bias, agreed.rows, run.world)
     inputs = (image, text, scale) if bias is None else (image, text, scale, bias)
     of_image, of_text, *of_numbers = torch.autograd.grad(
         run.config.loss_weights["clip"] * clip, inputs
@@ -234,3 +259,33 @@ def _backward_in_parts(run: Run, parts: list[Batch], agreed: Agreed) -> dict[str
 def _seeded_forward(run: Run, part: Batch, seed: int) -> CliptexOutput:
     torch.manual_seed(seed)
     return forward(run, part)
+
+
+@torch.no_grad()
+def find_nonfinite_samples(run: Run, batch: Batch, agreed: Agreed, step: int) -> list[str]:
+    """Names of the samples of a step whose embedding or dense losses are not finite.
+
+    All names of the global batch where every sample by itself is finite, and for instance a
+    gradient or the temperature overflowed. All ranks call it together, with their shares of the
+    batch, and get the same names.
+    """
+    with statistics_kept(run.norms):
+        out = forward(run, batch)
+    bad = ~(out.image_embedding.isfinite().all(1) & out.text_embedding.isfinite().all(1))  # (B,)
+    for name, task in run.tasks.items():
+        predicted = out.predictions[name].float()
+        for row in range(len(predicted)):
+            target = rows_of(batch, slice(row, row + 1)).targets[name].to(run.world.device)
+            bad[row] |= ~task.loss(predicted[row : row + 1], target).isfinite()
+    flags = _of_all_ranks(bad, agreed, run)
+    indices = run.sampler.batch_at(step).indices  # of the global batch, in the order of the ranks
+    found = [index for index, flag in zip(indices, flags, strict=True) if flag] or indices
+    return [":".join(run.dataset.shards.locate(index)) for index in found]
+
+
+def _of_all_ranks(own: Tensor, agreed: Agreed, run: Run) -> list[bool]:
+    """Every rank's flags in a row: (B_rank,) -> (B,)."""
+    rows, longest = agreed.rows, max(agreed.rows)
+    padded = own.tolist() + [False] * (longest - len(own))
+    told = run.world.gather(padded)
+    return [bool(flag) for part, n in zip(told, rows, strict=True) for flag in part[:n]]

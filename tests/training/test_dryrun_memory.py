@@ -9,9 +9,9 @@ from torch import nn
 from cliptex.models.clip import ModelSpec, describe_clip
 from cliptex.models.cliptex import DenseConfig
 from cliptex.models.spec import named_config
+from cliptex.training.dryrun import measure_activations, parameters_by_part, plan_memory, plan_table
 from cliptex.training.network import FlopCount, meta_network
 from cliptex.training.parallel import blocks
-from cliptex.training.plan import measure_activations, parameters_by_part, plan_memory, plan_table
 
 CHANNELS = {"segmentation": 81, "depth": 1, "normals": 3}
 

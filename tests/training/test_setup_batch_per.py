@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cliptex.training.config import load_config, of_all_ranks
+from cliptex.training.dryrun import plan_memory
 from cliptex.training.loop import train
-from cliptex.training.plan import plan_memory
 from cliptex.training.runfolder import check_run
 from cliptex.training.setup import open_data
 

@@ -7,7 +7,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from cliptex.training.batchnorm import batch_norms, synchronise
+from cliptex.training.parallel import batch_norms, synchronise
 from cliptex.training.setup import Run, prepare
 from cliptex.training.step import agree, split, train_step
 

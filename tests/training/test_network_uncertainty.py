@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from cliptex.training.loop import train
+from cliptex.training.network import Uncertainty
 from cliptex.training.setup import prepare
 from cliptex.training.step import agree, compute_losses, train_step
-from cliptex.training.uncertainty import Uncertainty
 
 ALL = ("segmentation", "depth", "normals")
 
