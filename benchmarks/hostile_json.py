@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cliptex.datasets.captions import CocoCaptions
+from cliptex.datasets.captions import CocoCaptions, Karpathy
 from cliptex.datasets.coco import CocoInstances
-from cliptex.datasets.karpathy import Karpathy
 from cliptex.shards import importers
 from cliptex.shards.check import check
 from cliptex.shards.dataset import ImageTextShards

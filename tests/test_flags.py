@@ -14,14 +14,12 @@ FLAG = re.compile(r"(?<![-\w])--[a-z]")
 # Rooms that still name flags. Take yours out once it names fields; none is added.
 EXCEPTIONS = {
     "data",
-    "datasets",
     "experts",
     "labelling",
     "models",
     "probes",
     "report",
     "training",
-    "zeroshot",
 }
 
 

@@ -107,7 +107,7 @@ def test_images__are_refused_where_the_layout_says_where_they_are(tmp_path, caps
     words = [*command.split(), "--dataset", "folder", "--root", tmp_path / "set", "--out", out]
     assert main([*map(str, words), "--images", str(tmp_path)]) == 2 and not out.exists()
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line == "error: `images`: only for the layout karpathy, and this is folder; leave it out"
+    assert line == "error: --images: only for the layout karpathy, and this is folder; leave it out"
 
 
 def test_voc__segmentation_from_text(tmp_path):

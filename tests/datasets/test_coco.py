@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptex.datasets.coco import CocoInstances
-from cliptex.datasets.coco_objects import decode_mask
+from cliptex.datasets.coco import CocoInstances, decode_mask
 
 SQUARE = [1, 1, 4, 1, 4, 3, 1, 3]  # pixels of columns 1..3 and rows 1..2
 

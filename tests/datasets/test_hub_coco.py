@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cliptex.datasets.hub_coco import HubCoco
+from cliptex.datasets.hub import HubCoco
 from datasets import ClassLabel, Dataset, Features, Image, List, Sequence, Value
 
 from .conftest import picture

@@ -138,9 +138,9 @@ def test_karpathy__finds_its_pictures_as_the_check_does(karpathy, name):
 def test_karpathy__missing_pictures_are_named(karpathy):
     folder = karpathy.parent / "images"
     folder.rename(karpathy.parent / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"1 of 1 .*dataset_tiny.json.*3\.jpg.*--images"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 .*dataset_tiny.json.*3\.jpg.*`images`"):
         Karpathy(karpathy, "test")
-    assert "--images" in str(check_dataset(karpathy, "karpathy")[0])
+    assert "`images`" in str(check_dataset(karpathy, "karpathy")[0])
     assert len(Karpathy(karpathy, "test", images=karpathy.parent / "elsewhere")) == 1
     with pytest.raises(ValueError, match="is a folder: name the JSON in it"):
         Karpathy(karpathy.parent, "test")

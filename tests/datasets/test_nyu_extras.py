@@ -6,9 +6,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from cliptex.datasets.geonet import MEAN_BGR, GeoNetNormals
-from cliptex.datasets.normals import DsineNormals
-from cliptex.datasets.nyu_raw import NyuRaw
+from cliptex.datasets.normals import MEAN_BGR, DsineNormals, GeoNetNormals
+from cliptex.datasets.nyu import NyuRaw
 
 from .conftest import picture, save_image
 

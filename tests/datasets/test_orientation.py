@@ -14,7 +14,7 @@ from cliptex.datasets.coco import CocoInstances
 from cliptex.datasets.coco_voc import CocoAsVoc
 from cliptex.datasets.hub import HubLabelled, HubVoc
 from cliptex.datasets.normals import DsineNormals
-from cliptex.datasets.nyu_raw import NyuRaw
+from cliptex.datasets.nyu import NyuRaw
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as Picture
 

@@ -7,9 +7,8 @@ from PIL import Image, ImageEnhance
 
 from cliptex.cli import main
 from cliptex.datasets import ImageFolder, VocSegmentation
-from cliptex.datasets.captions import CocoCaptions
+from cliptex.datasets.captions import CocoCaptions, Karpathy
 from cliptex.datasets.coco import CocoInstances
-from cliptex.datasets.karpathy import Karpathy
 from cliptex.datasets.overlap import find_overlap, near_pairs, picture_hash, reader_of
 from cliptex.results import read_results
 from cliptex.shards.dataset import ImageTextShards

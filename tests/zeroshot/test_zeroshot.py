@@ -107,7 +107,7 @@ def test_prompts__named_lists_and_files(tmp_path):
 def test_prompts__names(tmp_path):
     assert readable(("garden_bench", "tvmonitor")) == ["garden bench", "tv monitor"]
     for bare in ("n01440764", "class 7"):
-        with pytest.raises(ValueError, match=f"1 of 2 classes .*'{bare}'.*--classes"):
+        with pytest.raises(ValueError, match=f"1 of 2 classes .*'{bare}'.*`classes`"):
             readable(("cat", bare))
     path = tmp_path / "names.txt"
     path.write_text("red; crimson\ngreen\n")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cliptex.datasets.ade20k import Ade20k
+    from cliptex.datasets.captions import Karpathy
     from cliptex.datasets.coco import CocoInstances
     from cliptex.datasets.folders import ImageFolder
     from cliptex.datasets.imagenet import FlatImageNet, imagenet_names
-    from cliptex.datasets.karpathy import Karpathy
     from cliptex.datasets.normals import NormalsFolder
     from cliptex.datasets.nyu import NyuDepth
     from cliptex.datasets.protocol import CaptionedImages, DenseDataset, DenseItem, LabelledImages
@@ -36,10 +36,10 @@ __all__ = [
 ]
 _MODULES = {
     "ade20k": ("Ade20k",),
+    "captions": ("Karpathy",),
     "coco": ("CocoInstances",),
     "folders": ("ImageFolder",),
     "imagenet": ("FlatImageNet", "imagenet_names"),
-    "karpathy": ("Karpathy",),
     "normals": ("NormalsFolder",),
     "nyu": ("NyuDepth",),
     "protocol": ("CaptionedImages", "DenseDataset", "DenseItem", "LabelledImages"),

@@ -6,6 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cliptex.datasets.check_report import (
+    Check,
+    CheckReport,
+    first_with,
+    names_in,
+    split_of,
+)
 from cliptex.datasets.class_ids import check_ids, read_ids
 from cliptex.datasets.protocol import (
     DenseItem,
@@ -84,3 +91,32 @@ def _classes(folder: Path) -> tuple[str, ...]:
     if names.exists():
         return tuple(read_names(names))
     return tuple(f"class {i}" for i in range(1, NUM_CLASSES + 1))
+
+
+def _check(report: CheckReport) -> None:
+    folder = report.path
+    for name, official in report.official.items():
+        images, masks = folder / "images" / name, folder / "annotations" / name
+        if not images.is_dir() and not masks.is_dir():
+            report.notes.append(f"no {name}")
+            continue
+        listed = sorted(Path(file).stem for file in names_in(masks) if file.endswith(".png"))
+        there = {Path(file).stem for file in names_in(images)}
+        report.splits.append(split_of(name, listed, there, official, images))
+        bare = there - set(listed)
+        if bare:
+            lost = f"masks of {len(bare):,} pictures of {name}"
+            report.missing.append(f"{lost}, such as {sorted(bare)[0]}")
+    if not (folder / "objectInfo150.txt").exists() and not (folder / "classes.txt").exists():
+        report.notes.append(
+            "no objectInfo150.txt: classes are numbered, which zero-shot cannot prompt"
+        )
+
+
+CHECK = Check(
+    text=LAYOUT,
+    find=lambda p: first_with(
+        p, ("ADEChallengeData2016",), ("annotations/training", "annotations/validation")
+    ),
+    fill=_check,
+)

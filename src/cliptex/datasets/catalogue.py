@@ -21,7 +21,7 @@ class Layout:
     """How a data set lies on disk or on a hub, what it is for, and who reads and checks it.
 
     Code is named as "module:name" and imported when it is needed, so that the table costs nothing
-    where only names are wanted (`cliptex probe --help`).
+    where only names are wanted (help of commands).
 
     Args:
         name: what commands call the layout.
@@ -98,7 +98,7 @@ _ROWS = (
         source="VOCtrainval_11-May-2012.tar from host.robots.ox.ac.uk/pascal/VOC/voc2012; for "
         "train_aug benchmark.tgz (SBD) from www2.eecs.berkeley.edu/Research/Projects/CS/vision/"
         "grouping/semantic_contours",
-        check="cliptex.datasets.check_dense:VOC",
+        check="cliptex.datasets.voc:CHECK",
     ),
     Layout(
         name="voc20",
@@ -126,7 +126,7 @@ _ROWS = (
         known_as=r"ade-?20k|scene-?parse-?150",
         counts={"training": 20_210, "validation": 2_000},
         source="ADEChallengeData2016.zip from data.csail.mit.edu/places/ADEchallenge",
-        check="cliptex.datasets.check_dense:ADE20K",
+        check="cliptex.datasets.ade20k:CHECK",
     ),
     Layout(
         name="hub-voc",
@@ -155,19 +155,19 @@ _ROWS = (
         counts={"train": 795, "test": 654},
         source="nyu_depth_v2_labeled.mat from cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html, "
         "splits.mat from horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup",
-        check="cliptex.datasets.check_dense:NYU_DEPTH",
+        check="cliptex.datasets.nyu:CHECK",
         depths=("rawDepths", "depths"),
     ),
     Layout(
         name="nyu-raw",
         task="depth",
-        reader="cliptex.datasets.nyu_raw:NyuRaw",
+        reader="cliptex.datasets.nyu:NyuRaw",
         test=("test",),
         benchmark="nyu-depth",
         counts={"train": 24_231, "test": 654},
         source="sync.zip and the lists of train_test_inputs of github.com/cleinc/bts, or "
         "nyudepthv2.tar.gz of github.com/dwofk/fast-depth",
-        check="cliptex.datasets.check_frames:NYU_RAW",
+        check="cliptex.datasets.nyu:RAW_CHECK",
     ),
     Layout(
         name="hub-nyu-depth",
@@ -185,7 +185,7 @@ _ROWS = (
         benchmark="nyu-normals",
         counts={"train": 795, "test": 654},  # train may also be GeoNet's 30,907 frames
         source="the data of github.com/baegwangbin/surface_normal_uncertainty",
-        check="cliptex.datasets.check_dense:NYU_NORMALS",
+        check="cliptex.datasets.normals:CHECK",
     ),
     Layout(
         name="dsine-normals",
@@ -195,18 +195,18 @@ _ROWS = (
         benchmark="nyu-normals",
         counts={"test": 654},
         source="dsine_eval.zip of github.com/baegwangbin/DSINE",
-        check="cliptex.datasets.check_frames:DSINE_NORMALS",
+        check="cliptex.datasets.normals:DSINE_CHECK",
     ),
     Layout(
         name="geonet-normals",
         task="normals",
-        reader="cliptex.datasets.geonet:GeoNetNormals",
+        reader="cliptex.datasets.normals:GeoNetNormals",
         test=("test",),
         benchmark="nyu-normals",
         counts={"train": 30_907, "test": 654},
         source="the training data and ground truth of github.com/xjqi/GeoNet, and "
         "nyu_depth_v2_labeled.mat from cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html",
-        check="cliptex.datasets.check_frames:GEONET_NORMALS",
+        check="cliptex.datasets.normals:GEONET_CHECK",
     ),
     Layout(
         name="hub-nyu-normals",
@@ -233,7 +233,7 @@ _ROWS = (
         counts={"train": 1_281_167, "val": 50_000},
         source="ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
         "ILSVRC2012_devkit_t12.tar.gz from image-net.org (login needed)",
-        check="cliptex.datasets.check_classes:IMAGENET",
+        check="cliptex.datasets.imagenet:CHECK",
         checked_as="imagenet",  # with a folder per class it is the layout `folder`
     ),
     Layout(
@@ -246,7 +246,7 @@ _ROWS = (
         counts={"train": 1_803_460, "val": 36_500},
         source="filelist_places365-standard.tar, places365standard_easyformat or train_256/"
         "val_256 archives from places2.csail.mit.edu/download.html",
-        check="cliptex.datasets.check_classes:PLACES365",
+        check="cliptex.datasets.places:CHECK",
     ),
     Layout(
         name="hub-classes",
@@ -265,12 +265,12 @@ _ROWS = (
         counts={"train2017": 118_287, "val2017": 5_000},
         source="train2017.zip, val2017.zip and annotations_trainval2017.zip from "
         "cocodataset.org/#download",
-        check="cliptex.datasets.check_pairs:COCO",
+        check="cliptex.datasets.coco:CHECK",
     ),
     Layout(
         name="hub-coco",
         task="detection",
-        reader="cliptex.datasets.hub_coco:HubCoco",
+        reader="cliptex.datasets.hub:HubCoco",
         test=("val", "test"),
         benchmark="coco",
         hub=True,
@@ -278,12 +278,12 @@ _ROWS = (
     Layout(
         name="karpathy",
         task="retrieval",
-        reader="cliptex.datasets.karpathy:Karpathy",
+        reader="cliptex.datasets.captions:Karpathy",
         test=("test",),
         source="caption_datasets.zip from cs.stanford.edu/people/karpathy/deepimagesent; pictures "
         "from cocodataset.org, or by the form of shannon.cs.illinois.edu/DenotationGraph for "
         "Flickr30k",
-        check="cliptex.datasets.check_pairs:KARPATHY",
+        check="cliptex.datasets.captions:KARPATHY_CHECK",
         images=True,
     ),
     Layout(
@@ -295,7 +295,7 @@ _ROWS = (
         counts={"train2017": 118_287, "val2017": 5_000, "train2014": 82_783, "val2014": 40_504},
         source="train2017.zip, val2017.zip and annotations_trainval2017.zip from "
         "cocodataset.org/#download",
-        check="cliptex.datasets.check_pairs:COCO_CAPTIONS",
+        check="cliptex.datasets.captions:CHECK",
     ),
     Layout(
         name="hub-captions",

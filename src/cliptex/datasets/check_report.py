@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +115,24 @@ def split_of(
         absent=len(absent),
         example=str(where / absent[0]) if absent else "",
     )
+
+
+def split_of_pairs(
+    name: str, files: Sequence[tuple[Path, Path | None]], official: int | None
+) -> Split:
+    """A split of pictures with a file of ground truth each, which may lie in the picture's file."""
+    lost = [path for pair in files for path in dict.fromkeys(pair) if path and not path.exists()]
+    example = str(lost[0]) if lost else ""
+    return Split(name=name, count=len(files), official=official, absent=len(lost), example=example)
+
+
+def read_annotations(path: Path, read: Callable[[Path], T], report: CheckReport) -> T | None:
+    """What a file of COCO holds; None, said in the report, where it is absent or damaged."""
+    if not path.exists():
+        report.notes.append(f"no annotations/{path.name}")
+        return None
+    try:
+        return read(path)
+    except ValueError as error:
+        report.missing.append(str(error).splitlines()[0])
+        return None

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptex.datasets.coco import CocoInstances
-from cliptex.datasets.coco_objects import read_mask
+from cliptex.datasets.coco import CocoInstances, read_mask
 from cliptex.datasets.protocol import DenseDataset, DenseItem
 from cliptex.datasets.voc import IGNORE, VOC_CLASSES
 from cliptex.labels.kinds import ClassMap

@@ -22,7 +22,7 @@ from cliptex.shards.images import IMAGE_SUFFIXES
 
 LAYOUT = f"""  ROOT/SPLIT/CLASS/*.jpg   (or {" ".join(s for s in IMAGE_SUFFIXES if s != ".jpg")})
   ROOT/LOC_synset_mapping.txt   (optional: "FOLDER name, synonym, ..." a line)
-  ImageNet with a flat val and the devkit: --dataset imagenet-flat"""
+  ImageNet with a flat val and the devkit: the layout imagenet-flat"""
 
 
 class ImageFolder:

@@ -10,6 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from cliptex.console import say
+from cliptex.datasets.check_report import (
+    Check,
+    CheckReport,
+    Split,
+    first_with,
+)
 from cliptex.datasets.mat import read_mat
 from cliptex.datasets.protocol import (
     entries_of,
@@ -30,7 +36,7 @@ LAYOUT = f"""  ROOT/train/n01440764/*.JPEG   (a folder per synset)
   ROOT/val/ILSVRC2012_val_00000001.JPEG ...   (flat, as the archive unpacks, or as train is)
   ROOT/ILSVRC2012_devkit_t12/data/{META}
   ROOT/ILSVRC2012_devkit_t12/data/{TRUTH}   (of a flat split)
-  without the devkit, where all splits have a folder per synset: --dataset folder"""
+  without the devkit, where all splits have a folder per synset: the layout folder"""
 
 
 @cache
@@ -121,7 +127,7 @@ def refuse_unknown(folder: Path, inside: Sequence[str], synsets: Sequence[str], 
     if odd:
         raise ValueError(
             f"{folder / odd[0]} is none of the {len(synsets)} synsets of {meta} ({len(odd)} such "
-            "folders): take them out, or read folders of other classes by --dataset folder"
+            "folders): take them out, or read folders of other classes with the layout folder"
         )
 
 
@@ -179,3 +185,64 @@ def _labels(truth: Path, synsets: Sequence[str]) -> list[int]:
             raise ValueError(f"{truth}, line {number}: {line!r}, expected 1 to {len(synsets)}")
         labels.append(ranks[synsets[int(line) - 1]])
     return labels
+
+
+def _check(report: CheckReport) -> None:
+    """Pictures per class folder; a flat val needs the devkit."""
+    root = report.path
+    for name, official in report.official.items():
+        folder = root / name
+        inside = class_folders(folder)
+        classes = [entry for entry in inside if is_synset(entry)]
+        if classes:
+            _known(root, folder, inside, report)
+            held = {synset: entries_of(folder / synset) for synset in classes}
+            counts = {synset: len(has.pictures) for synset, has in held.items()}
+            if others := [path for has in held.values() for path in has.others]:
+                report.notes.append(f"{name}: {other_files(others)}")
+            count = sum(counts.values())
+            split = Split(name=name, count=count, official=official, layout="folder")
+            report.splits.append(split)
+            empty = [synset for synset, count in counts.items() if not count]
+            if empty:
+                lost = f"pictures of {len(empty)} classes, such as {empty[0]}"
+                report.missing.append(f"{name}: {lost}")
+            if len(classes) != CLASSES:
+                report.notes.append(f"{name}: {len(classes)} classes, ImageNet-1k has {CLASSES:,}")
+        elif _pictures(folder):
+            _flat(root, name, official, report)
+        else:
+            report.notes.append(f"no {name}")
+
+
+def _known(root: Path, folder: Path, inside: list[str], report: CheckReport) -> None:
+    """Whether a devkit, where there is one, knows all folders of a split."""
+    meta = devkit(root) / META
+    if meta.exists():
+        try:
+            refuse_unknown(folder, inside, devkit_synsets(meta), meta)
+        except ValueError as error:
+            report.missing.append(str(error))
+
+
+def _flat(root: Path, name: str, official: int, report: CheckReport) -> None:
+    try:
+        count = len(FlatImageNet(root, name))
+    except FileNotFoundError as error:
+        absent = str(error).splitlines()[0]
+        report.missing.append(f"{name} is flat, so its classes must come from the devkit: {absent}")
+    except ValueError as error:
+        report.missing.append(str(error))
+    else:
+        report.splits.append(Split(name=name, count=count, official=official))
+
+
+def _pictures(folder: Path) -> int:
+    return len(entries_of(folder).pictures) if folder.is_dir() else 0
+
+
+CHECK = Check(
+    text=LAYOUT,
+    find=lambda p: first_with(p, (), ("train/n????????", "val/n????????", "val/ILSVRC2012_val_*")),
+    fill=_check,
+)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from cliptex.datasets.check_report import (
+    Check,
+    CheckReport,
+    Split,
+    first_with,
+    names_in,
+    split_of,
+)
 from cliptex.datasets.protocol import (
     read_image,
     read_lines,
@@ -84,3 +93,41 @@ def _pairs(path: Path) -> list[tuple[str, int]]:
             )
         pairs.append((words[0], int(words[1])))
     return pairs
+
+
+def _check(report: CheckReport) -> None:
+    root = report.path
+    for name, official in report.official.items():
+        lines = root / LISTS[name]
+        found = [folder for f in FOLDERS[name] if (folder := root / f).is_dir()]
+        if not lines.exists() or not found:
+            parts = [] if lines.exists() else [lines.name]
+            parts += [] if found else [" or ".join(FOLDERS[name])]
+            kept = report.notes if len(parts) == 2 else report.missing  # half a split is of no use
+            kept.append(f"{name}: {' and '.join(parts)}")
+            continue
+        by_folder: defaultdict[str, list[str]] = defaultdict(list)
+        for line in read_lines(lines):
+            parent, _, file = line.split()[0].lstrip("/").rpartition("/")
+            by_folder[parent].append(file)
+        parts_of = [
+            split_of(name, files, names_in(found[0] / parent), None, found[0] / parent)
+            for parent, files in by_folder.items()
+        ]
+        lacking = [part for part in parts_of if part.absent]
+        report.splits.append(
+            Split(
+                name=name,
+                count=sum(part.count for part in parts_of),
+                official=official,
+                absent=sum(part.absent for part in lacking),
+                example=lacking[0].example if lacking else "",
+            )
+        )
+
+
+CHECK = Check(
+    text=LAYOUT,
+    find=lambda p: first_with(p, (), ("categories_places365.txt",)),
+    fill=_check,
+)

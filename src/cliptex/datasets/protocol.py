@@ -14,7 +14,7 @@ import numpy as np
 from cliptex.labels.kinds import Kind
 from cliptex.shards.images import IMAGE_SUFFIXES, decode_image
 
-SPLIT_OPTIONS = "--train-split, --test-split; zeroshot: --split"
+SPLIT_FIELDS = "`train_split` or `test_split`; zero-shot: `split`"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def unknown_split(where: object, split: str, known: Sequence[str], layout: str) 
     if known:
         return ValueError(
             f"{where} has no split {split!r}, only {sorted(known)}: name one of them "
-            f"({SPLIT_OPTIONS})"
+            f"({SPLIT_FIELDS})"
         )
     return FileNotFoundError(f"{where} has no split {split!r}, nor another; expected:\n{layout}")
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from cliptex.datasets.check_report import (
+    Check,
+    CheckReport,
+    first_with,
+    split_of_pairs,
+)
 from cliptex.datasets.class_ids import check_ids, read_ids
+from cliptex.datasets.mat import read_mat
 from cliptex.datasets.protocol import (
     DenseItem,
     paired,
@@ -19,7 +27,6 @@ from cliptex.datasets.protocol import (
     require,
     unknown_split,
 )
-from cliptex.datasets.sbd import Sbd, find_sbd
 from cliptex.labels.kinds import ClassMap
 
 VOC_CLASSES = (
@@ -51,6 +58,9 @@ LAYOUT = """  VOCdevkit/VOC2012/JPEGImages/KEY.jpg
      (or ImageSets/SegmentationAug/SPLIT.txt, or list/SPLIT.txt with "IMAGE MASK" lines;
      train_aug also from train.txt and aug.txt, or from train.txt, val.txt and benchmark_RELEASE)
   VOCdevkit/VOC2012/labels.txt   (optional: class names, one a line)"""
+SBD = "benchmark_RELEASE"
+SBD_LAYOUT = f"""  {SBD}/dataset/cls/KEY.mat   (GTcls.Segmentation: 0 = background, 1..20)
+  {SBD}/dataset/train.txt and val.txt   (8,498 and 2,857 keys)"""
 IGNORE = 255
 LISTS = ("ImageSets/Segmentation", "ImageSets/SegmentationAug", "list")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")  # the official masks come first
@@ -185,3 +195,69 @@ def _pair(line: str, path: Path, folder: Path) -> Source:
     if len(words) != 2:  # corenet and deeplab: "/JPEGImages/x.jpg /SegmentationClassAug/x.png"
         raise ValueError(f"{path}: a line with {len(words)} words, expected 2: {line!r}")
     return folder / words[0].lstrip("/"), folder / words[1].lstrip("/")
+
+
+class Sbd:
+    """SBD, extra masks of VOC's pictures (Hariharan et al. 2011), as benchmark_RELEASE unpacks.
+
+    Class maps by key; boundaries are not marked, so no pixel is 255.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._folder = require(root / "dataset" / "cls", SBD_LAYOUT).parent
+
+    def keys(self) -> list[str]:
+        """SBD's own train and val, in that order: both contain pictures of VOC's val."""
+        return list(self._keys)
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        lists = [require(self._folder / f"{part}.txt", SBD_LAYOUT) for part in ("train", "val")]
+        return [key for path in lists for key in read_lines(path)]
+
+    def path(self, key: str) -> Path:
+        """The file of one mask."""
+        return self._folder / "cls" / f"{key}.mat"
+
+    def mask(self, key: str) -> np.ndarray:
+        """Class ids (H, W) uint8; ValueError where the file is not SBD's."""
+        path = require(self.path(key), SBD_LAYOUT)
+        content = read_mat(path, squeeze_me=True, struct_as_record=False)
+        if "GTcls" not in content:
+            raise ValueError(f"{path} has no 'GTcls'; expected:\n{SBD_LAYOUT}")
+        return np.ascontiguousarray(content["GTcls"].Segmentation, dtype=np.uint8)
+
+
+def find_sbd(voc: Path) -> Sbd | None:
+    """SBD in VOC2012, beside it (in VOCdevkit), or beside VOCdevkit; None where it is not there."""
+    places = (voc, voc.parent, voc.parent.parent)
+    return next((Sbd(place / SBD) for place in places if (place / SBD).is_dir()), None)
+
+
+def _check(report: CheckReport) -> None:
+    """Lists, and a picture and a mask for everything that they list."""
+    folder = report.path
+    for name, official in report.official.items():
+        try:
+            files = VocSegmentation(folder, name).files
+        except (FileNotFoundError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            if name in VocSegmentation.splits_of(folder):  # the list is there, what it lists is not
+                report.missing.append(f"{name}: {reason}")
+            elif name == "val":
+                report.missing.append("ImageSets/Segmentation/val.txt")
+            else:
+                report.notes.append(f"no list of {name}")
+            continue
+        report.splits.append(split_of_pairs(name, files, official))
+    if not (folder / "SegmentationClass").is_dir():
+        report.notes.append("no SegmentationClass: val is scored on SegmentationClassAug's masks")
+    if find_sbd(folder):
+        report.notes.append("SBD's masks are there (benchmark_RELEASE)")
+
+
+CHECK = Check(
+    text=LAYOUT,
+    find=lambda p: first_with(p, ("VOC2012", "VOCdevkit/VOC2012"), ("JPEGImages",)),
+    fill=_check,
+)

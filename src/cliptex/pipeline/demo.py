@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cliptex.datasets.ade20k import Ade20k
+from cliptex.datasets.captions import Karpathy
 from cliptex.datasets.coco import CocoInstances
 from cliptex.datasets.folders import ImageFolder
-from cliptex.datasets.karpathy import Karpathy
 from cliptex.datasets.normals import NormalsFolder
 from cliptex.datasets.nyu import NyuDepth
 from cliptex.datasets.voc import VocSegmentation

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from cliptex.datasets.captions import Karpathy
 from cliptex.datasets.folders import ImageFolder
-from cliptex.datasets.karpathy import Karpathy
 from cliptex.datasets.normals import NormalsFolder
 from cliptex.datasets.nyu import NyuDepth
 from cliptex.datasets.protocol import require

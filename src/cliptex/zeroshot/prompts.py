@@ -67,7 +67,7 @@ def readable(classes: Sequence[str]) -> list[str]:
         raise ValueError(
             f"{len(opaque)} of {len(classes)} classes have no name to prompt with, beginning with "
             f"{opaque[0]!r}: give a file of names, one a line in the order of the classes "
-            "(--classes FILE)"
+            "(`classes`)"
         )
     return [READABLE.get(name, name.replace("_", " ")) for name in classes]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.coco_objects import mask_code
+from cliptex.datasets.coco import mask_code
 from cliptex.datasets.protocol import DetectionDataset
 from cliptex.probes.controls import MEAN
 from cliptex.probes.detection.ap import PROTOCOL, coco_ap

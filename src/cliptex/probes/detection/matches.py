@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptex.datasets.coco_objects import mask_code
+from cliptex.datasets.coco import mask_code
 from cliptex.probes.detection.ap import Overlap
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cliptex.datasets.coco_objects import decode_mask
+from cliptex.datasets.coco import decode_mask
 from cliptex.datasets.protocol import DetectionDataset
 from cliptex.labels.drawing import class_colours
 from cliptex.models.encoder import FrozenEncoder
