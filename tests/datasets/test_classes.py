@@ -99,7 +99,9 @@ def test_unpacked__train_alone_needs_no_ground_truth(unpacked):
     (devkit / "ILSVRC2012_validation_ground_truth.txt").unlink()
     assert len(FlatImageNet(unpacked, "train")) == 3
     (devkit / "meta.mat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"meta\.mat does not exist(.|\n)*the layout folder"):
+    with pytest.raises(
+        FileNotFoundError, match=r"meta\.mat does not exist(.|\n)*the layout folder"
+    ):
         FlatImageNet(unpacked, "train")
 
 

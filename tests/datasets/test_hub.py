@@ -65,7 +65,7 @@ def test_labelled__a_split_without_answers_names_the_others(labelled, tmp_path):
     hidden = rows("label", [-1, -1], labelled.features["label"])
     sets = {"train": labelled, "validation": labelled, "test": hidden}
     DatasetDict(sets).save_to_disk(tmp_path / "hidden")
-    told = r"labels of -1: .* one of \['train', 'validation'\] \(--train-split, --test-split;"
+    told = r"labels of -1: .* one of \['train', 'validation'\] \(`train_split` or `test_split`;"
     with pytest.raises(ValueError, match=told):
         HubLabelled(tmp_path / "hidden", "test")
     _, usual = usual_splits("hub-classes", tmp_path / "hidden")

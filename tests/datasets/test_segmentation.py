@@ -50,7 +50,7 @@ def test_voc__train_aug_from_two_lists(voc):
 def test_voc__missing_parts_say_the_layout(voc, tmp_path):
     with pytest.raises(ValueError, match=r"no split 'test', only \['train_aug', 'val'\]") as said:
         VocSegmentation(voc, "test")
-    assert "--test-split" in str(said.value) and "\n" not in str(said.value)
+    assert "`test_split`" in str(said.value) and "\n" not in str(said.value)
     with pytest.raises(FileNotFoundError, match="JPEGImages/KEY.jpg"):
         VocSegmentation(tmp_path / "nowhere", "val")
 
