@@ -72,15 +72,10 @@ def _alarm() -> Iterator[None]:
 @contextmanager
 def heard() -> Iterator[Callable[[], str]]:
     """All that is printed, said and warned within."""
-    out, previous = io.StringIO(), console._console.file
-    console._console.file = out
-    try:
-        with warnings.catch_warnings(record=True) as caught, redirect_stdout(out):
-            warnings.simplefilter("always")
-            with redirect_stderr(out):
-                yield lambda: out.getvalue() + "\n".join(str(w.message) for w in caught)
-    finally:
-        console._console.file = previous
+    out = io.StringIO()
+    with warnings.catch_warnings(record=True) as caught, redirect_stdout(out), redirect_stderr(out):
+        warnings.simplefilter("always")
+        yield lambda: out.getvalue() + "\n".join(str(w.message) for w in caught)
 
 
 def outcome(kind: str, number: int, case: Case) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -44,13 +45,12 @@ def no_network():
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """said() -> the lines said on standard error since the last call."""
-    from cliptex import console
-
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """said() -> the lines said (not warned of) since the last call."""
     monkeypatch.setenv("CLIPTEX_QUIET", "0")
     stream = io.StringIO()
-    monkeypatch.setattr(console._console, "file", stream)
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(lambda record: record.levelno < logging.WARNING)
 
     def lines() -> list[str]:
         found = stream.getvalue().splitlines()
@@ -58,7 +58,9 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
         stream.truncate()
         return found
 
-    return lines
+    logging.getLogger("cliptex").addHandler(handler)
+    yield lines
+    logging.getLogger("cliptex").removeHandler(handler)
 
 
 @pytest.fixture

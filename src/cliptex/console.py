@@ -1,30 +1,58 @@
-"""Progress and messages: a rich bar on a terminal, a line every ten seconds elsewhere."""
+"""Progress and messages, as records of the logger "cliptex".
+
+Messages go to `logging.getLogger("cliptex")`, whose one handler prints them on standard error as
+they are. A program that uses the library decides by the logging module alone: a level above INFO
+silences messages and progress, `handlers.clear()` leaves them to handlers of its own. Progress is
+a bar of rich on a terminal, and elsewhere a message every ten seconds.
+"""
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_EVERY_SECONDS = 10.0
 MAX_FAILURES = 0.05  # share of inputs that may be left out (docs/decisions.md)
 
 T = TypeVar("T")
 
-_console = Console(file=sys.stderr, highlight=False)
+LOGGER = logging.getLogger("cliptex")
+
+
+class StandardErrorHandler(logging.Handler):
+    """Prints messages on what is standard error at that moment: tests and bars replace it.
+
+    Quiet (see `quiet`), only warnings. Nothing where a handler of the root logger prints them on a
+    standard stream already.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        if (record.levelno >= logging.WARNING or not quiet()) and not _printed_by_root():
+            print(self.format(record), file=sys.stderr)
+
+
+def _printed_by_root() -> bool:
+    streams = (sys.stdout, sys.stderr)
+    return LOGGER.propagate and any(
+        isinstance(handler, logging.StreamHandler) and handler.stream in streams
+        for handler in logging.getLogger().handlers
+    )
+
+
+_HANDLER = StandardErrorHandler()
+LOGGER.addHandler(_HANDLER)
+if LOGGER.level == logging.NOTSET:  # else the root logger's, which is WARNING by default
+    LOGGER.setLevel(logging.INFO)
 
 
 class TooManyFailures(Exception):
@@ -71,14 +99,13 @@ def quiet() -> bool:
 
 
 def say(text: str) -> None:
-    """Print one line on standard error, unless quiet."""
-    if not quiet():
-        _console.print(text, markup=False, soft_wrap=True)
+    """Log one line at level INFO: printed on standard error, unless quiet."""
+    LOGGER.info("%s", text, stacklevel=2)
 
 
 def warn(text: str) -> None:
-    """Print one line on standard error, quiet or not: something is not as the user may think."""
-    print(text, file=sys.stderr)
+    """Log one line at level WARNING: printed, quiet or not, where the user may be mistaken."""
+    LOGGER.warning("%s", text, stacklevel=2)
 
 
 def track(
@@ -91,15 +118,32 @@ def track(
     """
     if total is None and isinstance(items, Sized):
         total = len(items) + done
-    if quiet():
+    if quiet() or not LOGGER.isEnabledFor(logging.INFO):
         yield from items
-    elif _console.is_terminal:
+    elif _HANDLER in LOGGER.handlers and _console().is_terminal:
         yield from _track_bar(items, label, total, done)
     else:
         yield from _track_lines(items, label, total, done)
 
 
+@cache
+def _console() -> Console:
+    """Of the standard error of the moment; only one, since only one bar may be shown."""
+    from rich.console import Console  # which --help does without
+
+    return Console(stderr=True, highlight=False)
+
+
 def _track_bar(items: Iterable[T], label: str, total: int | None, done: int) -> Iterator[T]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -107,7 +151,7 @@ def _track_bar(items: Iterable[T], label: str, total: int | None, done: int) -> 
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_console, transient=False) as progress:
+    with Progress(*columns, console=_console(), transient=False) as progress:
         task = progress.add_task(label, total=total, completed=done)
         for item in items:
             yield item

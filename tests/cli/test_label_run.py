@@ -179,22 +179,21 @@ def test_codec__is_chosen_and_kept(moody: Moody, tmp_path: Path, capsys) -> None
 
 
 def test_what_is_unknown_is_told_and_may_be_stated(
-    moody: Moody, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    moody: Moody, tmp_path: Path, capsys, caplog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    monkeypatch.setattr("cliptex.console.say", told.append)
     data = write_data(tmp_path / "data")
     assert command("run", data, tmp_path / "none", "--licence", "MIT") == USER_ERROR
     assert "--licence has no effect" in capsys.readouterr().err
     spec = replace(Moody.spec, licence="unknown", learnt_from=("voc", "unknown"))
     monkeypatch.setattr(Moody, "spec", spec)
     assert command("run", data, tmp_path / "bare") == 0
+    told = list(caplog.messages)
     assert "--licence" in told[0] and "--learnt-from" in told[1] and len(told) == 2
     manifest = LabelReader(tmp_path / "bare" / "moody").manifest
     assert (manifest.licence, manifest.learnt_from) == ("unknown", ("voc", "unknown"))
     stated = ["--licence", "MIT", "--learnt-from", "nyu-depth"]
     assert command("run", data, tmp_path / "stated", *stated) == 0
-    assert len(told) == 2, "nothing is unknown"
+    assert caplog.messages == told, "nothing is unknown"
     manifest = LabelReader(tmp_path / "stated" / "moody").manifest
     assert (manifest.licence, manifest.learnt_from) == ("MIT", ("voc", "nyu-depth"))
     assert command("run", data, tmp_path / "clean", "--learnt-from", "none") == 0
