@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="exit 1 where a claim is short")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds per variant")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--default-malloc", action="store_true", help="see training/memory.py")
+    parser.add_argument("--default-malloc", action="store_true", help="see cliptex.machine")
     parser.add_argument("--gains", action="store_true", help="time possible improvements instead")
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()

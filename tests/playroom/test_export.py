@@ -252,4 +252,4 @@ def test_export__count_of_rooms_from_the_command_line(tmp_path):
 def test_export__nothing_to_render_is_refused(domain, tmp_path, capsys):
     out = tmp_path / domain
     assert main(["playroom", "export", domain, "--out", str(out), "--count", "0"]) == 2
-    assert "at least one is needed" in capsys.readouterr().err and not out.exists()
+    assert "give at least 1" in capsys.readouterr().err and not out.exists()

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cliptex.playroom.domains import Domain
-from cliptex.playroom.gadgets import BUILDERS
 from cliptex.playroom.parts import Vec3, bounds, chain, place, turn
 from cliptex.playroom.stuff import SHELF_TOP, WALL_PIECES, rug
-from cliptex.playroom.things import SMALL, THINGS, Model, Paint
-from cliptex.playroom.world import Camera, Piece, Room, Thing, View
+from cliptex.playroom.things import BUILDERS, SMALL, THINGS, Model, Paint
+from cliptex.playroom.world import Camera, Domain, Piece, Room, Thing, View
 
 Rng = np.random.Generator
 Circle = tuple[float, float, float]  # x, y, radius on the floor

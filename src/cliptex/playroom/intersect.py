@@ -1,4 +1,6 @@
-"""Ray-primitive intersections in local coordinates, where every primitive fits [-1, 1]^3.
+"""Parts before the camera, and where rays meet them in local coordinates.
+
+There every primitive fits [-1, 1]^3.
 
 All rays start at one point `o` (3,) and have directions `d` (3, ...); the result (...) is the
 parameter t of the first surface met when entering from outside, inf where missed.
@@ -7,8 +9,12 @@ parameter t of the first surface met when entering from outside, inf where misse
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+
+from cliptex.playroom.parts import Part
+from cliptex.playroom.world import Camera, Scene
 
 INF = np.float32(np.inf)
 
@@ -95,3 +101,50 @@ def local_uv(shape: str, p: np.ndarray, normal: np.ndarray, size: np.ndarray) ->
         return np.stack([around, np.arcsin(np.clip(p[2], -1, 1)) * size[2]])
     cap = (normal[0] == 0) & (normal[1] == 0)
     return np.stack([np.where(cap, m[0], around), np.where(cap, m[1], m[2])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posed:
+    """Parts in camera axes: `matrix` takes camera coordinates minus `centre` to local ones."""
+
+    parts: tuple[Part, ...]
+    group: np.ndarray  # (K,) int: index of the thing or piece
+    centre: np.ndarray  # (K, 3)
+    matrix: np.ndarray  # (K, 3, 3)
+    size: np.ndarray  # (K, 3)
+    origin: np.ndarray  # (K, 3) the camera in local coordinates
+
+
+def pose(scene: Scene, axes: np.ndarray) -> Posed:
+    groups = [*scene.things, *scene.stuff]
+    parts = tuple(part for group in groups for part in group.parts)
+    count = len(parts)
+    centre = np.array([p.centre for p in parts]).reshape(count, 3)
+    rotation = np.array([p.rotation for p in parts]).reshape(count, 3, 3)
+    size = np.array([p.size for p in parts]).reshape(count, 3)
+    centre = (centre - np.array(scene.camera.position)) @ axes.T  # (K, 3)
+    matrix = (axes @ rotation).transpose(0, 2, 1) / size[:, :, None]  # (K, 3, 3)
+    return Posed(
+        parts=parts,
+        group=np.repeat(np.arange(len(groups)), [len(g.parts) for g in groups]),
+        centre=centre.astype(np.float32),
+        matrix=matrix.astype(np.float32),
+        size=size.astype(np.float32),
+        origin=-np.einsum("kij,kj->ki", matrix, centre).astype(np.float32),
+    )
+
+
+def camera_axes(camera: Camera) -> np.ndarray:
+    """(3, 3) rows right, down, forward in world coordinates."""
+    cy, sy = np.cos(camera.yaw), np.sin(camera.yaw)
+    cp, sp = np.cos(camera.pitch), np.sin(camera.pitch)
+    cr, sr = np.cos(camera.roll), np.sin(camera.roll)
+    forward = np.array([-sy * cp, cy * cp, sp])
+    right = np.array([cy, sy, 0.0])
+    down = np.cross(forward, right)
+    return np.stack([cr * right + sr * down, cr * down - sr * right, forward])
+
+
+def product(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(3, 3) times (3, N) without BLAS, whose threads cost more than the arithmetic."""
+    return matrix[:, :1] * points[0] + matrix[:, 1:2] * points[1] + matrix[:, 2:] * points[2]

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliptex.playroom.intersect import HITS, local_normal, local_uv
-from cliptex.playroom.parts import Part, Surface
-from cliptex.playroom.patterns import PATTERNS
+from cliptex.playroom.intersect import (
+    HITS,
+    Posed,
+    camera_axes,
+    local_normal,
+    local_uv,
+    pose,
+    product,
+)
 from cliptex.playroom.scene import CLASSES
-from cliptex.playroom.sensor import expose
-from cliptex.playroom.shade import Hits, illuminate, product
-from cliptex.playroom.world import Camera, Room, Scene
+from cliptex.playroom.shade import Hits, blend, expose, illuminate
+from cliptex.playroom.world import Room, Scene
 
 FACES = 6  # owners 0..5 are the room's faces (2 * axis + (1 if upper)), the rest are parts
 _NEAR = 0.02
@@ -43,53 +48,11 @@ class Rendering:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Posed:
-    """Parts in camera axes: `matrix` takes camera coordinates minus `centre` to local ones."""
-
-    parts: tuple[Part, ...]
-    group: np.ndarray  # (K,) int: index of the thing or piece
-    centre: np.ndarray  # (K, 3)
-    matrix: np.ndarray  # (K, 3, 3)
-    size: np.ndarray  # (K, 3)
-    origin: np.ndarray  # (K, 3) the camera in local coordinates
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Picture:
     colour: np.ndarray  # (3, H, W) linear radiance
     depth: np.ndarray  # (H, W)
     normals: np.ndarray  # (H, W, 3) away from the camera
     owner: np.ndarray  # (H, W) int32
-
-
-def camera_axes(camera: Camera) -> np.ndarray:
-    """(3, 3) rows right, down, forward in world coordinates."""
-    cy, sy = np.cos(camera.yaw), np.sin(camera.yaw)
-    cp, sp = np.cos(camera.pitch), np.sin(camera.pitch)
-    cr, sr = np.cos(camera.roll), np.sin(camera.roll)
-    forward = np.array([-sy * cp, cy * cp, sp])
-    right = np.array([cy, sy, 0.0])
-    down = np.cross(forward, right)
-    return np.stack([cr * right + sr * down, cr * down - sr * right, forward])
-
-
-def _pose(scene: Scene, axes: np.ndarray) -> Posed:
-    groups = [*scene.things, *scene.stuff]
-    parts = tuple(part for group in groups for part in group.parts)
-    count = len(parts)
-    centre = np.array([p.centre for p in parts]).reshape(count, 3)
-    rotation = np.array([p.rotation for p in parts]).reshape(count, 3, 3)
-    size = np.array([p.size for p in parts]).reshape(count, 3)
-    centre = (centre - np.array(scene.camera.position)) @ axes.T  # (K, 3)
-    matrix = (axes @ rotation).transpose(0, 2, 1) / size[:, :, None]  # (K, 3, 3)
-    return Posed(
-        parts=parts,
-        group=np.repeat(np.arange(len(groups)), [len(g.parts) for g in groups]),
-        centre=centre.astype(np.float32),
-        matrix=matrix.astype(np.float32),
-        size=size.astype(np.float32),
-        origin=-np.einsum("kij,kj->ki", matrix, centre).astype(np.float32),
-    )
 
 
 def _rectangles(posed: Posed, focal: float, height: int, width: int) -> np.ndarray:
@@ -156,25 +119,14 @@ def _cast(
     return depth, owner, x, y
 
 
-def _blend(surface: Surface, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """(3, N) or (3, 1) linear albedo of a surface at surface coordinates in metres."""
-    first = np.array(surface.colour, np.float32)[:, None] ** 2.2
-    if surface.pattern == "plain":
-        return first
-    second = np.array(surface.colour2, np.float32)[:, None] ** 2.2
-    scale = np.float32(1 / surface.scale)
-    weight = PATTERNS[surface.pattern](u * scale, v * scale).astype(np.float32)
-    return first + (second - first) * weight
-
-
 def _face(room: Room, face: int, world: np.ndarray) -> tuple[np.ndarray, float]:
     """Albedo (3, N) and gloss of points (3, N) in world coordinates on a face of the room."""
     if face >= 4:
         surface = room.floor if face == 4 else room.ceiling
-        return _blend(surface, world[1], world[0]), surface.gloss
+        return blend(surface, world[1], world[0]), surface.gloss
     along = world[1] if face < 2 else world[0]
     trim = np.array(room.trim, np.float32)[:, None] ** 2.2
-    return np.where(world[2] < 0.09, trim, _blend(room.wall, along, world[2])), room.wall.gloss
+    return np.where(world[2] < 0.09, trim, blend(room.wall, along, world[2])), room.wall.gloss
 
 
 def _surfaces(scene: Scene, posed: Posed, axes: np.ndarray, hits: Hits) -> None:
@@ -201,7 +153,7 @@ def _surfaces(scene: Scene, posed: Posed, axes: np.ndarray, hits: Hits) -> None:
         u, v = local[:2]
         if surface.pattern != "plain":
             u, v = local_uv(part.shape, local, gradient, posed.size[k])
-        hits.albedo[:, mine] = _blend(surface, u, v)
+        hits.albedo[:, mine] = blend(surface, u, v)
         hits.gloss[mine] = surface.gloss
         hits.glow[mine] = surface.glow
 
@@ -226,7 +178,7 @@ def render(scene: Scene, height: int, width: int, *, supersample: bool = False) 
         supersample: average the picture (not the labels) over 2 x 2 rays, four times as slow.
     """
     axes = camera_axes(scene.camera)
-    posed = _pose(scene, axes)
+    posed = pose(scene, axes)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         picture = _picture(scene, posed, axes, (height, width))
         colour = picture.colour

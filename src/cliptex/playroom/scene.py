@@ -10,11 +10,10 @@ import zlib
 import numpy as np
 
 from cliptex.playroom.arrange import arrange_focus, arrange_room
-from cliptex.playroom.domains import DOMAINS, Domain
 from cliptex.playroom.parts import COLOURS, Surface, vec
 from cliptex.playroom.stuff import STUFF
 from cliptex.playroom.things import EXPERT_THINGS, THINGS
-from cliptex.playroom.world import Camera, Light, Piece, Room, Scene, Sensor, Thing
+from cliptex.playroom.world import DOMAINS, Camera, Domain, Light, Piece, Room, Scene, Sensor, Thing
 
 __all__ = [
     "CLASSES",

@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     tasks: task name -> folder of its expert below `labels`; none is CLIP-FT.
     loss_weights: λ of loss (1), for "clip" and for every task ("range_augment": 1 if not given);
         those of tasks that the run does not have count for nothing.
-    uncertainty: learn a log-variance per task that divides its loss, see training.uncertainty.
+    uncertainty: learn a log-variance per task that divides its loss.
     confidence: tasks whose loss weighs every pixel by the confidence stored with its label.
     depth_norm: how depth, and any other scalar field, is normalised, see cliptex.data.joined.
     contrast: CLIP's softmax over a batch, or SigLIP's sigmoid of every pair. sigmoid_bias: its

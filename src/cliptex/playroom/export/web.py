@@ -1,24 +1,30 @@
-"""The `web` domain as WebDataset tars of pictures and noisy alt-texts."""
+"""Rendered scenes in order from a pool of processes, and `web` as tars of noisy alt-texts."""
 
 from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import tarfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from cliptex.files import AtomicFile, check_can_make
 from cliptex.playroom.caption import caption_rng, web_caption
-from cliptex.playroom.export.stream import ordered_map
 from cliptex.playroom.render import Rendering, render
-from cliptex.playroom.scene import sample_scene
+from cliptex.playroom.scene import Scene, sample_scene
 
 Progress = Callable[[int, int], None]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +69,7 @@ def export_web(
         ValueError: where `count` or `size` is not above 0. OSError: where `out` cannot be made.
     """
     if count < 1:
-        raise ValueError(f"{count} samples to render: at least one is needed")
+        raise ValueError(f"`count`: {count} samples; give at least 1")
     check_place(out, size)
     out.mkdir(parents=True, exist_ok=True)
     if truth is not None:
@@ -93,7 +99,7 @@ def export_web(
 def check_place(out: Path, size: int) -> None:
     """ValueError where pictures of `size` have no pixel, OSError where `out` cannot be made."""
     if size < 1:
-        raise ValueError(f"size: pictures of {size} x {size} pixels; give at least 1")
+        raise ValueError(f"`size`: pictures of {size} x {size} pixels; give at least 1")
     check_can_make(out, "the folder of the pictures")
 
 
@@ -145,3 +151,61 @@ def _write_truth(path: Path, start: int, renderings: list[Rendering]) -> None:
             normals=np.stack([r.normals for r in renderings]).astype(np.float16),
         )
         file.commit()
+
+
+def ordered_map(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[Result]:
+    """Results in the order of the tasks; with at most one worker in this very process.
+
+    Only a few tasks per worker are ahead of the consumer, so memory stays bounded. The processes
+    are spawned: `function` and tasks must pickle between processes of the same program.
+    """
+    if workers <= 1:
+        yield from map(function, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting: deque[Future[Result]] = deque()
+        queue = iter(tasks)
+        try:
+            waiting.extend(pool.submit(function, task) for task in islice(queue, 2 * workers))
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, task) for task in islice(queue, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _render_chunk(
+    task: tuple[str, str, int, int, int, int, str | None],
+) -> list[tuple[int, Scene, Rendering]]:
+    domain, split, start, stop, size, seed, focus = task
+    result = []
+    for index in range(start, stop):
+        scene = sample_scene(domain, split, index, focus=focus, seed=seed)
+        result.append((index, scene, render(scene, size, size)))
+    return result
+
+
+def iter_renderings(
+    domain: str,
+    split: str,
+    count: int,
+    size: int,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    workers: int = 2,
+    focus: str | None = None,
+) -> Iterator[tuple[int, Scene, Rendering]]:
+    """(index, scene, rendering) for indices start .. start + count - 1, in order."""
+    chunk = 25
+    tasks = [
+        (domain, split, first, min(first + chunk, start + count), size, seed, focus)
+        for first in range(start, start + count, chunk)
+    ]
+    for batch in ordered_map(_render_chunk, tasks, workers):
+        yield from batch
