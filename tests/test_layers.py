@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,49 @@ def test_the_test_sees_breaches(path, source, count):
     own = PACKAGE / path
     package = ".".join(("cliptex", *Path(path).parent.parts))
     assert len(breaches(own, package, source)) == count
+
+
+def modules_imported(path: Path, package: str, source: str, known: Set[str]) -> set[str]:
+    """Those of `known` (full names of modules and packages) that a module imports, but itself."""
+    own = package if path.stem == "__init__" else f"{package}.{path.stem}"
+    found: set[str] = set()
+    for name in imported_names(source, package):
+        parents = (name.rsplit(".", drop)[0] for drop in range(name.count(".") + 1))
+        if (module := next((one for one in parents if one in known), None)) is not None:
+            found.add(module)
+    return found - {own}
+
+
+def circles(graph: Mapping[str, Set[str]]) -> list[set[str]]:
+    """Groups of names that reach each other (strongly connected parts of more than one)."""
+    reach = {name: set(targets) for name, targets in graph.items()}
+    for middle in graph:  # Warshall's closure
+        for name in graph:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    groups = {frozenset(b for b in graph if b in reach[a] and a in reach[b]) for a in graph}
+    return sorted((set(group) for group in groups if group), key=sorted)
+
+
+def test_modules_of_a_room_form_no_circle():
+    """Imports inside functions and for type checkers count, too: a reader follows them as well."""
+    own = {}
+    for path, package in modules():
+        own[package if path.stem == "__init__" else f"{package}.{path.stem}"] = (path, package)
+    graph = {}
+    for name, (path, package) in own.items():
+        found = modules_imported(path, package, path.read_text(encoding="utf-8"), own.keys())
+        graph[name] = {other for other in found if room(other) == room(name)}
+    assert circles(graph) == []
+
+
+def test_the_test_sees_circles():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]
+    known = {"cliptex.labels", "cliptex.labels.kinds", "cliptex.labels.codecs"}
+    source = "from cliptex.labels import kinds\nfrom cliptex.labels.codecs import encode"
+    path = PACKAGE / "labels" / "reader.py"
+    found = modules_imported(path, "cliptex.labels", source, known)
+    assert found == {"cliptex.labels.kinds", "cliptex.labels.codecs"}
 
 
 def packages_of(folder: str) -> set[str]:
