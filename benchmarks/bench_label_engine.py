@@ -46,7 +46,6 @@ from cliptex.experts.postprocess import label_from_output
 from cliptex.experts.preprocess import prepare
 from cliptex.experts.protocol import Expert, Prediction
 from cliptex.labelling.engine import label_shards
-from cliptex.labels.codecs import encode
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import decode_image
@@ -96,7 +95,7 @@ def bare_cpu(shards: ImageTextShards, out: Path, threads: int) -> tuple[float, f
                 times[0] += time.thread_time() - start
                 for expert, tar in zip(experts, tars, strict=True):
                     start = time.thread_time()
-                    data = encode(expert.spec.kind, expert.label).png
+                    data = expert.spec.kind.encode(expert.label).png
                     middle = time.thread_time()
                     info = tarfile.TarInfo(f"{sample.key}.png")
                     info.size = len(data)

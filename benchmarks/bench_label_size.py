@@ -22,7 +22,6 @@ import numpy as np
 from PIL import Image
 
 from cliptex.experts.load import load_expert
-from cliptex.labels.codecs import CODECS, codec_name, decode, encode, fit
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,15 +65,15 @@ def ours(name: str) -> Form:
     """One of the store's codecs."""
 
     def form(kind: Kind, array: np.ndarray) -> tuple[bytes, Decoder]:
-        encoded = encode(kind, array, name)
-        return encoded.png, lambda data: decode(kind, data, encoded.meta, name)
+        encoded = kind.encode(array, name)
+        return encoded.png, lambda data: kind.decode(data, encoded.meta, name)
 
     return form
 
 
 def webp(kind: Kind, array: np.ndarray) -> tuple[bytes, Decoder]:
     """The default codec's planes as channels of a lossless WebP; decodes what the PNG decodes."""
-    encoded = encode(kind, array)
+    encoded = kind.encode(array)
     planes = pixels(encoded.png)
     one = isinstance(kind, ClassMap)
     first, second = (planes, np.zeros_like(planes)) if one else np.split(planes, 2)
@@ -84,7 +83,7 @@ def webp(kind: Kind, array: np.ndarray) -> tuple[bytes, Decoder]:
     def back(data: bytes) -> np.ndarray:
         found = pixels(data)
         pair = found[:, :, 2] if one else np.concatenate([found[:, :, 2], found[:, :, 1]])
-        return decode(kind, saved(pair, "PNG", compress_level=0), encoded.meta)
+        return kind.decode(saved(pair, "PNG", compress_level=0), encoded.meta)
 
     return data, back
 
@@ -114,11 +113,7 @@ def errors(kind: Kind, array: np.ndarray, back: np.ndarray) -> np.ndarray:
 def measure(kind: Kind, arrays: list[np.ndarray]) -> dict[str, Row]:
     """Every form of one kind, label by label in alternation, so that load falls on all alike."""
     forms: dict[str, Form] = {"float16 .npy": float16, "4M": of_4m}
-    if isinstance(kind, ClassMap):
-        names = [codec_name(kind)]
-    else:
-        names = [name for name, codec in CODECS.items() if isinstance(kind, codec.kind)]
-    forms |= {name: ours(name) for name in names} | {"(as lossless WebP)": webp}
+    forms |= {name: ours(name) for name in kind.codecs} | {"(as lossless WebP)": webp}
     found: dict[str, list[Row]] = {name: [] for name in forms}
     for array in arrays:
         for name, form in forms.items():
@@ -154,7 +149,7 @@ def predictions(data: Path, name: str, count: int) -> tuple[Kind, list[np.ndarra
         paths = sorted(data.glob(pattern))
         for number in np.linspace(0, len(paths) - 1, count // len(PHOTOGRAPHS)).round().astype(int):
             image = np.asarray(Image.open(paths[number]).convert("RGB"))
-            labels.append(fit(kind, kind.check(expert.predict([image])[0].label), MAX_SIDE))
+            labels.append(kind.fit(kind.check(expert.predict([image])[0].label), MAX_SIDE))
     if not all(kind.valid(label).all() for label in labels):
         sys.exit(f"{name} gives invalid pixels, which 4M's form cannot hold")
     return kind, labels
@@ -176,7 +171,7 @@ def part(data: Path, expert: str, count: int) -> tuple[Row, Row]:
     print(f"{expert}, {shapes[0]} to {shapes[-1]}, errors in {unit[kind.to_json()['kind']]}:")
     for name, row in rows.items():
         print(f"  {name:19s}" + "".join(f"{value:9.3f}" for value in row))
-    default, four = rows[codec_name(kind)], rows["4M"]
+    default, four = rows[kind.default_codec], rows["4M"]
     return default, four
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cliptex.labels.kinds import DEFAULT_FRAME, ClassMap, Kind, ScalarField, UnitVector
+from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.store import labels_from_arrays
@@ -25,7 +25,7 @@ from hostile_tables import picture
 KINDS: dict[str, Kind] = {
     "classes": ClassMap(("floor", "wall", "cat")),
     "depth": ScalarField("1/m"),
-    "normals": UnitVector(DEFAULT_FRAME),
+    "normals": UnitVector(),
 }
 SHARDS = ("web-0.tar", "web-1.tar")
 KEYS = ("a", "b", "c", "d")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cliptex.labels.codecs import Encoded, encode
+from cliptex.labels.codecs import Encoded
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.writer import ShardLabelWriter, is_committed
@@ -80,4 +80,4 @@ def picture() -> bytes:
 @cache
 def encoded() -> Encoded:
     """An 8x8 class map."""
-    return encode(KIND, np.eye(8, dtype=np.uint8))
+    return KIND.encode(np.eye(8, dtype=np.uint8))

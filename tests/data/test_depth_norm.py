@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cliptex.data.cache import ByteBudgetCache
-from cliptex.data.joined import DepthNorm, JoinedDataset
+from cliptex.data.joined import JoinedDataset
 from cliptex.data.sampler import Sampler
 from cliptex.data.transforms import Augmentation
-from cliptex.labels.kinds import ScalarField
+from cliptex.labels.kinds import Normalisation, ScalarField
 
 SIZE = (8, 8)
 LEFT_HALF = Augmentation(scale=(0.5, 0.5), ratio=(0.5, 0.5))
@@ -23,7 +23,7 @@ def make(write_shards, write_labels, encode):
     shards = write_shards([(encode(np.zeros((*SIZE, 3), np.uint8)), "")])
     reader = write_labels(shards, "depth", ScalarField("1/m"), {"000": field})
 
-    def make(rule: DepthNorm, augmentation: Augmentation) -> JoinedDataset:
+    def make(rule: Normalisation, augmentation: Augmentation) -> JoinedDataset:
         return JoinedDataset(
             shards=shards,
             labels={"depth": reader},
@@ -44,7 +44,7 @@ def make(write_shards, write_labels, encode):
         ("none", [1, 2, 3, 4, 5]),
     ],
 )
-def test_targets(make, rule: DepthNorm, expected: list[float]) -> None:
+def test_targets(make, rule: Normalisation, expected: list[float]) -> None:
     data = make(rule, Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0)))
     sampler = Sampler(total=1, batch_size=1, seed=0, sizes=(SIZE,))
     for _ in range(2):  # the second time from the cache
@@ -54,7 +54,7 @@ def test_targets(make, rule: DepthNorm, expected: list[float]) -> None:
 
 
 @pytest.mark.parametrize("rule", ["median-mad", "min-max"])
-def test_a_crop_is_normalised_by_the_whole_image(make, rule: DepthNorm) -> None:
+def test_a_crop_is_normalised_by_the_whole_image(make, rule: Normalisation) -> None:
     data = make(rule, LEFT_HALF)
     plain = make("none", LEFT_HALF)
     shift, scale = {"median-mad": (3, 1.2), "min-max": (1, 4)}[rule]

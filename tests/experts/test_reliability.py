@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,8 +10,6 @@ import pytest
 from cliptex.experts.protocol import ExpertSpec, Prediction, concurrency_of
 from cliptex.experts.reliability import (
     FLIP,
-    angular_agreement,
-    flip_agreement,
     reduce_confidence,
     with_confidence,
 )
@@ -51,69 +48,6 @@ def brightness(image: np.ndarray) -> np.ndarray:
 
 def pictures(count: int = 2) -> list[np.ndarray]:
     return [RNG.integers(0, 256, (6, 8 + i, 3), dtype=np.uint8) for i in range(count)]
-
-
-def vectors(*rows: tuple[float, float, float]) -> np.ndarray:
-    return np.array([rows], np.float32)  # (1, W, 3)
-
-
-# --- the measure of each kind --------------------------------------------------------------------
-
-
-def test_classes_agree_or_not() -> None:
-    label = np.array([[0, 1, 2, 255, 1]], np.uint8)
-    other = np.array([[0, 2, 2, 1, 255]], np.uint8)
-    found = flip_agreement(CLASSES, label, other)
-    assert np.array_equal(found, [[1, 0, 1, np.nan, 0]], equal_nan=True)
-
-
-def test_metric_values_differ_by_typical_deviations() -> None:
-    # Median 2, mean absolute deviation (1 + 0 + 0 + 3) / 4 = 1.
-    label = np.array([[1, 2, 2, 5]], np.float32)
-    other = np.array([[1, 3, 2.5, np.nan]], np.float32)
-    found = flip_agreement(ScalarField("1/m"), label, other)
-    assert found[0].tolist() == pytest.approx([1, math.exp(-1), math.exp(-0.5), 0])
-
-
-def test_a_common_factor_counts_in_metres_alone() -> None:
-    label = np.array([[1, 2, 2, 5]], np.float32)
-    doubled = 2 * label + 3
-    assert (flip_agreement(ScalarField("relative disparity"), label, doubled) > 0.9999).all()
-    metric = flip_agreement(ScalarField("1/m"), label, doubled)[0]
-    assert metric.tolist() == pytest.approx([math.exp(-x) for x in (4, 5, 5, 8)])
-
-
-def test_an_inverted_relative_disparity_is_no_agreement() -> None:
-    label = np.array([[1, 2, 3, 4, 5]], np.float32)  # a negative scale would fit perfectly
-    found = flip_agreement(ScalarField("relative disparity"), label, -label)
-    # The best scale not below 0 is 0: all values at the mean 3; deviation 6 / 5.
-    expected = [math.exp(-abs(x - 3) / 1.2) for x in (1, 2, 3, 4, 5)]
-    assert found[0].tolist() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("unit", ["m", "relative disparity"])
-def test_constant_maps(unit: str) -> None:
-    kind, flat = ScalarField(unit), np.full((2, 3), 4.0, np.float32)
-    assert (flip_agreement(kind, flat, flat) == 1).all()
-    tilted = np.array([[4, 5, 6], [4, 5, 6]], np.float32)
-    found = flip_agreement(ScalarField("m"), flat, tilted)
-    assert found[0].tolist() == [1, 0, 0]
-
-
-def test_scalars_valid_in_one_only() -> None:
-    label, other = np.array([[np.nan, 1]], np.float32), np.array([[1, np.nan]], np.float32)
-    found = flip_agreement(ScalarField("relative disparity"), label, other)
-    assert np.array_equal(found, [[np.nan, 0]], equal_nan=True)
-
-
-def test_angles_in_shares_of_a_right_angle() -> None:
-    a = vectors((0, 0, 1), (0, 0, 1), (0, 0, 1), (0, 0, 1), (0, 0, 1), (0, 0, 0))
-    half = math.sqrt(0.5)
-    b = vectors((0, 0, 1), (half, 0, half), (0, 1, 0), (0, 0, -1), (0, 0, 0), (0, 0, 1))
-    found = flip_agreement(UnitVector(), a, b)
-    assert np.allclose(found, [[1, 0.5, 0, 0, 0, np.nan]], atol=1e-6, equal_nan=True)
-    tiny = np.array([[math.sin(1e-4), 0, math.cos(1e-4)]], np.float32)
-    assert angular_agreement(a[0, :1], tiny)[0] == pytest.approx(1 - 1e-4 / (math.pi / 2))
 
 
 # --- cells ---------------------------------------------------------------------------------------

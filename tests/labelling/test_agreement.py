@@ -233,7 +233,9 @@ def test_copies_carry_the_agreement_as_confidence(shards, stores, tmp_path) -> N
 
 def test_what_cannot_be_compared(shards, stores, tmp_path) -> None:
     depth, normals = stores
-    with pytest.raises(ValueError, match="facing holds UnitVector labels, not ScalarField"):
+    with pytest.raises(
+        ValueError, match="facing holds labels of kind unit-vector, not scalar-field"
+    ):
         next(agreements(shards, normals, depth))
     with pytest.raises(ValueError, match="between 0 and 180"):
         next(agreements(shards, depth, normals, view=180))
@@ -241,7 +243,7 @@ def test_what_cannot_be_compared(shards, stores, tmp_path) -> None:
     with pytest.raises(ValueError, match="no image has labels in both"):
         summarise(agreements(shards, depth, empty))
     classes = write(tmp_path / "other", shards, "classes", ClassMap(("a",)), [])
-    with pytest.raises(ValueError, match="classes holds ClassMap"):
+    with pytest.raises(ValueError, match="classes holds labels of kind class-map"):
         next(agreements(shards, depth, classes))
 
 

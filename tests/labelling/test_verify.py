@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliptex.labelling.compare import Tolerance, difference
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.verify import verify_labels
-from cliptex.labels.codecs import encode
-from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
+from cliptex.labels.kinds import ClassMap, ScalarField, Tolerance
 from cliptex.labels.ledger import ROW, Entry, Status, ledger_bytes, ledger_path, read_ledger
 from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.store import ShardLabelWriter, add_label
@@ -196,7 +194,7 @@ def test_confidence_and_counts_are_decoded_too(shards, make_expert, tmp_path: Pa
     assert "points beyond its end" in problem.what
     with ShardLabelWriter(folder, "tiny-00001.tar") as writer:
         for key in shards.keys("tiny-00001.tar"):
-            encoded = encode(CLASSES, np.zeros((2, 2), np.uint8))
+            encoded = CLASSES.encode(np.zeros((2, 2), np.uint8))
             writer.add(key, replace(encoded, meta={"instances": {"7": 1}}))
         writer.commit(replace=True)
     (problem,) = verify_labels(shards, folder).problems
@@ -228,26 +226,3 @@ def test_failed_images_are_not_drawn(make_shards, draw_picture, make_expert, tmp
     folder = label_shards(shards, make_expert(), tmp_path / "labels").folder
     report = verify_labels(shards, folder, sample=9, expert=make_expert())
     assert report.ok and (report.images, report.decoded, report.inferred) == (3, 2, 2)
-
-
-def test_difference__by_hand() -> None:
-    a, b = np.array([[0, 1], [1, 255]], np.uint8), np.array([[0, 0], [1, 255]], np.uint8)
-    assert difference(CLASSES, a, b).worst == pytest.approx(0.25)
-    assert not difference(CLASSES, a, b).within(CLASSES, Tolerance())
-    assert difference(CLASSES, a, b).within(CLASSES, Tolerance(equal=0.75))
-
-    scalar = ScalarField("1/m")
-    x, y = np.array([[1.0, 2], [NAN, 5]], np.float32), np.array([[1.0, 2], [3, 6]], np.float32)
-    found = difference(scalar, x, y)  # valid in both: 1, 2, 5 against 1, 2, 6; range 5
-    assert (found.validity, found.worst) == pytest.approx((0.75, 0.2))
-    assert found.mean == pytest.approx(0.2 / 3)
-    assert not found.within(scalar, Tolerance(scalar=0.5)), "the valid pixels differ"
-    assert difference(scalar, y, y).within(scalar, Tolerance(scalar=0))
-
-    normals = np.zeros((1, 2, 3), np.float32)
-    normals[..., 2] = 1
-    turned = normals.copy()
-    turned[0, 0] = (np.sin(np.radians(4)), 0, np.cos(np.radians(4)))
-    found = difference(UnitVector(), turned, normals)
-    assert (found.mean, found.worst) == pytest.approx((2, 4), abs=1e-3)
-    assert not found.within(UnitVector(), Tolerance()) and "degrees" in found.describe(UnitVector())

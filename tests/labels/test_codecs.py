@@ -10,27 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cliptex.labels.codecs import (
-    CODECS,
-    OCTAHEDRAL_ERROR_DEGREES,
-    RGB_ERROR_DEGREES,
-    decode,
-    encode,
-    error_bound,
-    fit,
-    fitted_size,
-    scalar_statistics,
-)
+from cliptex.labels.codecs import fitted_size
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
+from cliptex.labels.scalar_field import scalar_statistics
+from cliptex.labels.unit_vector import OCTAHEDRAL_ERROR_DEGREES, RGB_ERROR_DEGREES
 
 quick = settings(deadline=None, max_examples=20)
 sizes = st.tuples(st.integers(1, 24), st.integers(1, 24))
 
 
 def there_and_back(kind, array: np.ndarray, codec: str | None = None) -> np.ndarray:
-    encoded = encode(kind, array, codec)
-    assert encode(kind, array, codec) == encoded, "the same label gives the same bytes"
-    return decode(kind, encoded.png, encoded.meta, codec)
+    encoded = kind.encode(array, codec)
+    assert kind.encode(array, codec) == encoded, "the same label gives the same bytes"
+    return kind.decode(encoded.png, encoded.meta, codec)
 
 
 @quick
@@ -83,7 +75,7 @@ def test_scalar__rendered_map() -> None:
 
 def test_scalar__nothing_valid_is_refused() -> None:
     with pytest.raises(ValueError, match="without a valid pixel"):
-        encode(ScalarField("m"), np.full((2, 2), np.nan, np.float32))
+        ScalarField("m").encode(np.full((2, 2), np.nan, np.float32))
 
 
 def test_scalar__statistics_by_hand() -> None:
@@ -91,7 +83,7 @@ def test_scalar__statistics_by_hand() -> None:
     # median of 1, 2, 3, 10 is 2.5; deviations 1.5, 0.5, 0.5, 7.5
     assert scalar_statistics(array) == (2.5, 2.5)
     assert scalar_statistics(np.full((3, 3), 7, np.float32)) == (7.0, 0.0)
-    meta = encode(ScalarField("m"), np.array([[1, 2, 3, 10]], np.float32)).meta
+    meta = ScalarField("m").encode(np.array([[1, 2, 3, 10]], np.float32)).meta
     assert meta == {"low": 1.0, "high": 10.0, "shift": 2.5, "scale": 2.5}
 
 
@@ -131,7 +123,7 @@ def test_normals__the_stated_bound_is_not_much_too_large(codec, bound) -> None:
     array = UnitVector().check(np.random.default_rng(0).normal(size=(300, 400, 3)))
     worst = angles(array, there_and_back(UnitVector(), array, codec)).max()
     assert 0.9 * bound < worst <= bound
-    assert f"{bound:.2f} degrees" in error_bound(UnitVector(), codec)
+    assert f"{bound:.2f} degrees" in UnitVector().codec(codec).bound
 
 
 @pytest.mark.parametrize("codec", ["png-normal-oct", "png-normal-rgb8"])
@@ -146,28 +138,29 @@ def test_normals__worst_directions_never_meet_the_invalid_code(codec) -> None:
 
 
 def test_decode__wrong_bytes_are_named() -> None:
-    classes = encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8))
+    classes = ClassMap(("a",)).encode(np.zeros((2, 2), np.uint8))
     with pytest.raises(ValueError, match="mode"):
-        decode(UnitVector(), classes.png, None, "png-normal-rgb8")
+        UnitVector().decode(classes.png, None, "png-normal-rgb8")
     with pytest.raises(ValueError, match="readable PNG"):
-        decode(ClassMap(("a",)), classes.png[:20], None)
-    scalar = encode(ScalarField("m"), np.ones((2, 2), np.float32))
+        ClassMap(("a",)).decode(classes.png[:20], None)
+    scalar = ScalarField("m").encode(np.ones((2, 2), np.float32))
     with pytest.raises(ValueError, match="low and high"):
-        decode(ScalarField("m"), scalar.png, None)
+        ScalarField("m").decode(scalar.png, None)
 
 
 def test_fit__keeps_the_aspect_and_never_enlarges() -> None:
     assert fitted_size((480, 640), 512) == (384, 512)
     assert fitted_size((1, 5000), 512) == (1, 512)
     assert fitted_size((30, 20), 512) == (30, 20)
-    assert fit(ClassMap(("a",)), np.zeros((100, 50), np.uint8), 20).shape == (20, 10)
+    assert ClassMap(("a",)).fit(np.zeros((100, 50), np.uint8), 20).shape == (20, 10)
 
 
 def test_codecs__are_known_by_name_and_kind() -> None:
     for name in ("png-normal-oct", "png-class-16", "jpeg"):
         with pytest.raises(ValueError, match=f"{name}.*known"):
-            encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8), name)
-    assert len({codec.bound for codec in CODECS.values()}) == 5
+            ClassMap(("a",)).encode(np.zeros((2, 2), np.uint8), name)
+    kinds = (ClassMap(("a",)), ScalarField("m"), UnitVector())
+    assert len({codec.bound for kind in kinds for codec in kind.codecs.values()}) == 5
 
 
 def test_octahedral__codes_by_hand() -> None:
@@ -175,17 +168,17 @@ def test_octahedral__codes_by_hand() -> None:
     vectors = [(0, 0, 1), (1, 0, 0), (0, -1, 0), (0.6, 0, 0.8), (-0.6, 0, -0.8), (0, 0, -1)]
     codes = [(91, 91), (181, 91), (91, 1), (130, 91), (1, 142), (181, 181), (0, 0)]
     array = UnitVector().check(np.array([[*vectors, (0, 0, 0)]], np.float64))
-    pixels = np.asarray(Image.open(io.BytesIO(encode(UnitVector(), array).png)))
+    pixels = np.asarray(Image.open(io.BytesIO(UnitVector().encode(array).png)))
     assert pixels.tolist() == [[u for u, _ in codes], [v for _, v in codes]]
 
 
 def test_scalar__codes_by_hand() -> None:
     """1 + round(1022 share), its high byte above its low byte: 1, 1023, 512 and 0."""
     array = np.array([[-1.0, 1.0, 0.0, np.nan]], np.float32)
-    encoded = encode(ScalarField("m"), array)
+    encoded = ScalarField("m").encode(array)
     pixels = np.asarray(Image.open(io.BytesIO(encoded.png)))
     assert pixels.tolist() == [[0, 3, 2, 0], [1, 255, 0, 0]]
-    back = decode(ScalarField("m"), encoded.png, encoded.meta)
+    back = ScalarField("m").decode(encoded.png, encoded.meta)
     assert np.array_equal(back, array, equal_nan=True)
 
 
@@ -196,10 +189,10 @@ def test_decode__damaged_planes_are_named() -> None:
         return buffer.getvalue()
 
     with pytest.raises(ValueError, match="even height, found 3"):
-        decode(UnitVector(), png([[1], [1], [1]]), None)
+        UnitVector().decode(png([[1], [1], [1]]), None)
     with pytest.raises(ValueError, match="above 1023"):
-        decode(ScalarField("m"), png([[4], [0]]), {"low": 0, "high": 1})
-    stray = decode(UnitVector(), png([[200, 0], [91, 91]]), None)
+        ScalarField("m").decode(png([[4], [0]]), {"low": 0, "high": 1})
+    stray = UnitVector().decode(png([[200, 0], [91, 91]]), None)
     assert not stray.any(), "codes outside the square are invalid"
 
 
@@ -211,10 +204,10 @@ def test_old_codecs__bytes_made_without_this_package_are_read() -> None:
 
     scalar = png(np.array([[0, 1, 32768, 65535]], np.uint16))
     ends = {"low": 1.0, "high": 3.0}
-    values = decode(ScalarField("m"), scalar, ends, "png-scalar-16")
+    values = ScalarField("m").decode(scalar, ends, "png-scalar-16")
     assert np.allclose(values, [[np.nan, 1, 2, 3]], atol=1e-4, equal_nan=True)
     normals = png(np.array([[[0, 0, 0], [128, 128, 255], [128, 1, 128]]], np.uint8))
-    back = decode(UnitVector(), normals, None, "png-normal-rgb8")
+    back = UnitVector().decode(normals, None, "png-normal-rgb8")
     assert np.array_equal(back, [[[0, 0, 0], [0, 0, 1], [0, -1, 0]]])
     with pytest.raises(ValueError, match="mode"):
-        decode(ScalarField("m"), scalar, ends)
+        ScalarField("m").decode(scalar, ends)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from cliptex.labelling.verify import verify_labels
-from cliptex.labels.codecs import Encoded, encode
+from cliptex.labels.codecs import Encoded
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.ledger import Entry, Ledger, Status, ledger_bytes, read_ledger
 from cliptex.labels.manifest import Manifest, claim_store
@@ -28,7 +28,7 @@ from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
 
 KIND = ClassMap(("background", "square"))
-LABEL = encode(KIND, np.eye(8, dtype=np.uint8))
+LABEL = KIND.encode(np.eye(8, dtype=np.uint8))
 
 
 def picture() -> bytes:

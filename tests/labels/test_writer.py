@@ -15,7 +15,6 @@ import pytest
 from upath import UPath
 
 from cliptex.files import remove_abandoned, sha256_file, write_atomic
-from cliptex.labels.codecs import encode
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.ledger import Entry, Status, ledger_bytes, read_ledger
 from cliptex.labels.writer import ShardLabelWriter, committed_shards, is_committed
@@ -46,7 +45,7 @@ def test_ledger__round_trip(tmp_path: Path) -> None:
 
 
 def test_writer__without_commit_leaves_nothing(tmp_path: Path) -> None:
-    label = encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8))
+    label = ClassMap(("a",)).encode(np.zeros((2, 2), np.uint8))
     with pytest.raises(KeyboardInterrupt), ShardLabelWriter(tmp_path, "s/0.tar") as writer:
         writer.add("k", label)
         raise KeyboardInterrupt
@@ -66,13 +65,13 @@ def test_writer__the_tar_is_on_the_disk_before_the_ledger_has_its_name(
 
     monkeypatch.setattr(os, "fsync", noted)
     with ShardLabelWriter(tmp_path, "0.tar") as writer:
-        writer.add("k", encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8)))
+        writer.add("k", ClassMap(("a",)).encode(np.zeros((2, 2), np.uint8)))
         writer.commit()
     assert ["0.tar"] in seen and seen[-1] == ["0.ledger", "0.tar"]
 
 
 def test_writer__of_two_the_first_to_commit_stays(tmp_path: Path) -> None:
-    label = encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8))
+    label = ClassMap(("a",)).encode(np.zeros((2, 2), np.uint8))
     with ShardLabelWriter(tmp_path, "0.tar") as one, ShardLabelWriter(tmp_path, "0.tar") as two:
         one.add("k", label)
         two.fail("k", Status.EXPERT_ERROR, "slower")
@@ -139,7 +138,7 @@ def test_writer__that_replaces_on_a_full_disk__leaves_the_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Whether the tar or the ledger is the one that finds no room."""
-    label = encode(ClassMap(("a",)), np.zeros((2, 2), np.uint8))
+    label = ClassMap(("a",)).encode(np.zeros((2, 2), np.uint8))
     with ShardLabelWriter(tmp_path, "0.tar") as writer:
         writer.add("k", label)
         writer.commit()

@@ -42,7 +42,6 @@ def check(
     """
     from cliptex.datasets.protocol import other_files, read_image
     from cliptex.experts.check import check_expert
-    from cliptex.labels.kinds import UnitVector
     from cliptex.shards.images import IMAGE_SUFFIXES
 
     there = [path for path in sorted(images.rglob("*")) if path.is_file()]
@@ -54,7 +53,7 @@ def check(
             f"{f' ({others})' if others else ''}"
         )
     expert = load_one(name, loading)
-    rooms = _rooms() if isinstance(expert.spec.kind, UnitVector) else []
+    rooms = _rooms() if expert.spec.kind.in_camera_axes else []
     lines = check_expert(expert, [read_image(path) for path in files], rooms=rooms)
     print("\n".join(map(str, lines)))
     failed = [line.name for line in lines if not line.ok]

@@ -68,8 +68,8 @@ def verify(
         tolerance: of the sample.
         seed: which labels are drawn.
     """
-    from cliptex.labelling.compare import Tolerance
     from cliptex.labelling.verify import verify_labels
+    from cliptex.labels.kinds import Tolerance
     from cliptex.shards.dataset import ImageTextShards
 
     report = verify_labels(

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,21 +21,13 @@ from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.pictures import Pictures, Seen
 from cliptex.data.sampler import Sampler, Size, Step
 from cliptex.data.transforms import Augmentation, View, sample_generator
-from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
+from cliptex.labels.kinds import Kind, Normalisation
 from cliptex.labels.reader import DamagedLabel, LabelReader, StoredLabel
 from cliptex.labels.sampling import sample_bilinear
 from cliptex.losses import DenseTargets
 from cliptex.shards.dataset import ImageTextShards
 
 _CAPTION = 1  # purpose of the generator of a sample, beside that of cliptex.data.pictures
-SMALLEST_SCALE = 1e-6  # a constant depth map has spread 0; it then trains towards 0
-
-
-DepthNorm = Literal["median-mad", "min-max", "none"]
-"""How a scalar field becomes a target, always by numbers of the whole image, never of the crop.
-
-median-mad: minus the median, over the mean absolute deviation from it (both stored). min-max: its
-range becomes 0 to 1, as in a picture of 8 bits. none: the label's own unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +59,7 @@ class JoinedDataset:
     """Samples of `shards` with their labels, augmented as a pure function of their position.
 
     labels: one reader per task; a task's targets are present where its reader has the sample.
-    depth_norm: what is stored with scalar fields to normalise them, see `DepthNorm`.
+    depth_norm: the statistics by which scalar fields are normalised.
     confidence: tasks whose targets carry the stored confidence as the weight of their loss.
     cache: decoded images and labels of small data sets, shared by all threads.
     """
@@ -78,7 +69,7 @@ class JoinedDataset:
     augmentation: Augmentation
     seed: int
     confidence: frozenset[str] = frozenset()
-    depth_norm: DepthNorm = "median-mad"
+    depth_norm: Normalisation = "median-mad"
     cache: ByteBudgetCache = field(default_factory=lambda: ByteBudgetCache(0))
     _own: threading.local = field(default_factory=threading.local, init=False, repr=False)
     _damaged: set[tuple[str, str, str]] = field(default_factory=set, init=False, repr=False)
@@ -129,8 +120,7 @@ class JoinedDataset:
             stored = self._read(task, found)
             if stored is None:
                 return None
-            if isinstance(self.labels[task].kind, ScalarField):
-                stored = with_statistics(stored, self.depth_norm)
+            stored = with_statistics(stored, self.labels[task].kind, self.depth_norm)
             self.cache.put(place, stored, _bytes_of(stored))
         return view_label(stored, self.labels[task].kind, found.view, size)
 
@@ -185,26 +175,19 @@ def _bytes_of(stored: StoredLabel) -> int:
 def collate_labels(labels: Sequence[StoredLabel | None], kind: Kind, size: Size) -> DenseTargets:
     """Stack labels, missing ones included, into what the task's loss reads.
 
-    ClassMap: target (B, H, W) uint8 or int32 ids, invalid = kind.ignore.
-    ScalarField: target (B, 1, H, W) float32, (value - shift) / scale by the whole image's
-        statistics that come with the label (never the crop's), 0 where invalid.
-    UnitVector: target (B, 3, H, W) float32, 0 where invalid.
+    target: class ids (B, H, W) uint8 or int32, invalid = `ignore`; of other kinds (B, C, H, W)
+        float32, 0 where invalid, scalar fields as (value - shift) / scale by the whole image's
+        statistics that come with the label (never the crop's).
     valid: (B, H, W) bool; present: (B,) bool, False where the sample has no label.
     weight: (B, H, W) float32 in [0, 1], 1 where a label has no confidence; None where none has.
     """
     valid = np.zeros((len(labels), *size), bool)  # (B, H, W)
-    target = _blank(kind, len(labels), size)
+    target = kind.blank(len(labels), size)
     for row, label in enumerate(labels):
-        if label is None:
-            continue
-        valid[row] = kind.valid(label.array)
-        match kind:
-            case ClassMap():
-                target[row] = label.array
-            case ScalarField():
-                np.copyto(target[row, 0], normalise_depth(label.array, label), where=valid[row])
-            case UnitVector():
-                target[row] = label.array.transpose(2, 0, 1)
+        if label is not None:
+            valid[row] = kind.valid(label.array)
+            normalised = kind.normalise(label.array, label.shift, label.scale)
+            kind.fill(target[row], normalised, valid[row])
     return DenseTargets(
         target=torch.from_numpy(target),
         valid=torch.from_numpy(valid),
@@ -222,31 +205,7 @@ def _weights(labels: Sequence[StoredLabel | None], size: Size) -> torch.Tensor |
     return torch.from_numpy(np.stack([ones if found is None else found for found in maps]))
 
 
-def with_statistics(stored: StoredLabel, rule: DepthNorm) -> StoredLabel:
-    """A scalar field's label with the shift and scale by which `rule` normalises it."""
-    if rule == "median-mad":
-        return stored
-    if rule == "none":
-        return replace(stored, shift=None, scale=None)
-    low, high = float(np.nanmin(stored.array)), float(np.nanmax(stored.array))
-    return replace(stored, shift=low, scale=high - low)
-
-
-def normalise_depth(array: np.ndarray, label: StoredLabel) -> np.ndarray:
-    """(value - shift) / scale by the whole image's statistics; as it is where there are none."""
-    if label.shift is None or label.scale is None:
-        return array
-    scale = max(label.scale, SMALLEST_SCALE)
-    return ((array - label.shift) / scale).astype(np.float32)
-
-
-def _blank(kind: Kind, count: int, size: Size) -> np.ndarray:
-    """Targets of `count` samples that have no label."""
-    match kind:
-        case ClassMap():
-            dtype = np.uint8 if kind.dtype == np.uint8 else np.int32
-            return np.full((count, *size), kind.ignore, dtype)
-        case ScalarField():
-            return np.zeros((count, 1, *size), np.float32)
-        case UnitVector():
-            return np.zeros((count, 3, *size), np.float32)
+def with_statistics(stored: StoredLabel, kind: Kind, rule: Normalisation) -> StoredLabel:
+    """The label of a whole image, with the shift and scale by which `rule` normalises it."""
+    shift, scale = kind.normalisation(stored.array, (stored.shift, stored.scale), rule)
+    return replace(stored, shift=shift, scale=scale)

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cliptex.console import say
-from cliptex.data.joined import check_same_images, collate_labels, normalise_depth, view_label
+from cliptex.data.joined import check_same_images, collate_labels, view_label
 from cliptex.data.sampler import Size
 from cliptex.data.transforms import Augmentation, View, draw_view, view_image
 from cliptex.files import AnyPath
-from cliptex.labels.kinds import Kind, ScalarField, UnitVector
+from cliptex.labels.kinds import Kind
 from cliptex.labels.reader import LabelReader, StoredLabel
 from cliptex.labels.sampling import WHOLE
 from cliptex.losses import DenseTargets
@@ -106,7 +106,7 @@ class LabelledImages(Dataset[Any]):
             stored = reader.read(shard, key, confidence=wanted)
             if stored is not None:
                 stored = self._seen(stored, reader.kind, view, size)
-            labels[name] = None if stored is None else _as_tensor(stored.array, reader.kind)
+            labels[name] = None if stored is None else _as_tensor(stored.array)
             if wanted:
                 known = None if stored is None else stored.confidence
                 labels[name + CONFIDENCE] = None if known is None else torch.from_numpy(known)
@@ -134,7 +134,7 @@ class LabelledImages(Dataset[Any]):
             )
         (size,) = sizes
         targets = {
-            name: collate_labels([_as_stored(found, name, kind) for found in labels], kind, size)
+            name: collate_labels([_as_stored(found, name) for found in labels], kind, size)
             for name, kind in self.kinds.items()
         }
         return torch.stack(images), texts, targets
@@ -162,8 +162,9 @@ class LabelledImages(Dataset[Any]):
         return draw_view(height, width, self.augmentation, np.random.default_rng(seed))
 
     def _seen(self, stored: StoredLabel, kind: Kind, view: View, size: Size) -> StoredLabel:
-        if self.normalise and isinstance(kind, ScalarField):
-            stored = replace(stored, array=normalise_depth(stored.array, stored))
+        if self.normalise:
+            values = kind.normalise(stored.array, stored.shift, stored.scale)
+            stored = replace(stored, array=values)
         return stored if self.stored_size else view_label(stored, kind, view, size)
 
 
@@ -171,19 +172,20 @@ def _open(place: str | AnyPath | LabelReader) -> LabelReader:
     return place if isinstance(place, LabelReader) else LabelReader(place)
 
 
-def _as_tensor(array: np.ndarray, kind: Kind) -> Tensor:
-    if isinstance(kind, UnitVector):
-        array = array.transpose(2, 0, 1)  # (3, H, W)
+def _as_tensor(array: np.ndarray) -> Tensor:
+    """(H, W) as it is, (H, W, C) as (C, H, W)."""
+    if array.ndim == 3:
+        array = array.transpose(2, 0, 1)
     elif array.dtype == np.uint16:
         array = array.astype(np.int32)
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # decoded PNGs: read-only
 
 
-def _as_stored(labels: Mapping[str, Tensor | None], name: str, kind: Kind) -> StoredLabel | None:
+def _as_stored(labels: Mapping[str, Tensor | None], name: str) -> StoredLabel | None:
     """What `collate_labels` reads; without statistics, which have been used where asked for."""
     label, confidence = labels[name], labels.get(name + CONFIDENCE)
     if label is None:
         return None
-    array = label.permute(1, 2, 0).numpy() if isinstance(kind, UnitVector) else label.numpy()
+    array = label.permute(1, 2, 0).numpy() if label.ndim == 3 else label.numpy()
     known = None if confidence is None else confidence.numpy()
     return StoredLabel(array, shift=None, scale=None, confidence=known)

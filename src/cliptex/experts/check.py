@@ -10,12 +10,10 @@ from itertools import permutations, product
 import numpy as np
 
 from cliptex.experts.protocol import Expert, Prediction
-from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
+from cliptex.labels.kinds import Kind, Tolerance, UnitVector
 
-EQUAL_CLASSES = 0.999  # share of pixels of one class, alone and in a batch
-SCALAR_SHARE = 0.002  # of the range of values
-DEGREES = 0.5  # mean angle
-FACING = 0.9  # least share of normals that point away from the camera
+BATCH = Tolerance(equal=0.999, scalar=0.002, degrees=0.5)
+"""How far the labels of an image may lie apart, alone and in a batch."""
 AXES = ("right", "down", "forward")
 
 Room = tuple[np.ndarray, np.ndarray]
@@ -73,7 +71,7 @@ def check_expert(
         _determinism(labels, repeated),
         _independence(kind, labels, lonely),
         *_confidence(together),
-        *([_axes(expert, rooms)] if isinstance(kind, UnitVector) and rooms else []),
+        *([_axes(expert, rooms)] if kind.in_camera_axes and rooms else []),
         CheckLine("throughput", True, rates),
     ]
 
@@ -113,25 +111,14 @@ def _form(kind: Kind, predictions: Sequence[Prediction]) -> CheckLine:
         return CheckLine("form", False, str(error))
     sizes = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
     more = f" and {len(shapes) - 3} more sizes" if len(shapes) > 3 else ""
-    return CheckLine("form", True, f"{kind.to_json()['kind']}, {sizes}{more}")
+    return CheckLine("form", True, f"{kind.name}, {sizes}{more}")
 
 
 def _range(kind: Kind, labels: Sequence[np.ndarray]) -> CheckLine:
-    values = np.concatenate([label[kind.valid(label)].reshape(-1) for label in labels])
+    values = np.concatenate([label[kind.valid(label)] for label in labels])  # (N, ...)
     if not values.size:
         return CheckLine("range", False, "no pixel is valid")
-    if isinstance(kind, ClassMap):
-        ids = np.unique(values)
-        names = ", ".join(kind.classes[i] for i in ids[:8])
-        return CheckLine("range", True, f"{len(ids)} of {len(kind.classes)} classes: {names}")
-    if isinstance(kind, ScalarField):
-        low, high = float(values.min()), float(values.max())
-        negative = kind.unit in ("1/m", "m") and low < 0
-        why = "; negative" if negative else "; constant" if low == high else ""
-        return CheckLine("range", not why, f"{low:.4g} to {high:.4g} {kind.unit}{why}")
-    forward = float((values.reshape(-1, 3)[:, 2] > 0).mean())
-    detail = f"{100 * forward:.1f} % of normals point away from the camera"
-    return CheckLine("range", forward >= FACING, detail)
+    return CheckLine("range", *kind.plausible(values))
 
 
 def _finite(kind: Kind, predictions: Sequence[Prediction]) -> CheckLine:
@@ -156,33 +143,9 @@ def _independence(
     pairs = list(zip(labels, alone, strict=True))
     if any(a.shape != b.shape for a, b in pairs):
         return CheckLine(name, False, "a label's size depends on the batch")
-    if isinstance(kind, ClassMap):
-        share = min(float((a == b).mean()) for a, b in pairs)
-        detail = f"{100 * share:.3f} % of the worst image's pixels agree"
-        return CheckLine(name, share >= EQUAL_CLASSES, detail)
-    if any((kind.valid(a) != kind.valid(b)).mean() > 1 - EQUAL_CLASSES for a, b in pairs):
-        return CheckLine(name, False, "which pixels are valid depends on the batch")
-    if isinstance(kind, ScalarField):
-        share = max(_scalar_share(a, b) for a, b in pairs)
-        return CheckLine(name, share <= SCALAR_SHARE, f"{100 * share:.4f} % of the range at most")
-    angle = max(_mean_angle(kind, a, b) for a, b in pairs)
-    return CheckLine(name, angle <= DEGREES, f"{angle:.4f} degrees on mean in the worst image")
-
-
-def _scalar_share(a: np.ndarray, b: np.ndarray) -> float:
-    both = np.isfinite(a) & np.isfinite(b)
-    if not both.any():
-        return 0.0
-    scale = float(np.ptp(b[both])) or float(np.abs(b[both]).max()) or 1.0
-    return float(np.abs(a[both] - b[both]).max()) / scale
-
-
-def _mean_angle(kind: UnitVector, a: np.ndarray, b: np.ndarray) -> float:
-    """Mean angle in degrees; from the chord, which keeps its precision where angles are small."""
-    both = kind.valid(a) & kind.valid(b)
-    chord = np.linalg.norm(a[both].astype(np.float64) - b[both], axis=-1)
-    angles = 2 * np.degrees(np.arcsin(np.clip(chord / 2, 0, 1)))
-    return float(angles.mean()) if angles.size else 0.0
+    found = [kind.difference(a, b) for a, b in pairs]
+    worst = max(found, key=lambda one: (not kind.within(one, BATCH), one.worst, one.mean))
+    return CheckLine(name, kind.within(worst, BATCH), f"in the worst image {kind.describe(worst)}")
 
 
 def _confidence(predictions: Sequence[Prediction]) -> list[CheckLine]:

@@ -114,7 +114,6 @@ def load_playroom_expert(
     classes = card.get("classes", [])
     network = build_network(task, len(classes))
     kind = _kind(task, classes)
-    painted = isinstance(kind, ClassMap)
     network.load_state_dict({name: x.float() for name, x in load_file(path).items()})
     spec = ExpertSpec(
         name=f"playroom-{task}",
@@ -124,8 +123,8 @@ def load_playroom_expert(
         weights_sha256=sha256_file(path),
         licence="Apache-2.0",
         preprocessing={"long_side": IMAGE_SIZE, "multiple": MULTIPLE, "resize": "bilinear"},
-        thresholds=THRESHOLDS | {"unlabelled": unlabelled_id(unlabelled, kind.ignore)}
-        if painted
+        thresholds=THRESHOLDS | {"unlabelled": unlabelled_id(unlabelled, int(kind.invalid))}
+        if task == "segmentation"
         else {},
         learnt_from=(),
     )

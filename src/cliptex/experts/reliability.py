@@ -16,13 +16,11 @@ import numpy as np
 from PIL import Image
 
 from cliptex.experts.protocol import Expert, Prediction, Wrapper
-from cliptex.labels.codecs import fitted_size, scalar_statistics
-from cliptex.labels.extras import CONFIDENCE_SIDE
-from cliptex.labels.kinds import ClassMap, Kind, ScalarField
+from cliptex.labels.codecs import CONFIDENCE_SIDE, fitted_size
+from cliptex.labels.kinds import Kind
 
 Confidence = Literal["own", "flip", "none"]
 FLIP = "flip consistency"
-METRIC = ("m", "1/m")  # units with a scale and a zero of their own
 
 _BOX = Image.Resampling.BOX
 
@@ -46,7 +44,7 @@ def with_confidence(expert: Expert, how: Confidence) -> Expert:
 
 
 class FlipConsistent(Wrapper):
-    """An expert whose confidence is `flip_agreement`, averaged over cells by `reduce_confidence`.
+    """An expert whose confidence is `Kind.agreement` of two answers, averaged over cells.
 
     The mirrored images go through the expert in a batch of their own, so that neither its need of
     memory nor its labels differ from those of the bare expert.
@@ -76,41 +74,6 @@ class WithoutConfidence(Wrapper):
         return [replace(found, confidence=None) for found in self.expert.predict(images)]
 
 
-def flip_agreement(kind: Kind, label: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """How far `other`, predicted for the mirror image and mirrored back, supports `label`.
-
-    Both in the kind's form and of one size (H, W). Returns (H, W) float32 in [0, 1]; 0 where
-    only one of the two is valid, NaN where the label is not.
-
-    - class map: 1 where both say the same class, else 0;
-    - scalar field: exp(-|a - b| / s), s the label's own mean absolute deviation. The training
-      loss divides by the same s, so this is exp(-loss between the two answers): free of the
-      unit, and 1/e where they differ by a typical deviation of the image. A ratio such as
-      |a - b| / (|a| + |b|) would depend on where a relative disparity happens to have its zero.
-      Values without a scale or zero of their own ("relative disparity") are first aligned by
-      least squares, with a scale that is not negative; metric ones are not: there a common
-      factor is an error like any other;
-    - normals: 1 - angle / 90 degrees, not below 0: the scale on which NLL-AngMF's confidence is
-      given. The cosine would still call 25 degrees an agreement of 0.9.
-    """
-    valid, both = kind.valid(label), kind.valid(label) & kind.valid(other)
-    agreement = np.where(valid, np.float32(0), np.float32(np.nan))
-    if isinstance(kind, ClassMap):
-        agreement[both] = label[both] == other[both]
-    elif isinstance(kind, ScalarField):
-        agreement[both] = _scalar_agreement(kind, label, label[both], other[both])
-    else:
-        agreement[both] = angular_agreement(label[both], other[both])
-    return agreement
-
-
-def angular_agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """1 - angle / 90 degrees, at least 0, of unit vectors (N, 3); (N,) float32 in [0, 1]."""
-    chord = np.linalg.norm(a.astype(np.float64) - b, axis=-1)  # exact where angles are small
-    angle = 2 * np.arcsin(np.clip(chord / 2, 0, 1))
-    return (1 - angle / (np.pi / 2)).clip(0, 1).astype(np.float32)
-
-
 def reduce_confidence(values: np.ndarray) -> np.ndarray:
     """Average (H, W) in [0, 1] over cells, NaN left out, to a longer side of at most 64.
 
@@ -134,25 +97,4 @@ def _flip_confidence(kind: Kind, label: np.ndarray, mirrored: np.ndarray) -> np.
     size = (checked.shape[0], checked.shape[1])
     if other.shape[:2] != size:
         other = kind.resize(other, size)
-    return reduce_confidence(flip_agreement(kind, checked, other))
-
-
-def _scalar_agreement(
-    kind: ScalarField, label: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> np.ndarray:
-    """exp(-|a - b| / s) of the values (N,) of pixels valid in both."""
-    if not a.size:
-        return a
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    if kind.unit not in METRIC:
-        b = _aligned(a, b)
-    spread = max(scalar_statistics(label)[1], np.finfo(np.float32).tiny)
-    return np.exp(-np.abs(a - b) / spread)
-
-
-def _aligned(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """s b + t, with the s >= 0 and t of least squares to `a`; both (N,)."""
-    centred = b - b.mean()
-    variance = float(centred @ centred)
-    scale = max(float(centred @ a) / variance, 0.0) if variance > 0 else 0.0
-    return scale * centred + a.mean()
+    return reduce_confidence(kind.agreement(checked, other))

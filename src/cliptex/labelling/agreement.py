@@ -14,11 +14,11 @@ import numpy as np
 
 from cliptex.console import track
 from cliptex.data.joined import check_same_images
-from cliptex.experts.reliability import METRIC, angular_agreement, reduce_confidence
+from cliptex.experts.reliability import reduce_confidence
 from cliptex.files import AnyPath, write_atomic
 from cliptex.labelling.geometry import VIEW, normals_from_depth
 from cliptex.labelling.growth import open_stores
-from cliptex.labels.extras import encode_confidence
+from cliptex.labels.codecs import encode_confidence
 from cliptex.labels.kinds import Kind, ScalarField, UnitVector
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import VERSION, Manifest
@@ -48,10 +48,8 @@ class Agreement:
 
         0 for cells in which nothing can be compared.
         """
-        both = self.both()
-        agreement = np.full(both.shape, np.nan, np.float32)
-        agreement[both] = angular_agreement(self.derived[both], self.stored[both])
-        return reduce_confidence(agreement)
+        agreement = _KIND.agreement(self.derived, self.stored)
+        return reduce_confidence(np.where(self.both(), agreement, np.float32(np.nan)))
 
 
 _KIND = UnitVector()
@@ -114,14 +112,14 @@ def summarise(found: Iterable[Agreement], rows: AnyPath | None = None) -> tuple[
     return errors, len(lines)
 
 
-def describe(errors: AngularErrors, images: int, kind: Kind) -> str:
+def describe(errors: AngularErrors, images: int, depth: Kind) -> str:
     """The angles as text."""
     shares = ", ".join(f"{errors.below(a):.1f} % below {a:g}" for a in SHARES)
     lines = [
         f"normals from depth against normals, {images} images",
         f"  mean {errors.mean():.2f} degrees, median {errors.median():.2f}; {shares}",
     ]
-    if isinstance(kind, ScalarField) and kind.unit not in METRIC:
+    if not ScalarField.expect(depth, "the depth store").metric:
         lines.append("  the depth's unknown shift tilts its normals: expect large angles")
     return "\n".join(lines)
 
@@ -129,21 +127,20 @@ def describe(errors: AngularErrors, images: int, kind: Kind) -> str:
 def _check(shards: ImageTextShards, depth: LabelReader, normals: LabelReader, view: float) -> None:
     if not 0 < view < 180:
         raise ValueError(f"a field of view lies between 0 and 180 degrees, not {view:g}")
-    for reader, kind in ((depth, ScalarField), (normals, UnitVector)):
-        if not isinstance(reader.kind, kind):
-            raise ValueError(
-                f"{reader.folder} holds {type(reader.kind).__name__} labels, not {kind.__name__}"
-            )
+    ScalarField.expect(depth.kind, depth.folder)
+    UnitVector.expect(normals.kind, normals.folder)
+    for reader in (depth, normals):
         check_same_images(reader, shards)
 
 
 def _of_shard(
     shards: ImageTextShards, shard: str, depth: LabelReader, normals: LabelReader, view: float
 ) -> Iterator[Agreement]:
+    kind = ScalarField.expect(depth.kind, depth.folder)
     for key in shards.keys(shard):
         a, b = depth.read(shard, key), normals.read(shard, key)
         if a is not None and b is not None:
-            derived = normals_from_depth(_as_disparity(depth.kind, a.array), view=view)
+            derived = normals_from_depth(kind.disparity(a.array), view=view)
             size = (b.array.shape[0], b.array.shape[1])
             yield Agreement(shard, key, _KIND.resize(derived, size), b.array)
 
@@ -169,13 +166,6 @@ def _copy_shard(
             else:
                 writer.add(key, replace(encoded, confidence=confidence.get(key)))
         writer.commit()
-
-
-def _as_disparity(kind: Kind, array: np.ndarray) -> np.ndarray:
-    """A scalar field (H, W) as disparity: depth in metres is inverted, NaN where not above 0."""
-    if isinstance(kind, ScalarField) and kind.unit == "m":
-        return np.divide(1, array, out=np.full_like(array, np.nan), where=array > 0)
-    return array
 
 
 def _row(agreement: Agreement, angles: np.ndarray) -> dict[str, object]:

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliptex.labelling.compare import Difference, difference
-from cliptex.labels.codecs import CODECS, codec_name, decode, encode
-from cliptex.labels.kinds import ClassMap, Kind
+from cliptex.labels.kinds import Difference, Kind
 
 DECODINGS = 3  # of each label; the fastest counts
 
@@ -31,27 +29,18 @@ class CodecCost:
     decode_ms: float
 
 
-def codecs_of(kind: Kind) -> tuple[str, ...]:
-    """Names of the codecs that store labels of a kind, its default first."""
-    default = codec_name(kind)
-    if isinstance(kind, ClassMap):
-        return (default,)  # the other one has too few or too many bits
-    fitting = (name for name, codec in CODECS.items() if isinstance(kind, codec.kind))
-    return (default, *(name for name in fitting if name != default))
-
-
 def choose_codecs(kinds: Sequence[Kind], names: Sequence[str]) -> list[str | None]:
     """For each kind the one of `names` that stores it, None where its default does.
 
     Raises ValueError for a name that stores none of the kinds, or two that store one.
     """
-    fitting = [[name for name in names if name in codecs_of(kind)] for kind in kinds]
+    fitting = [[name for name in names if name in kind.codecs] for kind in kinds]
     for kind, found in zip(kinds, fitting, strict=True):
         if len(found) > 1:
-            raise ValueError(f"codecs {' and '.join(found)} both store {_kind(kind)}: give one")
+            raise ValueError(f"codecs {' and '.join(found)} both store {kind.name}: give one")
     useless = [name for name in names if not any(name in found for found in fitting)]
     if useless:
-        known = {_kind(kind): ", ".join(codecs_of(kind)) for kind in kinds}
+        known = {kind.name: ", ".join(kind.codecs) for kind in kinds}
         listed = "; ".join(f"{kind} by {codecs}" for kind, codecs in known.items())
         raise ValueError(f"codec {useless[0]!r} stores no label of these experts: {listed}")
     return [found[0] if found else None for found in fitting]
@@ -59,7 +48,7 @@ def choose_codecs(kinds: Sequence[Kind], names: Sequence[str]) -> list[str | Non
 
 def measure_codecs(kind: Kind, labels: Sequence[np.ndarray]) -> tuple[CodecCost, ...]:
     """What every codec of `kind` costs on `labels`, at least one, in the kind's form."""
-    return tuple(_measure(kind, name, labels) for name in codecs_of(kind))
+    return tuple(_measure(kind, name, labels) for name in kind.codecs)
 
 
 def _measure(kind: Kind, name: str, labels: Sequence[np.ndarray]) -> CodecCost:
@@ -69,17 +58,17 @@ def _measure(kind: Kind, name: str, labels: Sequence[np.ndarray]) -> CodecCost:
     decoding: list[float] = []
     for label in labels:
         start = time.perf_counter()
-        encoded = encode(kind, label, name)
+        encoded = kind.encode(label, name)
         encoding.append(time.perf_counter() - start)
         times: list[float] = []
         for _ in range(DECODINGS):
             start = time.perf_counter()
-            back = decode(kind, encoded.png, encoded.meta, name)
+            back = kind.decode(encoded.png, encoded.meta, name)
             times.append(time.perf_counter() - start)
         decoding.append(min(times))
         meta = b"" if encoded.meta is None else json.dumps(encoded.meta).encode()
         sizes.append(len(encoded.png) + len(meta))
-        errors.append(difference(kind, back, label))
+        errors.append(kind.difference(back, label))
     return CodecCost(
         codec=name,
         bytes_per_label=float(np.mean(sizes)),
@@ -91,7 +80,3 @@ def _measure(kind: Kind, name: str, labels: Sequence[np.ndarray]) -> CodecCost:
         encode_ms=1e3 * float(np.mean(encoding)),
         decode_ms=1e3 * float(np.mean(decoding)),
     )
-
-
-def _kind(kind: Kind) -> str:
-    return str(kind.to_json()["kind"])

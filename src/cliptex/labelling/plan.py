@@ -14,9 +14,8 @@ import numpy as np
 
 from cliptex.experts.protocol import Expert, Prediction, Wrapper
 from cliptex.labelling.codec_choice import CodecCost, measure_codecs
-from cliptex.labelling.compare import as_stored
 from cliptex.labelling.engine import LabelRunReport, label_shards
-from cliptex.labels.kinds import ClassMap, Kind, ScalarField
+from cliptex.labels.kinds import Kind
 from cliptex.labels.reader import LabelReader
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import ImageError, decode_image
@@ -45,7 +44,7 @@ class ExpertPlan:
     def __str__(self) -> str:
         rows = [("codec", "bytes/image", "error on mean", "at most", "encode ms", "decode ms")]
         for cost in self.codecs:
-            mean, worst = _errors(self.kind, cost)
+            mean, worst = self.kind.error_text(cost.error)
             size, name = f"{cost.bytes_per_label:.0f}", cost.codec
             name += " (used)" if name == self.codec else ""
             rows.append((name, size, mean, worst, f"{cost.encode_ms:.2f}", f"{cost.decode_ms:.2f}"))
@@ -208,7 +207,7 @@ def _of_expert(shards: ImageTextShards, watched: _Watched, report: LabelRunRepor
         for sample in shards
         if sample.key.encode() in labelled
     ]
-    stored = [as_stored(kind, label, manifest.max_side) for label in said]
+    stored = [kind.fit(kind.check(label), manifest.max_side) for label in said]
     reader.close()
     return ExpertPlan(
         expert=watched.spec.name,
@@ -223,16 +222,6 @@ def _of_expert(shards: ImageTextShards, watched: _Watched, report: LabelRunRepor
 
 def _fingerprint(image: np.ndarray) -> bytes:
     return hashlib.sha1(repr(image.shape).encode() + image.tobytes()).digest()
-
-
-def _errors(kind: Kind, cost: CodecCost) -> tuple[str, str]:
-    """The mean and the largest error with their unit."""
-    mean, worst = cost.error.mean, cost.error.worst
-    if isinstance(kind, ClassMap):
-        return f"{100 * mean:.3g} % of pixels", f"{100 * worst:.3g} %"
-    if isinstance(kind, ScalarField):
-        return f"{100 * mean:.4f} % of range", f"{100 * worst:.4f} %"
-    return f"{mean:.3f} degrees", f"{worst:.3f}"
 
 
 def _bytes(size: float) -> str:

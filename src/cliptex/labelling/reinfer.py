@@ -9,8 +9,8 @@ import numpy as np
 
 from cliptex.console import track
 from cliptex.experts.protocol import Expert, Prediction
-from cliptex.labelling.compare import Tolerance, as_stored, difference
 from cliptex.labelling.predicting import Predictor
+from cliptex.labels.kinds import Tolerance
 from cliptex.labels.reader import LabelReader
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import ImageError, decode_image
@@ -63,13 +63,13 @@ def _disagreement(
     reader: LabelReader, shard: str, key: str, answer: Prediction, tolerance: Tolerance
 ) -> str:
     """Why a fresh prediction's label is not the stored one, or an empty string."""
-    stored = reader.read(shard, key)
+    kind, stored = reader.kind, reader.read(shard, key)
     assert stored is not None  # the ledger said ok
     try:
-        fresh = as_stored(reader.kind, answer.label, reader.manifest.max_side)
+        fresh = kind.fit(kind.check(answer.label), reader.manifest.max_side)
     except ValueError as error:
         return f"now {error}"
     if fresh.shape != stored.array.shape:
         return f"stored as {stored.array.shape}, now {fresh.shape}"
-    found = difference(reader.kind, stored.array, fresh)
-    return "" if found.within(reader.kind, tolerance) else found.describe(reader.kind)
+    found = kind.difference(stored.array, fresh)
+    return "" if kind.within(found, tolerance.of_stored()) else kind.describe(found)

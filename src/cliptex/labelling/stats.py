@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from cliptex.files import AnyPath
-from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
 from cliptex.labels.ledger import Ledger, Status
-from cliptex.labels.reader import LabelReader, StoredLabel
-
-PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-PIXELS_PER_LABEL = 1024  # a fixed grid of pixels per label enters the percentiles
+from cliptex.labels.reader import LabelReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +45,7 @@ def label_stats(folder: AnyPath, *, max_labels: int = 2000, seed: int = 0) -> La
     samples = draw_samples(reader, max_labels, seed)
     if not samples:
         raise ValueError(f"{folder} holds no labels yet")
-    of_kind = (
-        _ClassCount(reader.kind) if isinstance(reader.kind, ClassMap) else _Values(reader.kind)
-    )
+    summary = reader.kind.summary()
     sizes = invalid = pixels = 0
     confidences: list[float] = []
     for shard, key in samples:
@@ -66,16 +58,16 @@ def label_stats(folder: AnyPath, *, max_labels: int = 2000, seed: int = 0) -> La
         pixels += valid.size
         if stored.confidence is not None:
             confidences.append(float(stored.confidence.mean()))
-        of_kind.add(stored)
+        summary.add(stored.array, stored.instances)
     return LabelStats(
         expert=reader.manifest.expert,
-        kind=str(reader.manifest.kind["kind"]),
+        kind=reader.kind.name,
         labels=len(samples),
         bytes_per_label=sizes / len(samples),
         invalid=invalid / pixels,
         confidence=float(np.mean(confidences)) if confidences else float("nan"),
         confidence_meaning=reader.manifest.confidence,
-        **of_kind.result(),
+        **summary.result(),
     )
 
 
@@ -117,62 +109,3 @@ def describe_stats(stats: LabelStats) -> str:
     if stats.mean_vector:
         lines.append("  mean vector: " + ", ".join(f"{x:.3f}" for x in stats.mean_vector))
     return "\n".join(lines)
-
-
-class _ClassCount:
-    """Adds up a class map's pixels, labels and objects by class."""
-
-    def __init__(self, kind: ClassMap) -> None:
-        self._kind = kind
-        self._pixels = np.zeros(len(kind.classes), np.int64)
-        self._present = np.zeros(len(kind.classes), np.int64)
-        self._objects: Counter[int] = Counter()
-        self._labels = 0
-        self._counted = False
-
-    def add(self, label: StoredLabel) -> None:
-        count = len(self._kind.classes)
-        found = np.bincount(label.array.ravel(), minlength=count)[:count]
-        self._pixels += found
-        self._present += found > 0
-        self._labels += 1
-        if label.instances is not None:
-            self._counted = True
-            self._objects.update(label.instances)
-
-    def result(self) -> dict[str, Any]:
-        pixels = self._pixels / max(1, self._pixels.sum())
-        present = self._present / max(1, self._labels)
-        objects = {name: self._objects[i] for i, name in enumerate(self._kind.classes)}
-        return {
-            "pixel_share": dict(zip(self._kind.classes, map(float, pixels), strict=True)),
-            "label_share": dict(zip(self._kind.classes, map(float, present), strict=True)),
-            "instances": objects if self._counted else {},
-        }
-
-
-class _Values:
-    """Samples the valid values of scalar fields or normals."""
-
-    def __init__(self, kind: ScalarField | UnitVector) -> None:
-        self._kind = kind
-        self._found: list[np.ndarray] = []
-
-    def add(self, label: StoredLabel) -> None:
-        thin = _thin(label.array)
-        self._found.append(thin[self._kind.valid(thin)])
-
-    def result(self) -> dict[str, Any]:
-        values = np.concatenate(self._found).astype(np.float64)
-        if not len(values):
-            return {}
-        if isinstance(self._kind, UnitVector):
-            return {"mean_vector": tuple(float(x) for x in values.mean(axis=0))}
-        found = np.percentile(values, PERCENTILES)
-        return {"percentiles": dict(zip(PERCENTILES, map(float, found), strict=True))}
-
-
-def _thin(array: np.ndarray) -> np.ndarray:
-    """Every n-th row and column, so that about PIXELS_PER_LABEL remain."""
-    step = max(1, int(np.sqrt(array.shape[0] * array.shape[1] / PIXELS_PER_LABEL)))
-    return array[::step, ::step]

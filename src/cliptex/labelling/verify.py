@@ -16,10 +16,9 @@ import numpy as np
 from cliptex.console import track
 from cliptex.experts.protocol import Expert
 from cliptex.files import AnyPath, exists, sha256_file
-from cliptex.labelling.compare import Tolerance
 from cliptex.labelling.growth import belongs, damage
 from cliptex.labelling.reinfer import disagreements
-from cliptex.labels.extras import instances_to_json
+from cliptex.labels.kinds import Tolerance
 from cliptex.labels.ledger import Ledger, ledger_path
 from cliptex.labels.reader import DamagedLabel, LabelReader
 from cliptex.labels.writer import label_tar
@@ -256,7 +255,7 @@ def _decode_problems(reader: LabelReader, drawn: Iterable[tuple[str, str]]) -> l
             assert stored is not None  # the ledger said ok
             reader.kind.check(stored.array)
             if stored.instances is not None:
-                instances_to_json(reader.kind, stored.instances)
+                reader.kind.check_instances(stored.instances)
         except ValueError as error:
             bad[shard].append(f"{key!r} ({error})")
     return [_label_problem(reader, shard, "unreadable labels", keys) for shard, keys in bad.items()]

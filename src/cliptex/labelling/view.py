@@ -14,7 +14,6 @@ from cliptex.files import AnyPath, write_atomic
 from cliptex.labelling.stats import draw_samples
 from cliptex.labelling.status import expert_folders
 from cliptex.labels.codecs import fitted_size
-from cliptex.labels.kinds import ClassMap
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.sampling import WHOLE, sample_nearest
 from cliptex.shards.dataset import ImageTextShards
@@ -118,32 +117,15 @@ def _cell(reader: LabelReader, shard: str, key: str, image: np.ndarray) -> Cell 
     size = (image.shape[0], image.shape[1])
     colours = sample_nearest(reader.kind.draw(stored.array), WHOLE, size)
     mixed = np.rint(OPACITY * colours + (1 - OPACITY) * image).astype(np.uint8)
-    cell = Cell(_data_url(colours, "PNG"), _data_url(mixed, "JPEG"), _legend(reader, stored.array))
+    cell = Cell(
+        _data_url(colours, "PNG"), _data_url(mixed, "JPEG"), reader.kind.legend(stored.array)
+    )
     if stored.confidence is None:
         return cell
     gray = np.rint(255 * sample_nearest(stored.confidence, WHOLE, size)).astype(np.uint8)
     meaning = f" ({reader.manifest.confidence})" if reader.manifest.confidence else ""
     text = f"white is confident, mean {stored.confidence.mean():.2f}{meaning}"
     return replace(cell, confidence=_data_url(gray, "PNG"), confidence_text=text)
-
-
-def _legend(reader: LabelReader, array: np.ndarray) -> list[tuple[str, str]]:
-    """Classes present, or the range of values, or what the colours of normals mean."""
-    kind = reader.kind
-    if isinstance(kind, ClassMap):
-        ids = [int(i) for i in np.unique(array) if i != kind.ignore]
-        colours = kind.draw(np.array([ids]))[0]
-        names = (kind.classes[i] for i in ids)
-        return [(_css(c), name) for c, name in zip(colours, names, strict=True)]
-    valid = array[kind.valid(array)]
-    if array.ndim == 2:
-        unit = reader.manifest.kind["unit"]
-        return [("#fde725", f"yellow is high: {valid.min():.3g} to {valid.max():.3g} {unit}")]
-    return [("#ff8080", "right"), ("#80ff80", "down"), ("#8080ff", "forward")]
-
-
-def _css(colour: np.ndarray) -> str:
-    return "#" + "".join(f"{int(c):02x}" for c in colour)
 
 
 def _data_url(array: np.ndarray, encoding: str) -> str:

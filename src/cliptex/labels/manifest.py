@@ -12,8 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from cliptex.files import AnyPath, parse_json, read_bytes, write_atomic
-from cliptex.labels.codecs import codec_name, error_bound
-from cliptex.labels.kinds import ClassMap, Kind, ScalarField, kind_from_json
+from cliptex.labels.kinds import Kind, kind_from_json
 
 FILE_NAME = "manifest.json"
 FORMAT = "cliptex-labels"
@@ -48,7 +47,7 @@ class Manifest(BaseModel):
     kind: dict[str, JsonValue]
     invalid: str
     codec: str
-    """One of `CODECS`: how the PNGs are to be read."""
+    """One of the kind's `codecs`: how the PNGs are to be read."""
     error_bound: str
     confidence: str = ""
     """What the stored confidence means ("flip consistency"); empty where nothing is said."""
@@ -68,15 +67,15 @@ class Manifest(BaseModel):
 
         `codec` None means the kind's default; ValueError for one that does not store the kind.
         """
-        chosen = codec_name(kind) if codec is None else codec
+        chosen = kind.default_codec if codec is None else codec
         return cls(
             kind=kind.to_json(),
             expert=expert,
             dataset_id=dataset_id,
             source=source,
-            invalid=_invalid(kind, chosen),
+            invalid=kind.codec(chosen).invalid,
             codec=chosen,
-            error_bound=error_bound(kind, chosen),
+            error_bound=kind.codec(chosen).bound,
             **fields,
         )
 
@@ -163,7 +162,7 @@ def _checked(path: AnyPath, content: dict[str, JsonValue]) -> Manifest:
             f"this program reads {FORMAT} version {', '.join(map(str, READABLE))}"
         )
     try:
-        error_bound(manifest.label_kind, manifest.codec)
+        manifest.label_kind.codec(manifest.codec)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}, kind or codec: {error}; a newer program may know it") from None
     return manifest
@@ -181,11 +180,3 @@ def refuse_mixing(folder: AnyPath, old: Manifest, new: Manifest) -> None:
             + "\n".join(lines)
             + f"\nlabel into another folder, or remove {folder} to label anew"
         )
-
-
-def _invalid(kind: Kind, codec: str) -> str:
-    if isinstance(kind, ClassMap):
-        return f"id {kind.ignore}"
-    if isinstance(kind, ScalarField):
-        return "code 0, NaN"
-    return f"code {'(0, 0, 0)' if codec == 'png-normal-rgb8' else '(0, 0)'}, the zero vector"

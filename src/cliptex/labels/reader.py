@@ -20,8 +20,7 @@ from cliptex.files import (
     open_random,
     parse_json,
 )
-from cliptex.labels.codecs import Encoded, decode
-from cliptex.labels.extras import decode_confidence, instances_from_json
+from cliptex.labels.codecs import Encoded, decode_confidence, instances_from_json
 from cliptex.labels.kinds import Kind
 from cliptex.labels.ledger import Ledger, Status, checksum, ledger_path, read_ledger
 from cliptex.labels.manifest import Manifest, read_manifest
@@ -88,7 +87,7 @@ class LabelReader:
         """What `read` gives, from bytes that were read before."""
         meta = encoded.meta or {}
         try:
-            array = decode(self.kind, encoded.png, encoded.meta, self.manifest.codec)
+            array = self.kind.decode(encoded.png, encoded.meta, self.manifest.codec)
             instances = instances_from_json(meta)
             stored = encoded.confidence
             confidence = None if stored is None else decode_confidence(stored)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from cliptex.files import AnyPath, remove_abandoned
-from cliptex.labels.codecs import Encoded, encode, fit
-from cliptex.labels.extras import INSTANCES, encode_confidence, instances_to_json
+from cliptex.labels.codecs import INSTANCES, Encoded, encode_confidence, instances_to_json
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import Manifest, claim_store, read_manifest
 from cliptex.labels.reader import LabelReader, StoredLabel
@@ -47,16 +46,19 @@ def add_label(
     try:
         checked = kind.check(array)
         map_png = None if confidence is None else encode_confidence(confidence)
-        counts = None if instances is None else instances_to_json(kind, instances)
+        if instances is not None:
+            kind.check_instances(instances)
     except ValueError as error:
         writer.fail(key, Status.BAD_LABEL, str(error))
         return Status.BAD_LABEL
-    fitted = fit(kind, checked, manifest.max_side)  # may lose single valid pixels
+    fitted = kind.fit(checked, manifest.max_side)  # may lose single valid pixels
     if not kind.valid(fitted).any():
         writer.fail(key, Status.NO_VALID_PIXEL)
         return Status.NO_VALID_PIXEL
-    encoded = encode(kind, fitted, manifest.codec)
-    meta = encoded.meta if counts is None else {**(encoded.meta or {}), INSTANCES: counts}
+    encoded = kind.encode(fitted, manifest.codec)
+    meta = encoded.meta
+    if instances is not None:
+        meta = {**(meta or {}), INSTANCES: instances_to_json(instances)}
     writer.add(key, Encoded(encoded.png, meta, map_png))
     return Status.OK
 

@@ -9,8 +9,7 @@ from pathlib import PurePosixPath
 from types import TracebackType
 
 from cliptex.files import AnyPath, AtomicFile, exists, own, remove_durably, walk
-from cliptex.labels.codecs import EXTENSION, Encoded
-from cliptex.labels.extras import CONFIDENCE_EXTENSION
+from cliptex.labels.codecs import CONFIDENCE_EXTENSION, EXTENSION, Encoded
 from cliptex.labels.ledger import Entry, Status, checksum, ledger_bytes, ledger_path
 
 BLOCK = tarfile.BLOCKSIZE

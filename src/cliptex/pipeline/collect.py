@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from cliptex.files import write_atomic
-from cliptex.labels.kinds import ClassMap, Kind
 from cliptex.labels.store import LabelReader
 from cliptex.pipeline.suite import PER_IMAGE, PICTURES, RESULTS
 from cliptex.report.names import model_name, probe_name
@@ -113,21 +112,12 @@ def draw_label_panel(out: Path, web: Path) -> None:
         pictures = [image]
         for reader in readers:
             stored = reader.read(shard, key)
-            array = None if stored is None else stored.array
-            pictures.append(overlay(image, array, reader.kind))
+            missing = np.zeros_like(image)
+            drawn = missing if stored is None else reader.kind.draw_over(image, stored.array)
+            pictures.append(drawn)
         grid.append([work / f"label-{row}-{column}.png" for column in range(len(pictures))])
         for path, picture in zip(grid[-1], pictures, strict=True):
             Image.fromarray(picture).save(path)
     names = ["image", *(folder.name for folder in folders)]
     write_panel(out, "0-labels", "Experts' labels on training images", names, grid)
     shutil.rmtree(work)
-
-
-def overlay(image: np.ndarray, label: np.ndarray | None, kind: Kind) -> np.ndarray:
-    """A label drawn over its image; class maps let the picture shine through."""
-    if label is None:
-        return np.zeros_like(image)
-    drawn = kind.draw(kind.resize(label, image.shape[:2]))
-    if not isinstance(kind, ClassMap):
-        return drawn
-    return (0.45 * image + 0.55 * drawn).astype(np.uint8)

@@ -11,9 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cliptex.console import did_you_mean, not_among
-from cliptex.data.joined import DepthNorm
 from cliptex.data.sampler import WINDOW
 from cliptex.files import write_atomic
+from cliptex.labels.kinds import Normalisation
 from cliptex.models.clip import ModelSpec
 from cliptex.models.cliptex import DenseConfig
 from cliptex.tasks import TASKS
@@ -84,7 +84,7 @@ class TrainConfig(BaseModel):
     loss_weights: dict[str, float] = Field(default_factory=lambda: dict(LOSS_WEIGHTS))
     uncertainty: bool = False
     confidence: tuple[str, ...] = ()
-    depth_norm: DepthNorm = "median-mad"
+    depth_norm: Normalisation = "median-mad"
     contrast: Literal["softmax", "sigmoid"] = "softmax"
     sigmoid_bias: float = -10.0  # Zhai et al. 2023, section 3.2
     dense: DenseConfig = DenseConfig()

@@ -35,7 +35,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from cliptex.data.joined import Batch, JoinedDataset
 from cliptex.data.sampler import batch_sizes
 from cliptex.files import check_can_make, write_atomic
-from cliptex.labels.kinds import Kind, ScalarField, UnitVector
+from cliptex.labels.kinds import Kind
 from cliptex.losses import DenseTargets
 from cliptex.models.clip import ClipConfig, describe_clip
 from cliptex.models.device import pick_device
@@ -111,13 +111,7 @@ def _page(text: str, batch: Batch, kinds: Mapping[str, Kind], dataset: JoinedDat
 def draw_target(targets: DenseTargets, row: int, kind: Kind) -> np.ndarray:
     """One sample's targets as the loss reads them, in colour: (H, W, 3) uint8."""
     target, valid = targets.target[row].numpy(), targets.valid[row].numpy()
-    match kind:
-        case ScalarField():  # (1, H, W)
-            return kind.draw(np.where(valid, target[0], np.nan).astype(np.float32))
-        case UnitVector():  # (3, H, W)
-            return kind.draw(target.transpose(1, 2, 0) * valid[..., None])
-        case _:  # (H, W)
-            return kind.draw(target.astype(kind.dtype))
+    return kind.draw(kind.from_target(target, valid))
 
 
 def _figure(image: np.ndarray, caption: str) -> str:

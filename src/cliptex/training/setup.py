@@ -120,7 +120,7 @@ def open_data(
             f"warmup_steps: {config.warmup_steps} steps of warm-up in a run of {steps} steps; "
             f"shorten the warm-up (`--warmup-steps {steps // 20}`) or train longer"
         )
-    channels = {task: TASKS[task].channels(reader.kind) for task, reader in labels.items()}
+    channels = {task: reader.kind.channels for task, reader in labels.items()}
     return dataset, sampler, channels, steps
 
 
@@ -189,11 +189,7 @@ def _open_labels(
                 f"{reader.manifest.dataset_id}, but {config.data} is {shards.dataset_id}; label "
                 f"this data (`cliptex label run --data {config.data}`) or train on the other"
             )
-        if not isinstance(reader.kind, TASKS[task].kind):
-            raise ValueError(
-                f"tasks: {task} learns from {TASKS[task].kind.__name__} labels, but "
-                f"{reader.folder} holds {type(reader.kind).__name__}"
-            )
+        TASKS[task].kind.expect(reader.kind, f"tasks: {task}: {reader.folder}")
         if task in config.confidence and not reader.manifest.confidence:
             raise ValueError(
                 f"confidence: {reader.folder} stores none: label with an expert that says how far "

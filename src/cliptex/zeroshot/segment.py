@@ -49,9 +49,7 @@ def run_zeroshot_segmentation(
     probes. ValueError for a set without classes, for `crop="center"`, for towers that give single
     cells no embedding, and for embeddings that are not finite.
     """
-    kind = test.kind
-    if not isinstance(kind, ClassMap):
-        raise ValueError(f"{test.name} has no classes to segment")
+    kind = ClassMap.expect(test.kind, f"{test.name}, to be segmented by class names,")
     if config.crop != "squash":
         raise ValueError("crop=center would leave parts of the ground truth unseen: use squash")
     asked = names_for(kind.classes, classes, test.name)

@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from cliptex.labels.drawing import class_colours
+from cliptex.labels.class_map import class_colours
 from cliptex.probes.detection.choice import Choice
 from cliptex.probes.detection.pictures import draw_detections, draw_objects
 from cliptex.probes.detection.run import DetectionOutcome

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from cliptex.datasets.coco import decode_mask
 from cliptex.datasets.protocol import DetectionDataset
-from cliptex.labels.drawing import class_colours
+from cliptex.labels.class_map import class_colours
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.detection.config import DetectionProbe
 from cliptex.probes.detection.predict import Found, detect_all

@@ -1,4 +1,4 @@
-"""Each task: channels, loss over labels, picture."""
+"""Each task: its kind, its loss over labels, the picture of what a head says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_names_and_kinds() -> None:
     assert list(TASKS) == ["segmentation", "depth", "normals", "edges"]
     for name, task in TASKS.items():
         assert task.name == name and isinstance(KINDS[name], task.kind)
-        assert task.channels(KINDS[name]) == CHANNELS[name]
+        assert KINDS[name].channels == CHANNELS[name]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_missing_labels_cost_nothing(task: str) -> None:
 @pytest.mark.parametrize("task", list(TASKS))
 def test_picture(task: str) -> None:
     prediction = np.random.default_rng(0).normal(size=(CHANNELS[task], 6, 5)).astype(np.float32)
-    drawn = TASKS[task].picture(prediction, KINDS[task])
+    drawn = KINDS[task].draw(KINDS[task].from_output(prediction))
     assert drawn.shape == (6, 5, 3) and drawn.dtype == np.uint8 and drawn.std() > 0
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from cliptex.labels.extras import decode_confidence, encode_confidence
+from cliptex.labels.codecs import decode_confidence, encode_confidence
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import Manifest, claim_store, read_manifest
