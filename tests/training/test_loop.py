@@ -329,7 +329,11 @@ def test_labels_of_other_data_are_refused(configure, write_labels, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"tasks": {"depth": "exact-normals"}}, ValueError, "depth: .*unit-vector, not scalar-field"),
+        (
+            {"tasks": {"depth": "exact-normals"}},
+            ValueError,
+            "depth: .*unit-vector, not scalar-field",
+        ),
         ({"tasks": {"depth": "nowhere"}}, FileNotFoundError, "nowhere"),
         ({"batch_size": 33}, ValueError, "batch_size: 33 .* larger than the data set of 32"),
         ({"warmup_steps": 6}, ValueError, r"warm-up .*--warmup-steps 0\b"),

@@ -49,7 +49,7 @@ def run_zeroshot_segmentation(
     probes. ValueError for a set without classes, for `crop="center"`, for towers that give single
     cells no embedding, and for embeddings that are not finite.
     """
-    kind = ClassMap.expect(test.kind, f"{test.name}, to be segmented by class names,")
+    kind = ClassMap.expect(test.kind, f"{test.name} has no classes to segment: it")
     if config.crop != "squash":
         raise ValueError("crop=center would leave parts of the ground truth unseen: use squash")
     asked = names_for(kind.classes, classes, test.name)
