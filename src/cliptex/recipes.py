@@ -49,11 +49,13 @@ def clip_ft_vit_b16(
 ) -> TrainConfig:
     """The paper's CLIP-FT: Table 7 without tasks.
 
-    start_from: the CLIP to go on from, named as for `load_clip`: "corenet:FILE" for the authors'.
-    batch_size: samples of all ranks together; Table 7's 32 may be meant per GPU.
-    lr_rule: what a batch other than 32 does to the three learning rates of Table 7: nothing, or
-        multiply them by sqrt(batch_size / 32) or by batch_size / 32.
-    around: the resolutions.
+    Args:
+        start_from: the CLIP to go on from: a folder, open_clip:NAME/TAG, or corenet:FILE for the
+            authors' own.
+        batch_size: samples of all ranks together; Table 7's 32 may be meant per GPU.
+        lr_rule: what a batch other than 32 does to the three learning rates of Table 7: nothing,
+            or multiply them by sqrt(batch_size / 32) or by batch_size / 32.
+        around: the resolutions.
     """
     rates = learning_rates(batch_size, lr_rule)
     base = TrainConfig(
@@ -82,10 +84,12 @@ def cliptex_vit_b16(
 ) -> TrainConfig:
     """The paper's CLIPTeX: CLIP-FT's recipe and order of samples, with `tasks` (Table 7).
 
-    tasks: task -> folder of the expert's labels below `labels`.
-    row: of Table 5: learn from this subset of `tasks` (R1 is CLIP-FT); by default from all.
-    head_layers: of Table 6.
-    start_from, batch_size, lr_rule, around: as for `clip_ft_vit_b16`.
+    The other options are those of `clip_ft_vit_b16`.
+
+    Args:
+        tasks: task and folder of its expert below `labels`, for each task.
+        row: of Table 5: learn from this subset of `tasks` (R1 is CLIP-FT); by default from all.
+        head_layers: layers of each task's head (Table 6).
     """
     chosen = dict(tasks) if row is None else tasks_of(row, tasks)
     experts: dict[str, Any] = {}
@@ -109,8 +113,9 @@ def clip_ft_resnet50(
 ) -> TrainConfig:
     """CLIP-FT with ResNet-50: the paper gives all three image towers the same settings.
 
-    output_stride: 16 or 8 dilates the last one or two stages; by default 32, as the weights were
-        trained.
+    Args:
+        output_stride: 16 or 8 dilates the last one or two stages; by default 32, as the weights
+            were trained.
     """
     options = {"batch_size": batch_size, "lr_rule": lr_rule, "around": around}
     base = clip_ft_vit_b16(data, start_from=start_from, **options)
@@ -149,7 +154,9 @@ def clip_ft_vit_h16(
 ) -> TrainConfig:
     """CLIP-FT with ViT-H/16, of which only the authors have published weights.
 
-    start_from: "corenet:FILE"; "corenet:ViT-H-16" and "open_clip:ViT-H-16" are random.
+    Args:
+        start_from: the CLIP to go on from: corenet:FILE; the weights of corenet:ViT-H-16 and
+            open_clip:ViT-H-16 are random.
     """
     return clip_ft_vit_b16(
         data,
@@ -219,7 +226,9 @@ def playroom(
 ) -> TrainConfig:
     """CLIPTeX in the playroom at 128 pixels, from the shipped CLIP; without labels, CLIP-FT.
 
-    tasks: by default all three, with the labels of the playroom's experts.
+    Args:
+        tasks: task and folder of its expert below `labels`; by default all three, with the labels
+            of the playroom's experts.
     """
     if tasks is None:
         tasks = {} if labels is None else PLAYROOM_EXPERTS
@@ -252,9 +261,10 @@ def photos(
 ) -> TrainConfig:
     """Real photographs: an ImageNet EfficientNet-Lite0 tower and a small text tower from nothing.
 
-    image_weights: safetensors of timm's tf_efficientnet_lite0.
-    tasks: task -> folder of the expert's labels below `labels`; none is CLIP-FT.
-    vocabulary: byte-pair ids of the captions' words; without it the text tower has all 49,408.
+    Args:
+        image_weights: safetensors of timm's tf_efficientnet_lite0.
+        tasks: task and folder of its expert below `labels`, for each task; none is CLIP-FT.
+        vocabulary: byte-pair ids of the captions' words; without it the text tower has all 49,408.
     """
     config = ClipConfig(
         embed_dim=256,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
+from typing import Any
 
-from tyro.extras import SubcommandApp
+import tyro
 
 import cliptex
 from cliptex import console
@@ -31,12 +34,12 @@ from cliptex.cli.errors import (
     in_one_line,
     now_running,
     of_the_system,
-    shown_options,
 )
+from cliptex.cli.help import HELP_ALL, HELP_WORDS, Verb, group_help, option_names, verb_help
 from cliptex.files.network import network_fault
 from cliptex.machine import MissingPackage
 
-Commands = dict[str, "Callable[..., None] | Commands"]
+Commands = dict[str, "Callable[..., None] | Verb[...] | Commands"]
 
 COMMANDS: Commands = {
     "shards": {"import": data.import_, "check": data.check},
@@ -71,6 +74,11 @@ HELP = {
     "experts": "The labelling models: list them, check one.",
     "playroom": "The embedded world: export its data sets, rebuild its shipped models.",
 }
+DESCRIPTION = (
+    "Train CLIP with pseudo-labels of model-zoo experts, and measure what it gained.\n\n"
+    "`cliptex --version` says which version this is."
+)
+EXAMPLES = ("cliptex demo --preset quick", "cliptex label run --help")
 GO_ON = "what is done is kept: run the same command again to go on"
 GOING_ON = {"demo", "label", "photos", "playroom", "train"}  # and whatever was given --state
 KEPT = "what was written so far is whole and stays"
@@ -112,17 +120,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    command, target = find_command(COMMANDS, arguments)
-    if target is train.train and len(arguments) > 1:  # its options depend on the recipe
-        command = f"{command} {arguments[1]}"
-        now_running(names := lambda: train.option_names(arguments[1]))
-        with in_one_line(command, names):
-            train.run(arguments[1:])
+    command, target, rest = find_command(COMMANDS, arguments)
+    asked = [word for word in rest if word in HELP_WORDS]
+    if isinstance(target, dict):
+        if not asked:
+            raise ValueError(_no_command(command, target, rest))
+        print(_group_help(command, target))
         return
-    app = _app(COMMANDS)
-    now_running(names := lambda: shown_options(target))
+    verb = Verb.of(target)
+    parts: Callable[[], Sequence[Any]] = lambda: [verb.function]  # noqa: E731
+    if verb is train.train and rest and not rest[0].startswith("-"):
+        command, parts = f"{command} {rest[0]}", partial(train.options_of, rest[0])
+        verb = train.of_recipe(rest[0]) if asked else verb
+    if asked:
+        print(verb_help(command, verb, parts(), every=HELP_ALL in asked))
+        return
+    now_running(names := partial(_names, parts))
     with in_one_line(command, names):
-        app.cli(prog="cliptex", description=_description(), args=arguments)
+        if verb is train.train and rest:
+            train.run(rest)
+        else:
+            tyro.cli(verb.function, prog=command, args=rest)
+
+
+def _names(parts: Callable[[], Sequence[Any]]) -> list[str]:
+    with contextlib.suppress(ValueError, OSError):  # of a recipe that is none
+        return [name for part in parts() for name in option_names(part)]
+    return []
+
+
+def _no_command(command: str, group: Commands, rest: Sequence[str]) -> str:
+    """What is said where a group stands without the name of one of its commands."""
+    if rest:
+        return f"{rest[0].split('=')[0]} is no option of `{command}`; see `{command} --help`"
+    names = ", ".join(group)
+    return f"`{command}` needs the name of a command: one of {names}; see `{command} --help`"
+
+
+def _group_help(command: str, group: Commands) -> str:
+    abouts = {
+        name: HELP[name] if isinstance(target, dict) else Verb.of(target).about
+        for name, target in group.items()
+    }
+    about, examples = (
+        (DESCRIPTION, EXAMPLES) if group is COMMANDS else (HELP[command.split()[-1]], ())
+    )
+    return group_help(command, about, abouts, examples)
 
 
 def _failed(word: str, error: BaseException, code: int, otherwise: str = "") -> int:
@@ -154,23 +197,6 @@ def _message(error: BaseException) -> str:
         message = one["msg"].removeprefix("Value error, ")
         said.append(f"`{where}` {one['input']!r}: {message}" if where else message)
     return "; ".join(said)
-
-
-def _app(commands: Commands) -> SubcommandApp:
-    app = SubcommandApp()
-    for name, target in commands.items():
-        if isinstance(target, dict):
-            app.command(_app(target), name=name, help=HELP[name])
-        else:
-            app.command(name=name)(target)
-    return app
-
-
-def _description() -> str:
-    return (
-        "Train CLIP with pseudo-labels of model-zoo experts, and measure what it gained. "
-        "`cliptex --version` says which version this is."
-    )
 
 
 def _versions() -> str:

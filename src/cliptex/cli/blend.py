@@ -6,7 +6,14 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from cliptex.cli.help import verb
 
+
+@verb(
+    "cliptex blend playroom runs/demo/cliptex-0/checkpoints/final --out runs/blends",
+    "cliptex blend open_clip:ViT-B-16/openai runs/cliptex/checkpoints/final"
+    " --alpha 0.5 --out runs/blends",
+)
 def blend(
     start: Positional[str],
     end: Positional[str],

@@ -8,11 +8,17 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from cliptex.cli.arguments import AnyPathArg
+from cliptex.cli.help import verb
 from cliptex.console import MAX_FAILURES, check_failures
 
 TABLE = ("image_column", "caption_column", "separator", "quoting", "skip_bad_rows")
 
 
+@verb(
+    "cliptex shards import folder captions.csv --images images --out shards",
+    "cliptex shards import coco captions_val2017.json --images val2017 --out shards",
+    first="out images split image_column caption_column skip_bad_rows caption_key max_failures",
+)
 def import_(
     source: Positional[Literal["folder", "karpathy", "coco", "img2dataset"]],
     path: Positional[AnyPathArg],
@@ -87,6 +93,10 @@ def _refuse_foreign(source: str, **options: object) -> None:
             )
 
 
+@verb(
+    "cliptex shards check runs/demo/web/shards",
+    "cliptex shards check shards --caption-key caption --no-decode",
+)
 def check(
     shards: Positional[AnyPathArg], /, decode: bool = True, caption_key: str | None = None
 ) -> None:
@@ -111,6 +121,10 @@ def check(
         raise ValueError(f"{shards}: {len(report.problems)} problems, listed above")
 
 
+@verb(
+    "cliptex playroom export web --out web --count 500",
+    "cliptex playroom export home --out home --count 80",
+)
 def export(
     domain: Positional[Literal["web", "home"]],
     /,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
+from cliptex.cli.help import verb
 from cliptex.cli.layouts import Checked, Compared
 from cliptex.cli.rows import check_writable
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 SHOWN = 10  # pairs printed where no file is asked for
 
 
+@verb(
+    "cliptex datasets check runs/demo/home/VOCdevkit",
+    "cliptex datasets check ADEChallengeData2016 --kind ade20k --decode",
+)
 def check(path: Positional[Path], /, kind: Checked | None = None, decode: bool = False) -> None:
     """Recognise a benchmark's layout, count its splits, and say what is missing and where it is.
 
@@ -39,6 +44,12 @@ def check(path: Positional[Path], /, kind: Checked | None = None, decode: bool =
         raise ValueError(f"{path}: {', '.join(bad)} not whole or broken, see above")
 
 
+@verb(
+    "cliptex datasets overlap --data runs/demo/web/shards --dataset voc"
+    " --root runs/demo/home/VOCdevkit --out overlap.jsonl",
+    "cliptex datasets overlap --data shards --dataset folder --root imagenet"
+    " --pairs pairs.jsonl --out overlap.jsonl",
+)
 def overlap(
     data: AnyPathArg,
     dataset: Compared,

@@ -8,14 +8,11 @@ makes options of the running command of them (--batch-size, --no-augmentation).
 from __future__ import annotations
 
 import errno
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-
-import tyro
 
 from cliptex.console import did_you_mean
 
@@ -51,25 +48,17 @@ def now_running(options: Callable[[], Sequence[str]]) -> None:
     _options.set(options)
 
 
-def shown_options(target: Any) -> list[str]:
-    """Those that tyro's help of `target`, a function or dataclass, shows; none of a group."""
-    if isinstance(target, Mapping):
-        return []
-    shown = io.StringIO()
-    with redirect_stdout(shown), suppress(SystemExit):
-        tyro.cli(target, args=["--help"])
-    return re.findall(r"(?<=[│ ])--[a-z][a-z0-9_.-]+", shown.getvalue())
+def in_flags(text: str, options: Sequence[str] | None = None) -> str:
+    """The text with the fields in backquotes that are among `options` as flags.
 
-
-def in_flags(text: str) -> str:
-    """The text with the fields in backquotes that are options of the running command as flags.
+    By default these are the options of the running command.
 
     `batch_size` becomes --batch-size, `epochs=3` becomes `--epochs 3`, `augmentation=False`
     becomes --no-augmentation, and what is no option of the command stays as it is.
     """
     if _FIELD.search(text) is None:
         return text
-    known = frozenset(_options.get()())
+    known = frozenset(_options.get()() if options is None else options)
 
     def flag(found: re.Match[str]) -> str:
         name, value = found.groups()
@@ -92,21 +81,23 @@ def of_the_system(error: OSError) -> str:
     return f"{error.filename}: {_PATHS.get(error.errno, error.strerror or error.errno)}"
 
 
-def find_command(commands: Mapping[str, Any], words: Sequence[str]) -> tuple[str, Any]:
-    """The command that `words` start with ("cliptex label run"), and its function.
+def find_command(
+    commands: Mapping[str, Any], words: Sequence[str]
+) -> tuple[str, Any, Sequence[str]]:
+    """The command that `words` start with ("cliptex label run"), its function, the other words.
 
     Of a group (`cliptex label`) it is a mapping of its commands. ValueError for a word that is
     no command.
     """
     name, target = "cliptex", commands
-    for word in words:
+    for number, word in enumerate(words):
         if not isinstance(target, Mapping) or word.startswith("-"):
-            break
+            return name, target, words[number:]
         if word not in target:
             hint = did_you_mean(word, target) or f": choose one of {', '.join(target)}"
             raise ValueError(f"{word} is no command of `{name}`{hint}; see `{name} --help`")
         name, target = f"{name} {word}", target[word]
-    return name, target
+    return name, target, ()
 
 
 @contextmanager
@@ -144,9 +135,6 @@ def _describe(event: Any, command: str, options: Callable[[], Sequence[str]]) ->
     if kind == "MissingArgs":
         missing = ", ".join(_name(one.arg) for one in event.missing_arguments)
         return f"`{command}` needs {missing}"
-    if kind == "MissingSubcommand":
-        names = ", ".join(event.subcommand_spec.parser_from_name)
-        return f"`{command}` needs the name of a command: one of {names}"
     if kind == "InvalidChoice":
         choices = sorted(set(event.choices) - {"None"})
         hint = did_you_mean(event.value, choices)

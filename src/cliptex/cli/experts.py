@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from cliptex.cli.expert_options import NO_OPTIONS, ExpertArgs, load_one
+from cliptex.cli.help import verb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 ROOMS, ROOM_SIZE = 8, (192, 256)
 
 
+@verb(
+    "cliptex experts list",
+    "cliptex experts list | grep depth",
+)
 def list_() -> None:
     """Name every expert that can be loaded; a card's model may have to be fetched first."""
     from cliptex.experts.load import known_experts
@@ -22,6 +27,11 @@ def list_() -> None:
     print("\n".join(known_experts()))
 
 
+@verb(
+    "cliptex experts check playroom:normals --images runs/demo/home/classes/test",
+    "cliptex experts check hub-normals:my_folder --frame right-up-back-toward --images photos",
+    first="images count weights device precision",
+)
 def check(
     name: Positional[str],
     /,

@@ -8,7 +8,14 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from cliptex.cli.help import verb
 
+
+@verb(
+    "cliptex export playroom --to open-clip --out exported",
+    "cliptex export runs/cliptex/checkpoints/final --to onnx --size 512 512"
+    " --heads keep --out onnx",
+)
 def export(
     checkpoint: Positional[str],
     /,

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
 from cliptex.cli.expert_options import NO_OPTIONS, Confidence, ExpertArgs, load_experts
+from cliptex.cli.help import verb
 from cliptex.cli.label_data import check_share, tell_losses, whole_shards
 from cliptex.console import MAX_FAILURES
 from cliptex.labelling.ray_cluster import RayOptions
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from cliptex.labelling.engine import LabelRunReport
 
 
+@verb(
+    "cliptex label run --data runs/demo/web/shards --expert sobel-edges --out labels",
+    "cliptex label run --data shards --expert hub-depth:Intel/dpt-large"
+    " --precision bf16 --out labels",
+    first="data expert out weights device precision batch_size max_side confidence engine",
+)
 def run(
     data: AnyPathArg,
     expert: tuple[str, ...],
@@ -90,6 +97,11 @@ def run(
     refuse_losses(losses, max_failures, whole=len(mine) == len(shards.shards))
 
 
+@verb(
+    "cliptex label retry runs/demo/labels --data runs/demo/web/shards --expert playroom:depth",
+    "cliptex label retry labels --data shards --expert hub-depth:Intel/dpt-large --device cuda:0",
+    first="data expert weights device precision batch_size confidence max_failures",
+)
 def retry(
     labels: Positional[AnyPathArg],
     /,
@@ -167,6 +179,10 @@ def _fail_for(shards: Mapping[str, str]) -> None:
         )
 
 
+@verb(
+    "cliptex label status runs/demo/labels --data runs/demo/web/shards",
+    "cliptex label status labels/dpt-large --data shards",
+)
 def status(labels: Positional[AnyPathArg], /, data: AnyPathArg) -> None:
     """Count what is labelled, and list what is not with the reason.
 
@@ -180,6 +196,10 @@ def status(labels: Positional[AnyPathArg], /, data: AnyPathArg) -> None:
     print(describe_status(label_status(ImageTextShards(data, on_damaged="leave out"), labels)))
 
 
+@verb(
+    "cliptex label stats runs/demo/labels",
+    "cliptex label stats labels/dpt-large",
+)
 def stats(labels: Positional[AnyPathArg], /) -> None:
     """What the labels hold: shares of classes, ranges of depth, sizes on disk.
 
@@ -196,6 +216,10 @@ def stats(labels: Positional[AnyPathArg], /) -> None:
         print(describe_stats(label_stats(folder)))
 
 
+@verb(
+    "cliptex label view runs/demo/labels --data runs/demo/web/shards --out view.html",
+    "cliptex label view labels/dpt-large --data shards --count 100 --out view.html",
+)
 def view(labels: Positional[AnyPathArg], /, data: AnyPathArg, out: Path, count: int = 24) -> None:
     """Write an HTML page of labels drawn beside and over their images.
 

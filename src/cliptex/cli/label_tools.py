@@ -16,6 +16,7 @@ from cliptex.cli.expert_options import (
     load_experts,
     load_one,
 )
+from cliptex.cli.help import verb
 from cliptex.cli.label_data import check_share, tell_losses, whole_shards
 from cliptex.cli.rows import check_writable
 from cliptex.console import MAX_FAILURES
@@ -45,6 +46,12 @@ class ToleranceOptions:
 AS_DEFAULT = ToleranceOptions()
 
 
+@verb(
+    "cliptex label verify runs/demo/labels/playroom-depth --data runs/demo/web/shards",
+    "cliptex label verify runs/demo/labels/playroom-depth"
+    " --data runs/demo/web/shards --sample 20 --expert playroom:depth",
+    first="data sample expert weights device precision batch_size seed",
+)
 def verify(
     labels: Positional[AnyPathArg],
     /,
@@ -86,6 +93,13 @@ def verify(
         raise SystemExit(1)
 
 
+@verb(
+    "cliptex label score --root runs/demo/home/nyu --dataset-kind nyu-depth"
+    " --split test --expert playroom:depth",
+    "cliptex label score --root VOCdevkit --dataset-kind voc"
+    " --expert deeplab_voc21 --weights models --out results.jsonl",
+    first="root dataset_kind split expert labels weights device batch_size out",
+)
 def score(
     root: Path,
     dataset_kind: DatasetKind,
@@ -130,6 +144,12 @@ def score(
         print(out)
 
 
+@verb(
+    "cliptex label agreement --depth runs/demo/labels/playroom-depth"
+    " --normals runs/demo/labels/playroom-normals --data runs/demo/web/shards",
+    "cliptex label agreement --depth labels/dpt-large --normals labels/nll-angmf"
+    " --data shards --rows agreement.jsonl",
+)
 def agreement(
     depth: AnyPathArg,
     normals: AnyPathArg,
@@ -162,6 +182,11 @@ def agreement(
             print(path)
 
 
+@verb(
+    "cliptex label plan --data runs/demo/web/shards --expert playroom:depth",
+    "cliptex label plan --data shards --expert hub-depth:Intel/dpt-large --count 64 --device cuda",
+    first="data expert count weights device precision batch_size max_side codec confidence",
+)
 def plan(
     data: AnyPathArg,
     expert: tuple[str, ...],
@@ -200,6 +225,13 @@ def plan(
     )
 
 
+@verb(
+    "cliptex label adopt --data shards --source depth_pngs --out labels"
+    ' --name my-depth --origin "my model" --form depth --scale 0.001 --unit m',
+    "cliptex label adopt --data shards --source class_pngs --out labels"
+    ' --name my-classes --origin "my model" --form classes --classes names.txt',
+    first="data source out name origin form classes scale unit frame",
+)
 def adopt(
     data: AnyPathArg,
     source: AnyPathArg,

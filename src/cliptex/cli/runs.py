@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from cliptex.cli.help import verb
 
+
+@verb(
+    "cliptex report runs/demo",
+    "cliptex report runs/seed0 runs/seed1 --baseline clip-ft --ours cliptex --out compare.html",
+)
 def report(
     runs: Positional[tuple[Path, ...]],
     /,
@@ -47,6 +53,10 @@ def _check_page(page: Path, runs: tuple[Path, ...]) -> None:
         raise ValueError(f"{page}: results are read from it; name another page with --out")
 
 
+@verb(
+    "cliptex demo --preset quick",
+    "cliptex demo --seed 0 1 2 --controls --jobs 2 --out runs/demo3",
+)
 def demo(
     out: Path = Path("runs/demo"),
     preset: Literal["quick", "full"] = "full",
@@ -70,6 +80,10 @@ def demo(
     _show_run(out)
 
 
+@verb(
+    "cliptex photos --data-root data",
+    "cliptex photos --data-root data --seed 1 --out runs/photos1",
+)
 def photos(data_root: Path, out: Path = Path("runs/photos"), seed: int = 0) -> None:
     """The whole path on real photographs. Goes on where it was stopped.
 
@@ -84,6 +98,10 @@ def photos(data_root: Path, out: Path = Path("runs/photos"), seed: int = 0) -> N
     _show_run(out)
 
 
+@verb(
+    "cliptex playroom zoo --preset short",
+    "cliptex playroom zoo --out runs/zoo",
+)
 def zoo(out: Path = Path("runs/zoo"), preset: Literal["short", "full"] = "full") -> None:
     """Rebuild every model that the package ships, from nothing.
 
@@ -97,6 +115,10 @@ def zoo(out: Path = Path("runs/zoo"), preset: Literal["short", "full"] = "full")
     print(out / "pack")
 
 
+@verb(
+    "cliptex playroom reproduce --seed 0",
+    "cliptex playroom reproduce --seed 0 1 2 --controls --jobs 2",
+)
 def reproduce(
     out: Path = Path("runs/reproduce"),
     seed: tuple[int, ...] = (0, 1, 2),

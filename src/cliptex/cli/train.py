@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, fields, make_dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from cliptex.cli.errors import shown_options
+from cliptex.cli.help import Verb, field_texts, verb
 from cliptex.console import not_among, warn
 
 if TYPE_CHECKING:
     from cliptex.training.config import TrainConfig
 
-HELP = ("-h", "--help")
 DRY_RUN = "--dry-run"
 POOL_POS = "pool_pos"
 TASKS = "--tasks"
 START, OLD_START = "--start-from", "--start"
 
 
+@verb(
+    "cliptex train playroom --data runs/demo/web/shards --labels runs/demo/labels"
+    " --out runs/cliptex",
+    "cliptex train cliptex_vit_b16 --data shards --labels labels"
+    " --tasks depth dpt-large normals nll-angmf --out runs/r6",
+    first="out data labels tasks start_from batch_size epochs lr device dry_run",
+)
 def train(
     recipe: Positional[str],
     /,
@@ -51,8 +57,6 @@ def run(arguments: Sequence[str]) -> None:
     With --dry-run among them, say what would be done instead.
     """
     recipe, *rest = arguments
-    if recipe in HELP:
-        tyro.cli(train, prog="cliptex train", args=[recipe])
     if recipe.startswith("-"):
         raise ValueError(
             f"{recipe} stands where the recipe should: name the recipe or YAML file first, then "
@@ -75,36 +79,37 @@ def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, A
 
     These are `out`, `device` and `dry_run`, see `train`, and the recipe's own.
     """
-    from cliptex.training.config import load_config
-
     prog = f"cliptex train {recipe}"
-    if Path(recipe).suffix in (".yaml", ".yml"):
-        build, own = (lambda: load_config(Path(recipe))), {}
-    else:
-        build = _recipe(recipe)
-        own = _parameters(build)
+    build, own = _source(recipe)
     arguments = _renamed(arguments) if "start_from" in own else arguments
     _check_pairs(arguments)
     options = _options(own)
-    if any(argument in HELP for argument in arguments):
-        _show_help(prog, options, _keys(build(**_placeholders(own)), own))
     chosen, rest = tyro.cli(options, prog=prog, args=arguments, return_unknown_args=True)
     config = build(**{name: getattr(chosen, name) for name in own})
     keys = tyro.cli(_keys(config, own), prog=prog, args=rest)
     return changed(config, keys), chosen
 
 
-def option_names(recipe: str) -> list[str]:
-    """What may follow `cliptex train RECIPE`, such as --out: own options, and keys of TrainConfig.
+def options_of(recipe: str) -> list[type[Any]]:
+    """What may follow `cliptex train RECIPE`: its own options, and the keys of TrainConfig."""
+    build, own = _source(recipe)
+    return [_options(own), _keys(build(**_placeholders(own)), own)]
 
-    Of a file or an unknown recipe these are the keys that every run has.
-    """
-    build = _recipes().get(recipe)
-    if build is None:
-        return [*shown_options(_options({})), *shown_options(_keys(_any_config(), ()))]
-    own = _parameters(build)
-    config = build(**_placeholders(own))
-    return [*shown_options(_options(own)), *shown_options(_keys(config, own))]
+
+def of_recipe(recipe: str) -> Verb[...]:
+    """`train`, whose help says what the recipe is for."""
+    build, own = _source(recipe)
+    return replace(train, function=build) if own else train
+
+
+def _source(recipe: str) -> tuple[Callable[..., TrainConfig], dict[str, tuple[Any, Any]]]:
+    """What makes the configuration of a recipe or YAML file, and its own options."""
+    from cliptex.training.config import load_config
+
+    if Path(recipe).suffix in (".yaml", ".yml"):
+        return lambda: load_config(Path(recipe)), {}
+    build = _recipe(recipe)
+    return build, _parameters(build)
 
 
 def changed(config: TrainConfig, keys: Any) -> TrainConfig:
@@ -171,10 +176,17 @@ def _recipes() -> dict[str, Callable[..., TrainConfig]]:
 
 
 def _parameters(build: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Name -> (type, default) of a recipe's own options, without the free `**changes`."""
-    hints = get_type_hints(build)
+    """Name -> (type, default) of a recipe's own options, without the free `**changes`.
+
+    Their help is what the recipe says of them, else the first recipe that does, or TrainConfig.
+    """
+    from cliptex.training.config import TrainConfig
+
+    hints, texts = get_type_hints(build), field_texts(TrainConfig)
+    for one in (*reversed(_recipes().values()), build):
+        texts |= field_texts(one)
     return {
-        name: (hints[name], parameter.default)
+        name: (Annotated[hints[name], arg(help=texts[name])], parameter.default)
         for name, parameter in inspect.signature(build).parameters.items()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
@@ -182,35 +194,32 @@ def _parameters(build: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 def _options(parameters: Mapping[str, tuple[Any, Any]]) -> type[Any]:
     """A dataclass with `out`, `device`, `dry_run` and the recipe's own parameters, for tyro."""
-    out = ("out", Annotated[Path, arg(help="folder of the run")])
-    what = "train nothing; print what would be done, write the first batch to OUT/first-batch.html"
-    dry_run = Annotated[FlagCreatePairsOff[bool], arg(help=what)]
-    required = [(n, t) for n, (t, default) in parameters.items() if default is inspect._empty]
+    texts = field_texts(train.function)
+    hints = get_type_hints(train.function, include_extras=True)
+    empty = inspect.Parameter.empty
+    ours = {
+        name: (Annotated[hints[name], arg(help=texts[name])], parameter.default)
+        for name, parameter in inspect.signature(train.function).parameters.items()
+        if name != "recipe"
+    }
+    every = {**ours, **parameters}
+    required = [(name, kind) for name, (kind, default) in every.items() if default is empty]
     optional = [
-        (n, t, field(default=default))
-        for n, (t, default) in parameters.items()
-        if default is not inspect._empty
+        (name, kind, field(default=default))
+        for name, (kind, default) in every.items()
+        if default is not empty
     ]
-    where = Annotated[str, arg(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")]
-    rest = [("device", where, field(default="auto")), ("dry_run", dry_run, field(default=False))]
-    return make_dataclass("Options", [out, *required, *rest, *optional])
+    return make_dataclass("Options", [*required, *optional])
 
 
 def _placeholders(parameters: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     """Values for a recipe's required options, so that its help can show what it sets."""
     stand_ins = {Path: Path("PATH"), str: "NAME"}
     return {
-        name: stand_ins.get(kind, {})
+        name: stand_ins.get(get_args(kind)[0], {})
         for name, (kind, default) in parameters.items()
         if default is inspect._empty
     }
-
-
-def _any_config() -> TrainConfig:
-    from cliptex.models.spec import ModelSpec
-    from cliptex.training.config import TrainConfig
-
-    return TrainConfig(model=ModelSpec(name=""), data=Path(), steps=1)
 
 
 def _keys(config: TrainConfig, own: Collection[str]) -> type[Any]:
@@ -220,20 +229,17 @@ def _keys(config: TrainConfig, own: Collection[str]) -> type[Any]:
     """
     from cliptex.models.spec import PositionRule
 
-    hints = get_type_hints(type(config))
-    keys = [
-        (name, hints[name], field(default_factory=partial(getattr, config, name)))
+    hints, texts = get_type_hints(type(config)), field_texts(type(config))
+    keys: list[tuple[str, Any, Any]] = [
+        (
+            name,
+            Annotated[hints[name], arg(help=texts[name])],
+            field(default_factory=partial(getattr, config, name)),
+        )
         for name in type(config).model_fields
         if name not in ("model", "data", *own)
     ]
-    pool_pos = (POOL_POS, PositionRule | None, field(default=config.model.pool_pos))
+    text = "how attention pooling stretches its positions; by default as the model says"
+    kind = Annotated[PositionRule | None, arg(help=text)]
+    pool_pos = (POOL_POS, kind, field(default=config.model.pool_pos))
     return make_dataclass("Keys", [*keys, pool_pos])
-
-
-def _show_help(prog: str, options: type[Any], keys: type[Any]) -> None:
-    for shown, title in ((options, "Options of the recipe:"), (keys, "Keys that can be changed:")):
-        try:
-            tyro.cli(shown, prog=prog, description=title, args=["--help"])
-        except SystemExit:
-            print()
-    raise SystemExit(0)

@@ -183,9 +183,13 @@ class Sampler:
 class Around:
     """A range of square resolutions.
 
-    base: side at which a batch size holds. low, high: smallest and largest side. count: how many
-    sides between these, both included. divisor: sides are multiples of it, so of the image
-    tower's stride: 14 or 28 for a patch of 14.
+    Args:
+        base: side in pixels at which `batch_size` holds.
+        low: smallest side in pixels.
+        high: largest side in pixels.
+        count: number of sides between these, both included.
+        divisor: sides are multiples of it; a multiple of the image tower's stride, such as 14 or
+            28 for a patch of 14.
     """
 
     base: int = 512

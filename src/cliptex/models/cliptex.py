@@ -56,6 +56,13 @@ class DenseConfig(BaseModel):
     """Pyramid and heads.
 
     Width 512, dropout and the 3x3 fusion follow the authors' library, which the paper leaves open.
+
+    Args:
+        width: channels of the fused feature map.
+        pools: side of the grid that each level of the pyramid pools to.
+        norm: normalisation of pyramid and heads.
+        dropout: probability of dropping a channel of the fused map.
+        head: light has one layer, heavy three (Table 6).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

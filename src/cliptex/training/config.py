@@ -36,42 +36,62 @@ LENGTHS = ("steps", "epochs", "samples")  # ways to say how long a run is
 class TrainConfig(BaseModel):
     """One training run. Defaults are Table 7 of the paper where it has a value.
 
-    model: what to build, or a saved model to go on from (its name: a folder, or "playroom").
-    data: folder of image-text tars (or one tar). labels: folder of label stores.
-    caption_key: field of every KEY.json that holds the captions; by default KEY.txt does, see
-        cliptex.shards.dataset.
-    tasks: task name -> folder of its expert below `labels`; none is CLIP-FT.
-    loss_weights: λ of loss (1), for "clip" and for every task ("range_augment": 1 if not given);
-        those of tasks that the run does not have count for nothing.
-    uncertainty: learn a log-variance per task that divides its loss.
-    confidence: tasks whose loss weighs every pixel by the confidence stored with its label.
-    depth_norm: how depth, and any other scalar field, is normalised, see cliptex.data.joined.
-    contrast: CLIP's softmax over a batch, or SigLIP's sigmoid of every pair. sigmoid_bias: its
-        first bias where the model has none.
-    steps, epochs, samples: exactly one of them says how long: steps of the optimizer, passes over
-        the data, or images seen, both of which end with the step that reaches them.
-    batch_per: whether `batch_size` counts the samples of all ranks together, or of each; the
-        run's own config.yaml always says the former.
-    resolution: (height, width) pixels of the images; more than one alternate (variable
-        resolution), the first is the base at which `batch_size` holds.
-    head_lr_multiplier: learning rate of pyramid and heads over that of CLIP (paper: 1).
-    shuffle_window: samples that are shuffled together, see cliptex.data.sampler.
-    crop_scale, crop_ratio, flip: see cliptex.data.transforms.Augmentation.
-    range_augment: learn ranges of brightness, contrast and noise that bring the images' PSNR from
-        the first to the second value (dB; the authors' library for CLIP: 40 20), see
-        training.range_augment.
-    workers: threads that prepare batches; cache_bytes: decoded data kept in memory.
-    bad_steps: stop after so many steps in a row whose loss is not finite.
-    accumulate: parts in which a rank computes its share of a batch, for less memory; the
-        contrastive loss still compares all samples of the global batch.
-    parallel: how several ranks share the work; one rank does without.
-    activation_checkpointing: recompute the towers' blocks on the way back, for less memory.
-    compile: torch.compile for the towers' blocks.
-    ema: share that a moving average of the weights takes of each step's (the authors' library
-        for CLIP: 5e-4); the average is saved beside the final weights.
-    keep_checkpoints: how many to keep; the one before is used where the last is damaged.
-    keep_best: keep also the checkpoint with the lowest running mean of the training loss.
-    peak_tflops: of one device at this precision, for the log's `mfu`; measured if not given.
+    Args:
+        model: what to build, or a saved model to go on from (its name: a folder, or "playroom").
+        data: folder of image-text tars, or one tar.
+        caption_key: field of every KEY.json that holds the captions; by default KEY.txt does.
+        labels: folder of label stores.
+        tasks: task and folder of its expert below `labels`, for each task; none is CLIP-FT.
+        loss_weights: weight λ of a term of loss (1): "clip", a task, or "range_augment" (1 if not
+            given); weights of tasks that the run does not have are ignored.
+        uncertainty: learn a log-variance per task that divides its loss.
+        confidence: tasks whose loss weighs every pixel by the confidence stored with its label.
+        depth_norm: how depth, and any other scalar field, is normalised.
+        contrast: CLIP's softmax over a batch, or SigLIP's sigmoid of every pair.
+        sigmoid_bias: first bias of the sigmoid where the model has none.
+        dense: pyramid and heads.
+        steps: length of the run in steps of the optimizer; or `epochs`, or `samples`.
+        epochs: length of the run in passes over the data, rounded up to a whole step.
+        samples: length of the run in images seen, rounded up to a whole step.
+        batch_size: samples of a step at the first resolution.
+        batch_per: whether `batch_size` counts the samples of all ranks together, or of each; the
+            run's own config.yaml always says the former.
+        resolution: height and width of the images in pixels; several alternate, and the first is
+            the one at which `batch_size` holds.
+        lr: highest learning rate of the towers.
+        min_lr: learning rate at the end of the cosine.
+        warmup_init_lr: learning rate of the first step.
+        warmup_steps: steps of linear warm-up.
+        head_lr_multiplier: learning rate of pyramid and heads over that of CLIP (paper: 1).
+        weight_decay: of AdamW, on weights of more than one dimension.
+        betas: of AdamW.
+        eps: of AdamW.
+        clip_grad: largest norm of all gradients together; by default not limited.
+        precision: number format of the forward and backward pass; weights are float32.
+        ema: share that a moving average of the weights takes of each step's (the authors' library
+            for CLIP: 5e-4); the average is saved beside the final weights.
+        accumulate: parts in which a rank computes its share of a batch, for less memory; the
+            contrastive loss still compares all samples of the global batch.
+        parallel: how several ranks share the work; one rank does without.
+        activation_checkpointing: recompute the towers' blocks on the way back, for less memory.
+        compile: use torch.compile for the towers' blocks.
+        seed: of the order of samples, crops and new weights.
+        shuffle_window: samples that are shuffled together.
+        crop_scale: smallest and largest share of the image's area that a crop takes.
+        crop_ratio: smallest and largest width over height of a crop.
+        flip: probability of a mirrored image.
+        range_augment: learn ranges of brightness, contrast and noise that bring the images' PSNR
+            from the first to the second value (dB; the authors' library for CLIP: 40 20).
+        workers: threads that prepare batches.
+        cache_bytes: bytes of decoded data kept in memory.
+        checkpoint_every: steps between checkpoints.
+        keep_checkpoints: checkpoints that are kept; the one before is used where the last is
+            damaged.
+        keep_best: keep also the checkpoint with the lowest running mean of the training loss.
+        log_every: steps between lines of the log.
+        tensorboard: write events for TensorBoard, too.
+        peak_tflops: of one device at this precision, for the log's `mfu`; measured if not given.
+        bad_steps: stop after so many steps in a row whose loss is not finite.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
