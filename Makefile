@@ -35,4 +35,4 @@ bench: setup
 
 # The engine's own checks on a CUDA machine: bf16, fp16, compile, and DDP and FSDP2 over NCCL.
 gpu-smoke: setup
-	$(BIN)/python -m cliptex.training.smoke
+	$(BIN)/python benchmarks/gpu_smoke.py

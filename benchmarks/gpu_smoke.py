@@ -1,6 +1,6 @@
 """The engine's own checks on GPUs: every precision and way of sharing learns as float32 does.
 
-    python -m cliptex.training.smoke [--device cpu] [--ranks N]
+    python benchmarks/gpu_smoke.py [--device cpu] [--ranks N]
 
 A small run on generated images is trained by each variant, through torchrun; its losses must stay
 near those of one process in float32. Ends with status 1 where a variant strays or there is no GPU.
@@ -90,7 +90,7 @@ def losses(config: TrainConfig, ranks: int, out: Path, device: str) -> list[floa
     """The loss of every step of a run on `ranks` processes."""
     dump_config(config, out.with_suffix(".yaml"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(ranks), "-m", "cliptex.training.smoke"]
+    command += ["--nproc-per-node", str(ranks), __file__]
     command += ["--device", device, "--train-into", str(out)]
     subprocess.run(command, check=True)
     rows = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
