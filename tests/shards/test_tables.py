@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cliptex.shards.table_form import TableForm
-from cliptex.shards.tables import Table, read_table
+from cliptex.shards.sources import Table, read_table
+from cliptex.shards.tables import TableForm
 
 
 def read(path: Path, *, skip: bool = False, **form: str) -> Table:

@@ -5,13 +5,14 @@ import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from webdataset.compat import WebDataset
 
-from cliptex.files import writing
+from cliptex.files.writing import TEMPORARY_PATTERN
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardFile, ShardWriter
 
@@ -100,8 +101,8 @@ def test_bad_extension_and_repeated_key(tmp_path: Path) -> None:
 class _FullDisk:
     """A file on a disk with room for `room` bytes."""
 
-    def __init__(self, path: Path, room: int) -> None:
-        self._file = path.open("wb")
+    def __init__(self, file: IO[bytes], room: int) -> None:
+        self._file = file
         self._room = room
 
     def write(self, data: bytes) -> int:
@@ -114,8 +115,19 @@ class _FullDisk:
         return getattr(self._file, name)
 
 
+def open_temporary(monkeypatch: pytest.MonkeyPatch, instead: Callable[[Path], Any]) -> None:
+    """Open files that will be renamed when they are whole as `instead` does."""
+    real = Path.open
+
+    def opened(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        written = path.match(TEMPORARY_PATTERN) and mode == "wb"
+        return instead(path) if written else real(path, mode, *more, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
 def fake_full_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    monkeypatch.setattr(writing, "_open", lambda path: _FullDisk(path, room))
+    open_temporary(monkeypatch, lambda path: _FullDisk(open(path, "wb"), room))  # noqa: SIM115
 
 
 @pytest.mark.parametrize("room", [0, 512, 700, 2000, 3000, 9000])
@@ -159,8 +171,7 @@ def test_the_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """/dev/full accepts the open and refuses every byte, also those flushed on close."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    real = writing._open
-    monkeypatch.setattr(writing, "_open", lambda path: real(Path("/dev/full")))
+    open_temporary(monkeypatch, lambda _: open("/dev/full", "wb"))  # noqa: SIM115
     with pytest.raises(OSError, match="(?i)no space left"), ShardFile(tmp_path / "a.tar") as shard:
         shard.add("a", b"x", "jpg", "t")
     assert list(tmp_path.iterdir()) == []

@@ -28,8 +28,16 @@ from cliptex.files import (
     walk,
 )
 from cliptex.shards.captions import CaptionError, clean_captions, decode_caption, json_captions
-from cliptex.shards.index import MISSING, TEXT_EXTENSIONS, ShardIndex, index_shard
-from cliptex.shards.index_cache import IndexHead, cached_head, cached_index, keep_index
+from cliptex.shards.index import (
+    MISSING,
+    TEXT_EXTENSIONS,
+    IndexHead,
+    ShardIndex,
+    cached_head,
+    cached_index,
+    index_shard,
+    keep_index,
+)
 from cliptex.shards.problems import stats_problem, summary
 
 OnDamaged = Literal["raise", "leave out", "keep"]

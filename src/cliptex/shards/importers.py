@@ -44,7 +44,7 @@ from cliptex.shards.sources import (
     folder_source,
     karpathy_source,
 )
-from cliptex.shards.table_form import GUESS, TableForm
+from cliptex.shards.tables import GUESS, TableForm
 from cliptex.shards.write import ShardFile, shard_path
 
 _CHECK_SIDE = 32  # decode no finer than this when only asking whether an image is whole

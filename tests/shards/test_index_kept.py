@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 
 from cliptex.files import Stamp, stamp
-from cliptex.shards.index import index_shard
-from cliptex.shards.index_cache import IndexHead, cached_head, cached_index, keep_index
+from cliptex.shards.index import (
+    IndexHead,
+    cached_head,
+    cached_index,
+    index_shard,
+    keep_index,
+)
 
 MakeTar = Callable[..., Path]
 
