@@ -33,7 +33,7 @@ import torch
 from cliptex.datasets.protocol import DenseItem
 from cliptex.labels.kinds import ClassMap
 from cliptex.models.clip import load_clip
-from cliptex.models.dense_heads import HEAD_NAMES
+from cliptex.models.config import HEAD_NAMES
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.probes.augment import CropAugmentation
 from cliptex.probes.bank import fresh_members, keys_of, train_bank

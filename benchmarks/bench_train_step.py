@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from cliptex.data.joined import Batch
 from cliptex.losses import DenseTargets
 from cliptex.machine import keep_freed_memory
-from cliptex.models.attention import PlainAttention
-from cliptex.models.spec import ModelSpec
+from cliptex.models.config import ModelSpec
+from cliptex.models.towers import PlainAttention
 from cliptex.recipes import cliptex_vit_b16
 from cliptex.tasks import TASKS
 from cliptex.training.config import TrainConfig

@@ -24,8 +24,7 @@ from PIL import Image
 from cliptex.labels.kinds import ScalarField
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.store import labels_from_arrays
-from cliptex.models.cliptex import DenseConfig
-from cliptex.models.spec import ClipConfig, ModelSpec
+from cliptex.models.config import ClipConfig, DenseConfig, ModelSpec
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
 from cliptex.training.config import TrainConfig, dump_config, load_config

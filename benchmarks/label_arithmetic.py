@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cliptex.models.precision import GPUS, PEAKS, Gpu, Precision
+from cliptex.models.config import GPUS, PEAKS, Gpu, Precision
 
 DATA_SETS = {"CC3M": 2.9e6, "CC12M": 12.4e6, "1 B": 1e9}
 HOURS_A_MONTH = 730

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cliptex.data.sampler import Around
-from cliptex.models.cliptex import DenseConfig
-from cliptex.models.spec import ClipConfig, ModelSpec, OutputStride
+from cliptex.models.config import ClipConfig, DenseConfig, ModelSpec, OutputStride
 from cliptex.training.config import LOSS_WEIGHTS, TrainConfig, changed
 from cliptex.training.tables import (
     BATCH_SIZE,

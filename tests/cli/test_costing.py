@@ -121,4 +121,4 @@ def test_tf32__is_refused_where_there_is_none(capsys, voc):
         words = ["probe", "--model", "playroom", "--dataset", "voc", "--root", str(voc)]
         assert main([*words, "--device", "cpu", "--out", "r.jsonl", option, "tf32"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"{option} tf32: cpu has no TF32" in line
+        assert f"`{option} tf32`: cpu has no TF32" in line

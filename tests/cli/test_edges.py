@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from cliptex.cli import main
 from cliptex.experts.edges import SobelEdges
 from cliptex.labels.reader import LabelReader
-from cliptex.models.clip import save_clip
-from cliptex.models.dual import random_clip
-from cliptex.models.spec import ClipConfig
+from cliptex.models.clip import random_clip, save_clip
+from cliptex.models.config import ClipConfig
 from cliptex.shards.write import ShardWriter
 from cliptex.training.config import load_config
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cliptex.cli import main
-from cliptex.models.clip import ClipConfig, ModelSpec, build_clip, save_clip
+from cliptex.models.clip import build_clip, save_clip
+from cliptex.models.config import ClipConfig, ModelSpec
 
 
 def test_a_folder_to_open_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

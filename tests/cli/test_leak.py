@@ -15,9 +15,15 @@ from cliptex.datasets.catalogue import LAYOUTS, benchmark_of
 from cliptex.labels.kinds import ScalarField
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.store import labels_from_arrays
-from cliptex.models.cliptex import DenseConfig
-from cliptex.models.provenance import FILE, of_experts, read_provenance, write_provenance
-from cliptex.models.spec import ClipConfig, ModelSpec
+from cliptex.models.config import (
+    PROVENANCE_FILE,
+    ClipConfig,
+    DenseConfig,
+    ModelSpec,
+    of_experts,
+    read_provenance,
+    write_provenance,
+)
 from cliptex.results import read_results
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
@@ -111,10 +117,10 @@ def test_marks_follow_the_labels(config: TrainConfig, voc: Path, tmp_path: Path)
 
 def test_no_mark_without_a_reason(config: TrainConfig, voc: Path, tmp_path: Path) -> None:
     clean = train(changed(config, {"labels": None, "tasks": {}}), tmp_path / "run")
-    assert (clean / FILE).is_file() and read_provenance(clean).learnt_from == ()
+    assert (clean / PROVENANCE_FILE).is_file() and read_provenance(clean).learnt_from == ()
     assert marks(clean, voc, tmp_path / "1.jsonl") == {False}
     assert marks(clean, voc, tmp_path / "2.jsonl", "--leak") == {True}
-    (clean / FILE).write_text("{}[")
+    (clean / PROVENANCE_FILE).write_text("{}[")
     with pytest.raises(ValueError, match="not a record of what experts learnt from"):
         read_provenance(clean)
 

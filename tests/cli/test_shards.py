@@ -13,7 +13,7 @@ import pytest
 
 from cliptex.cli.app import main
 from cliptex.labels.codecs import png_bytes
-from cliptex.models.spec import ClipConfig, ModelSpec
+from cliptex.models.config import ClipConfig, ModelSpec
 from cliptex.training.config import TrainConfig, dump_config
 
 Said = Callable[[], list[str]]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cliptex.cli import main
-from cliptex.models.spec import ClipConfig, ModelSpec
+from cliptex.models.config import ClipConfig, ModelSpec
 from cliptex.shards.write import ShardWriter
 from cliptex.training.config import TrainConfig, dump_config
 

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from cliptex.cli import main
-from cliptex.models.clip import load_clip, save_clip
-from cliptex.models.dual import random_clip
-from cliptex.models.spec import ClipConfig
+from cliptex.models.clip import load_clip, random_clip, save_clip
+from cliptex.models.config import ClipConfig
 from cliptex.shards.write import ShardWriter
 from cliptex.training.config import load_config
 

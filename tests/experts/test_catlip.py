@@ -11,8 +11,8 @@ import torch
 
 from cliptex.experts.catlip import detect, load_catlip_maskrcnn, read
 from cliptex.experts.protocol import Placement, Precision
-from cliptex.models.detection.plain_vit import VitForm
-from cliptex.models.vit_detector import DetectorForm, build_vit_maskrcnn
+from cliptex.models.corenet import VitForm
+from cliptex.models.detection.mask_rcnn import DetectorForm, build_vit_maskrcnn
 
 BF16: Precision = "bfloat16"
 TINY = DetectorForm(VitForm(16, 1, 2, 32, 9), width=8, hidden=16, score_threshold=0.0)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cliptex.models.clip import Clip, ClipConfig, ModelSpec, build_clip
+from cliptex.models.clip import Clip, build_clip
+from cliptex.models.config import ClipConfig, ModelSpec
 
 TEXT = {"context_length": 8, "width": 16, "heads": 2, "layers": 1, "vocab_size": 49408}
 VIT = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cliptex.models.clip import Clip, ClipConfig, ModelSpec, build_clip, load_clip, save_clip
+from cliptex.models.clip import Clip, build_clip, load_clip, save_clip
+from cliptex.models.config import ClipConfig, ModelSpec
 from cliptex.models.encoder import fingerprint
-from cliptex.models.folders import check_file
-from cliptex.models.spec import named_config
+from cliptex.models.sources import check_file, named_config
 from cliptex.models.tokenizer import compact_vocabulary
 
 CAPTIONS = ["a red ball on the floor", "two chairs!"]

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from cliptex.models.clip import Clip
-from cliptex.models.cliptex import DenseConfig, build_cliptex
+from cliptex.models.cliptex import build_cliptex, heavy_head, light_head
+from cliptex.models.config import DenseConfig
 from cliptex.models.encoder import fingerprint
-from cliptex.models.heads import heavy_head, light_head
-from cliptex.models.pyramid import PyramidPooling, norm_layer
+from cliptex.models.heads import PyramidPooling, norm_layer
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 7), (16, 12)])

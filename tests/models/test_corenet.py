@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliptex.models.clip import Clip, ModelSpec, build_clip, describe_clip, load_clip, save_clip
+from cliptex.models.clip import Clip, build_clip, describe_clip, load_clip, save_clip
+from cliptex.models.config import ClipConfig, ModelSpec
 from cliptex.models.corenet import CORENET_MODELS, CoreNetClip, corenet_config
 from cliptex.models.encoder import FrozenEncoder, fingerprint
-from cliptex.models.spec import ClipConfig
 
 REFERENCE = Path(
     os.environ.get("CLIPTEX_REFERENCE", Path(__file__).parents[3] / "shared" / "reference")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSD
 
 from cliptex.models.clip import Clip
-from cliptex.models.detection.mask_rcnn import MaskRcnnForm, MaskRcnnHead, build_mask_rcnn
-from cliptex.models.detection.neck import EncoderPyramid
-from cliptex.models.detection.ssd import SsdForm, SsdHead, SsdLevels
-from cliptex.models.vit_detector import Unscaled
+from cliptex.models.config import MaskRcnnForm, SsdForm
+from cliptex.models.detection.mask_rcnn import MaskRcnnHead, Unscaled, build_mask_rcnn
+from cliptex.models.detection.pyramid import EncoderPyramid
+from cliptex.models.detection.ssd import SsdHead, SsdLevels, default_boxes
 
 RCNN = MaskRcnnForm(
     width=8,
@@ -104,7 +104,7 @@ def test_ssd__losses_are_torchvision_s(encoder: nn.Module, images: Tensor) -> No
     levels = head.model.get_submodule("backbone")
     whole = SSD(
         Behind(encoder, levels, 16, True),
-        SSD_FORM.boxes(),
+        default_boxes(SSD_FORM),
         size=(SIZE[1], SIZE[0]),
         num_classes=4,
         head=head.model.head,
@@ -240,5 +240,5 @@ def test_ssd__learns_from_one_picture_whose_last_level_is_one_cell() -> None:
 
 
 def test_ssd_form__has_the_mean_last() -> None:
-    with pytest.raises(ValueError, match=r"the mean\) can only be the last"):
+    with pytest.raises(ValueError, match=r"only the last can be -1"):
         SsdForm(strides=(16, -1, 64), widths=(8, 8, 8), ratios=((2,),) * 3)

@@ -7,7 +7,7 @@ from cliptex.models.device import pick_device
 def test_device__by_name(monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
     for name in ("gpu", "cuda:99"):
-        with pytest.raises(ValueError, match=f"--device {name}"):
+        with pytest.raises(ValueError, match=f"`device={name}`"):
             pick_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "3")

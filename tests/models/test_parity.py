@@ -6,9 +6,8 @@ import open_clip
 import pytest
 import torch
 
-from cliptex.models.dual import random_clip
-from cliptex.models.spec import named_config
-from cliptex.models.weights import load_exactly, own_names
+from cliptex.models.clip import random_clip
+from cliptex.models.sources import load_exactly, named_config, own_names
 
 TEXTS = ["a photo of a dog", "two chairs, a lamp and a red ball on the floor"]
 

@@ -10,9 +10,9 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliptex.models.clip import Clip, ClipConfig
-from cliptex.models.dual import random_clip
-from cliptex.models.spec import named_config
+from cliptex.models.clip import Clip, random_clip
+from cliptex.models.config import ClipConfig
+from cliptex.models.sources import named_config
 from cliptex.models.towers import resize_positions
 
 FAMILIES = ["vit", "vit-avg", "vit-attn", "vit-stem", "resnet", "timm-cnn", "timm-vit"]

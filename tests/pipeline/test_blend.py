@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from cliptex.cli import main
-from cliptex.models.clip import load_clip, save_clip
-from cliptex.models.dual import random_clip
-from cliptex.models.provenance import of_experts, read_provenance, write_provenance
-from cliptex.models.spec import ClipConfig
+from cliptex.models.clip import load_clip, random_clip, save_clip
+from cliptex.models.config import ClipConfig, of_experts, read_provenance, write_provenance
 from cliptex.pipeline.blend import blend
 
 TEXT = {"context_length": 8, "width": 16, "heads": 1, "layers": 1, "vocab_size": 64}

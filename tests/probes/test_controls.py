@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from cliptex.models.clip import ClipConfig, ModelSpec, build_clip
-from cliptex.models.controls import PixelEncoder
-from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.clip import build_clip
+from cliptex.models.config import ClipConfig, ModelSpec
+from cliptex.models.encoder import FrozenEncoder, PixelEncoder
 from cliptex.probes import run_dense_probe
 from cliptex.probes.controls import control_encoders, in_place_of
 from cliptex.report.names import Measure

@@ -1,7 +1,7 @@
 import torch
 from torch.nn import functional as F
 
-from cliptex.models.dense_heads import interpolation
+from cliptex.models.heads import interpolation
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.fit import (
     Heads,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cliptex.models.dense_heads import HEAD_NAMES
+from cliptex.models.config import HEAD_NAMES
 from cliptex.probes.schedule import Schedule
 from cliptex.probes.table8 import paper_classification, paper_probes
 

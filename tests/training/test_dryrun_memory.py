@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from cliptex.models.clip import ModelSpec, describe_clip
-from cliptex.models.cliptex import DenseConfig
-from cliptex.models.spec import named_config
+from cliptex.models.clip import describe_clip
+from cliptex.models.config import DenseConfig, ModelSpec
+from cliptex.models.sources import named_config
 from cliptex.training.dryrun import measure_activations, parameters_by_part, plan_memory, plan_table
 from cliptex.training.network import FlopCount, meta_network
 from cliptex.training.parallel import blocks

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cliptex.models.cliptex import DenseConfig
+from cliptex.models.config import DenseConfig
 from cliptex.training.config import TrainConfig, dump_config
 from cliptex.training.loop import train
 from cliptex.training.setup import prepare

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cliptex.models.clip import load_clip
-from cliptex.models.spec import named_config
+from cliptex.models.sources import named_config
 from cliptex.training.distributed import World
 from cliptex.training.loop import train
 from cliptex.training.network import FlopCount

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cliptex.models.clip import load_clip
-from cliptex.models.spec import ModelSpec
+from cliptex.models.config import ModelSpec
 from cliptex.training.loop import train
 from cliptex.training.setup import prepare
 from cliptex.training.step import agree, compute_losses

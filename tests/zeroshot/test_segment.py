@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from cliptex.datasets.protocol import DenseItem
 from cliptex.labels.kinds import ClassMap, ScalarField
 from cliptex.models.clip import build_clip
+from cliptex.models.config import ClipConfig, ModelSpec
 from cliptex.models.encoder import Features, ImageEncoder
-from cliptex.models.spec import ClipConfig, ModelSpec
 from cliptex.zeroshot import classify, run_zeroshot_segmentation
 from cliptex.zeroshot import segment as room
 from cliptex.zeroshot.encode import ZeroShotConfig

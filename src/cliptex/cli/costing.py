@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def cost_text(options: ProbeOptions) -> str:
     """What --dry-run prints; the model is described, not loaded."""
-    from cliptex.models.precision import PEAKS
+    from cliptex.models.config import PEAKS
     from cliptex.probes.cost import Device, cost_table, described_encoder
 
     if options.recipe == "fast":
@@ -86,8 +86,7 @@ def _cost(job: Job, encoder: FrozenEncoder, seeds: tuple[int, ...]) -> Cost:
 
 def _of_encoders(count: Count, encoder: FrozenEncoder, options: ProbeOptions) -> Iterator[Cost]:
     """The model's cost and, with --controls, those of what `probe_rows.probed` adds to it."""
-    from cliptex.models.controls import PixelEncoder
-    from cliptex.models.encoder import FrozenEncoder
+    from cliptex.models.encoder import FrozenEncoder, PixelEncoder
     from cliptex.probes.controls import PIXELS, RANDOM
 
     cost = count(encoder, options.seeds)

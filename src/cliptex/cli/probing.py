@@ -167,15 +167,14 @@ class ProbeOptions:
 
         ValueError for what the device does not have.
         """
-        from cliptex.models.device import pick_device
-        from cliptex.models.precision import pick_precision, require_tf32
+        from cliptex.models.device import pick_device, pick_precision, require_tf32
 
         found: dict[str, Any] = {"head_precision": self.head_precision}
         if self.dry_run:
             return {**found, "precision": "bf16" if self.precision == "auto" else self.precision}
         device = pick_device(self.device)
         if self.head_precision == "tf32":
-            require_tf32("--head-precision", device)
+            require_tf32("head_precision", device)
         return {**found, "precision": pick_precision(self.precision, device)}
 
     def bank(self, task: Task) -> BankConfig:
@@ -272,7 +271,7 @@ def feature_store(options: ProbeOptions) -> FeatureStore | None:
 def learnt_from(model: str, layout: str, dataset: Any) -> bool:
     """Whether an expert behind `model` learnt from the images of `dataset`, as far as recorded."""
     from cliptex.datasets.catalogue import benchmark_of
-    from cliptex.models.provenance import read_provenance
+    from cliptex.models.config import read_provenance
 
     learnt = {benchmark_of(name, name) for name in read_provenance(model).learnt_from}
     return benchmark_of(layout, dataset.name) in learnt

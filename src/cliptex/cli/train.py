@@ -227,7 +227,7 @@ def _keys(config: TrainConfig, own: Collection[str]) -> type[Any]:
 
     Of the model, which has no flat form, there is `pool_pos` alone.
     """
-    from cliptex.models.spec import PositionRule
+    from cliptex.models.config import PositionRule
 
     hints, texts = get_type_hints(type(config)), field_texts(type(config))
     keys: list[tuple[str, Any, Any]] = [

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliptex.models.names import CORENET, OPEN_CLIP, TIMM, split_name
+from cliptex.models.config import CORENET, OPEN_CLIP, TIMM, split_name
 
 if TYPE_CHECKING:
-    from cliptex.models.dual import Clip
+    from cliptex.models.clip import Clip
 
 IMAGE, TEXT = "image", "text"
 RANDOM = "random"
@@ -44,8 +44,9 @@ def checkpoint_of(model: str, clip: Clip) -> str:
     models.encoder), since a tag or a hub name may come to mean other weights.
     """
     from cliptex.files import sha256_file
+    from cliptex.models.config import PLAYROOM
     from cliptex.models.encoder import fingerprint
-    from cliptex.models.folders import PLAYROOM, find_folder
+    from cliptex.models.sources import find_folder
 
     if IMAGE in random_towers(model):
         return RANDOM

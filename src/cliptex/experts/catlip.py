@@ -21,7 +21,7 @@ from cliptex.experts.torchvision_detectors import detect_whole
 from cliptex.experts.weights import load_exactly, read_weights
 from cliptex.files import sha256_file
 from cliptex.labels.codecs import fitted_size
-from cliptex.models.vit_detector import DetectorForm, build_vit_maskrcnn
+from cliptex.models.detection.mask_rcnn import DetectorForm, build_vit_maskrcnn
 
 TRAINING_ONLY = "model.backbone.encoder.neural_augmentor."
 THRESHOLDS = {"score": 0.5, "mask": 0.5}

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cliptex.models.dual import Clip
-from cliptex.models.heads import HEADS
-from cliptex.models.pyramid import Norm, PyramidPooling
+from cliptex.models.clip import Clip
+from cliptex.models.config import DenseConfig, Norm
+from cliptex.models.heads import PyramidPooling, norm_layer
+
+
+def light_head(in_channels: int, out_channels: int, norm: Norm = "group") -> nn.Module:
+    """One 1x1 convolution: (B, in_channels, h, w) -> (B, out_channels, h, w)."""
+    return nn.Conv2d(in_channels, out_channels, 1)
+
+
+def heavy_head(in_channels: int, out_channels: int, norm: Norm = "group") -> nn.Module:
+    """Three standard convolutions, the first two 3x3 with norm and ReLU, the last point-wise."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False),
+        norm_layer(norm, in_channels),
+        nn.ReLU(),
+        nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False),
+        norm_layer(norm, in_channels),
+        nn.ReLU(),
+        nn.Conv2d(in_channels, out_channels, 1),
+    )
+
+
+HEADS: dict[str, Callable[[int, int, Norm], nn.Module]] = {
+    "light": light_head,
+    "heavy": heavy_head,
+}
 
 
 class CliptexOutput(NamedTuple):
@@ -50,28 +73,6 @@ class Cliptex(nn.Module):
             self.clip.scale,
             self._heads(features.maps[self.clip.image.stride]),
         )
-
-
-class DenseConfig(BaseModel):
-    """Pyramid and heads.
-
-    Width 512, dropout and the 3x3 fusion follow the authors' library, which the paper leaves open.
-
-    Args:
-        width: channels of the fused feature map.
-        pools: side of the grid that each level of the pyramid pools to.
-        norm: normalisation of pyramid and heads.
-        dropout: probability of dropping a channel of the fused map.
-        head: light has one layer, heavy three (Table 6).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = 512
-    pools: tuple[int, ...] = (1, 2, 3, 6)
-    norm: Norm = "group"
-    dropout: float = 0.1
-    head: Literal["light", "heavy"] = "light"
 
 
 def build_cliptex(

@@ -1,10 +1,15 @@
-"""The device that a name given on the command line means."""
+"""Devices: the one that a name means, and the precision in which it computes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
+
+from cliptex.models.config import HeadPrecision, Precision
 
 
 def pick_device(name: str) -> torch.device:
@@ -22,7 +27,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
-            f"--device {name}: there is no such device here; try auto or cpu"
+            f"`device={name}`: this machine has no such device; use auto or cpu"
         ) from error
     return device
 
@@ -39,3 +44,54 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+@contextmanager
+def products(precision: HeadPrecision) -> Iterator[None]:
+    """Matrix products and convolutions of float32 tensors in fp32, or in TF32 where a GPU has it.
+
+    Whatever was set before (torch allows TF32 in convolutions by itself) is set again afterwards.
+    """
+    matmul: Any = torch.backends.cuda.matmul  # both are modules that are also settings
+    cudnn: Any = torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextmanager
+def computed_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """A forward pass on `device` in `precision`; outputs may be bfloat16."""
+    half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    with products("tf32" if precision == "tf32" else "fp32"), half:
+        yield
+
+
+def pick_precision(name: Literal["auto"] | Precision, device: torch.device) -> Precision | None:
+    """What `name` means on `device`: auto is bf16 on a GPU that has it, else None: the recipe's.
+
+    ValueError for tf32 where nothing can compute in it.
+    """
+    if name == "auto":
+        return "bf16" if _ampere(device) else None
+    if name == "tf32":
+        require_tf32("precision", device)
+    return name
+
+
+def require_tf32(field: str, device: torch.device) -> None:
+    """ValueError, naming the `field`, where `device` is no NVIDIA GPU since Ampere."""
+    if not _ampere(device):
+        raise ValueError(
+            f"`{field}=tf32`: {device} has no TF32 (NVIDIA GPUs have it since Ampere); leave it "
+            "out or use fp32"
+        )
+
+
+def _ampere(device: torch.device) -> bool:
+    """Whether `device` is an NVIDIA GPU with TF32 and bfloat16 in its tensor cores."""
+    cuda = device.type == "cuda" and torch.version.hip is None
+    return cuda and torch.cuda.get_device_capability(device)[0] >= 8

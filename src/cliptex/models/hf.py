@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliptex.models.spec import ClipConfig
+from cliptex.models.config import ClipConfig
 
 _Pair = tuple[str, str]
 _BLOCKS = (

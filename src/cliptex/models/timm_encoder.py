@@ -100,9 +100,8 @@ class TimmEncoder(ImageEncoder):
             if native or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ValueError(
-                f"{self.name} takes no images of {height}x{width} ({_reason(error)}): give it "
-                f"{self.image_size}x{self.image_size}, its own size "
-                f"(--resolution {self.image_size})"
+                f"{self.name} takes no images of {height}x{width} ({_reason(error)}): use its "
+                f"own size, {self.image_size}x{self.image_size} (`resolution={self.image_size}`)"
             ) from error
 
     def _features(self, images: Tensor) -> Features:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cliptex.files import check_can_make
 from cliptex.models.clip import Clip, load_clip, save_clip
-from cliptex.models.provenance import merged, read_provenance, write_provenance
+from cliptex.models.config import merged, read_provenance, write_provenance
 
 _FREE = ("init_logit_scale", "init_logit_bias")  # of a description: what training replaces
 

@@ -16,7 +16,7 @@ from cliptex.experts.load import load_expert
 from cliptex.files import sha256_file
 from cliptex.labelling.engine import label_shards
 from cliptex.models.clip import build_clip, save_clip
-from cliptex.models.spec import ModelSpec
+from cliptex.models.config import ModelSpec
 from cliptex.models.tokenizer import compact_vocabulary
 from cliptex.pipeline.collect import collect
 from cliptex.pipeline.stages import Stage, StageReport, run_stages

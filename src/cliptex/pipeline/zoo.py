@@ -19,7 +19,7 @@ from cliptex.experts.playroom import TASKS, load_playroom_expert
 from cliptex.files import save_tensors, sha256_file, write_atomic
 from cliptex.metrics import AngularErrors, ConfusionMatrix, absrel
 from cliptex.models.clip import Clip, load_clip, save_clip
-from cliptex.models.spec import ModelSpec
+from cliptex.models.config import ModelSpec
 from cliptex.models.tokenizer import compact_vocabulary
 from cliptex.pipeline.stages import Stage, StageReport, run_stages
 from cliptex.pipeline.zoo_experts import (

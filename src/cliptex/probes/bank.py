@@ -14,8 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from cliptex.console import track
-from cliptex.models.dense_heads import upsample
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.heads import upsample
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.bank_state import StateFile
 from cliptex.probes.examples import BankTask, Examples

@@ -7,9 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cliptex.data.transforms import Augmentation
-from cliptex.models.dense_heads import WIDTH, HeadName
-from cliptex.models.precision import HeadPrecision, Precision
-from cliptex.models.pyramid import Norm
+from cliptex.models.config import WIDTH, HeadName, HeadPrecision, Norm, Precision
 from cliptex.probes.augment import CropAugmentation
 from cliptex.probes.protocol import Protocol, head_facts
 from cliptex.probes.schedule import Schedule

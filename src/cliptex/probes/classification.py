@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cliptex.datasets.protocol import LabelledImages
+from cliptex.models.device import products
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.models.precision import products
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.features import FeatureReader, Memory, proven_frozen
 from cliptex.probes.fit import Heads, TrainData

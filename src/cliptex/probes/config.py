@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cliptex.models.precision import HeadPrecision, Precision
+from cliptex.models.config import HeadPrecision, Precision
 from cliptex.probes.protocol import Protocol, head_facts
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cliptex.models.controls import PixelEncoder
-from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.encoder import FrozenEncoder, PixelEncoder
 from cliptex.results import CONTROL_OF, CONTROLS, Result
 
 if TYPE_CHECKING:
-    from cliptex.models.dual import Clip
+    from cliptex.models.clip import Clip
 
 RANDOM, PIXELS, MEAN = CONTROLS
 
@@ -21,7 +20,7 @@ def control_encoders(clip: Clip, seed: int = 0) -> dict[str, FrozenEncoder]:
     `random-init` is the same architecture with weights drawn from `seed`; `pixels` is
     `PixelEncoder` with cells of the same size.
     """
-    from cliptex.models.dual import random_clip  # open_clip takes seconds to import
+    from cliptex.models.clip import random_clip  # open_clip takes seconds to import
 
     stride, side = clip.image.stride, clip.image.image_size
     return {

@@ -10,13 +10,11 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from cliptex.models.clip import describe_clip, spec_of
-from cliptex.models.dense_heads import HeadName, dense_head, upsample
-from cliptex.models.dual import Clip
+from cliptex.models.clip import Clip, describe_clip
+from cliptex.models.config import PEAKS, HeadName, HeadPrecision, OutputStride, Precision, spec_of
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.models.flops import count_flops, count_training_flops
-from cliptex.models.precision import PEAKS, HeadPrecision, Precision
-from cliptex.models.spec import OutputStride
+from cliptex.models.heads import dense_head, upsample
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.feature_store import Storage
 from cliptex.probes.select import held_count

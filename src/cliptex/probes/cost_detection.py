@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cliptex.models.detection.mask_rcnn import MaskRcnnForm
+from cliptex.models.config import MaskRcnnForm
 from cliptex.models.detection.ssd import SsdHead
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.models.flops import count_flops, count_training_flops

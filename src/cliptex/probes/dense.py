@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from cliptex.datasets.protocol import DenseDataset, DenseItem
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField
+from cliptex.models.device import products
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.models.precision import products
 from cliptex.probes.config import ProbeConfig
 from cliptex.probes.features import FeatureReader, Memory, proven_frozen
 from cliptex.probes.fit import Heads, TrainData

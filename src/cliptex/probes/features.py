@@ -16,8 +16,9 @@ from cliptex.console import track
 from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.transforms import View, view_image
 from cliptex.labels.kinds import Box
+from cliptex.models.config import Precision
+from cliptex.models.device import computed_in
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.models.precision import Precision, computed_in
 from cliptex.probes.config import ProbeConfig
 
 WHOLE = View(Box(), False)

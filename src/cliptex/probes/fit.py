@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cliptex.models.dense_heads import interpolation
+from cliptex.models.heads import interpolation
 from cliptex.probes.config import ProbeConfig
 
 # (M, K, g, g) raw predictions and their (M, g, g, ...) targets -> scalar mean loss

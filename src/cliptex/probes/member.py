@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cliptex.models.dense_heads import HeadName, dense_head, upsample
+from cliptex.models.config import HeadName
+from cliptex.models.heads import dense_head, upsample
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.examples import BankTask
 from cliptex.probes.sources import FeatureBatch

@@ -11,8 +11,8 @@ from PIL import Image
 
 from cliptex.datasets.protocol import DenseDataset
 from cliptex.labels.kinds import Kind, ScalarField
-from cliptex.models.dense_heads import upsample
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.models.heads import upsample
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.dense import label_of, predict_dense
 from cliptex.probes.examples import squashed

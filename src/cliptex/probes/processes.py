@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import distributed
 
-from cliptex.models.dense_heads import HeadName
+from cliptex.models.config import HeadName
 from cliptex.probes.bank_config import BankConfig
 
 T = TypeVar("T")

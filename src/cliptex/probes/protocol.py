@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from cliptex.datasets.protocol import DenseDataset, DenseItem
-from cliptex.models.precision import HeadPrecision
+from cliptex.models.config import HeadPrecision
 from cliptex.probes.items import dense_item
 
 Crop = tuple[int, int, int, int]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cliptex.models.device import products
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.models.precision import products
 from cliptex.probes.bank import score_bank
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.choice import Bank, Storage

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cliptex.models.dense_heads import HEAD_NAMES, HeadName
+from cliptex.models.config import HEAD_NAMES, HeadName
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.schedule import Schedule
 from cliptex.probes.table8 import Task

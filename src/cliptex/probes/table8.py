@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 from cliptex.data.transforms import Augmentation
-from cliptex.models.dense_heads import HEAD_NAMES, HeadName
+from cliptex.models.config import HEAD_NAMES, HeadName
 from cliptex.probes.augment import CropAugmentation
 from cliptex.probes.bank_config import BankConfig
 from cliptex.probes.schedule import Schedule

@@ -39,7 +39,7 @@ from cliptex.files import (
     sha256_json,
 )
 from cliptex.models.clip import Clip, save_clip
-from cliptex.models.provenance import Provenance, write_provenance
+from cliptex.models.config import Provenance, write_provenance
 from cliptex.training.network import Network
 from cliptex.training.optimizer import Ema
 from cliptex.training.parallel import placed_like, whole_tensors

@@ -14,8 +14,7 @@ from cliptex.console import did_you_mean, not_among
 from cliptex.data.sampler import WINDOW
 from cliptex.files import write_atomic
 from cliptex.labels.kinds import Normalisation
-from cliptex.models.clip import ModelSpec
-from cliptex.models.cliptex import DenseConfig
+from cliptex.models.config import DenseConfig, ModelSpec
 from cliptex.tasks import TASKS
 
 # What may differ when a run is continued: none of it touches a weight.

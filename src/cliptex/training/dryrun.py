@@ -37,7 +37,8 @@ from cliptex.data.sampler import batch_sizes
 from cliptex.files import check_can_make, write_atomic
 from cliptex.labels.kinds import Kind
 from cliptex.losses import DenseTargets
-from cliptex.models.clip import ClipConfig, describe_clip
+from cliptex.models.clip import describe_clip
+from cliptex.models.config import ClipConfig
 from cliptex.models.device import pick_device
 from cliptex.training.config import TrainConfig, as_json, of_all_ranks
 from cliptex.training.network import DTYPES, FlopCount, Network, meta_network

@@ -20,7 +20,7 @@ from cliptex.console import say, track
 from cliptex.data.joined import Batch
 from cliptex.data.loader import load_batches
 from cliptex.machine import keep_freed_memory
-from cliptex.models.provenance import Provenance, write_provenance
+from cliptex.models.config import Provenance, write_provenance
 from cliptex.training.checkpoint import (
     CHECKPOINTS,
     FINAL,

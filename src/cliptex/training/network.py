@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from cliptex.models.clip import Clip, ClipConfig, build_clip
-from cliptex.models.cliptex import Cliptex, CliptexOutput, DenseConfig, build_cliptex
+from cliptex.models.clip import Clip, build_clip
+from cliptex.models.cliptex import Cliptex, CliptexOutput, build_cliptex
+from cliptex.models.config import ClipConfig, DenseConfig
 from cliptex.models.flops import count_flops
 from cliptex.training.config import RANGE_AUGMENT, TrainConfig
 from cliptex.training.range_augment import RangeAugment

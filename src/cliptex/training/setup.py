@@ -15,9 +15,9 @@ from cliptex.data.joined import JoinedDataset
 from cliptex.data.sampler import Sampler, batch_sizes
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.reader import LabelReader
+from cliptex.models.config import Provenance, merged, of_experts, read_provenance
 from cliptex.models.device import pick_device
 from cliptex.models.flops import measure_peak
-from cliptex.models.provenance import Provenance, merged, of_experts, read_provenance
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.tasks import TASKS, Task
 from cliptex.training.config import TrainConfig, of_all_ranks

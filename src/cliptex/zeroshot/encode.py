@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from cliptex.console import say, track
 from cliptex.data.transforms import View, view_image
 from cliptex.labels.kinds import Box
+from cliptex.models.device import computed_in
 from cliptex.models.encoder import nearest_side
-from cliptex.models.precision import computed_in
 from cliptex.per_image import save_per_image
 from cliptex.results import Result
 

@@ -12,8 +12,8 @@ from cliptex.data.transforms import view_image
 from cliptex.datasets.protocol import DenseDataset
 from cliptex.labels.kinds import ClassMap
 from cliptex.metrics import ImageConfusion
-from cliptex.models.dual import Clip
-from cliptex.models.precision import computed_in
+from cliptex.models.clip import Clip
+from cliptex.models.device import computed_in
 from cliptex.zeroshot.classify import alike_classes, alike_protocol, classifier_weights
 from cliptex.zeroshot.encode import (
     WHOLE,

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cliptex.files import sha256_file
-from cliptex.models.clip import Clip, ClipConfig, ModelSpec, build_clip, load_clip, save_clip
-from cliptex.models.cliptex import DenseConfig, build_cliptex
+from cliptex.models.clip import Clip, build_clip, load_clip, save_clip
+from cliptex.models.cliptex import build_cliptex
+from cliptex.models.config import ClipConfig, DenseConfig, ModelSpec
 from cliptex.models.export import export_clip
 from cliptex.models.tokenizer import compact_vocabulary
 

@@ -13,8 +13,7 @@ from faster_coco_eval.core import mask as codes
 from torch import nn
 
 from cliptex.datasets.protocol import DetectionItem
-from cliptex.models.detection.mask_rcnn import MaskRcnnForm
-from cliptex.models.detection.ssd import SsdForm
+from cliptex.models.config import MaskRcnnForm, SsdForm
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.probes.detection.config import DetectionProbe
 from cliptex.probes.schedule import Schedule

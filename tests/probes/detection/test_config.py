@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from cliptex.models.detection.mask_rcnn import MaskRcnnForm
-from cliptex.models.detection.ssd import SsdForm
+from cliptex.models.config import MaskRcnnForm, SsdForm
+from cliptex.models.detection.ssd import prior_scales
 from cliptex.probes.detection import paper_mask_rcnn, paper_ssd, small_mask_rcnn, small_ssd
 
 STEPS_PER_EPOCH = 1000
@@ -81,7 +81,7 @@ def test_paper_forms__are_the_authors_library() -> None:
     assert (ssd.size, ssd.weight_decay, ssd.decay_biases, ssd.augment) == (320, 0.01, True, "ssd")
     assert ssd.head.strides == (16, 32, 64, 128, 256, -1)
     assert ssd.head.widths == (512, 256, 256, 128, 128, 64)
-    assert ssd.head.scales == pytest.approx([0.1 + 0.95 * k / 6 for k in range(7)])
+    assert prior_scales(ssd.head) == pytest.approx([0.1 + 0.95 * k / 6 for k in range(7)])
     assert (ssd.head.iou, ssd.head.positive, ssd.head.nms) == (0.5, 0.25, 0.5)
     assert (ssd.head.score_threshold, ssd.head.candidates, ssd.head.detections) == (0.01, 400, 200)
 

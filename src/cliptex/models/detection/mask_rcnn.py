@@ -7,7 +7,8 @@ projects/catlip/object_detection/maskrcnn_vit_base.yaml); the losses are torchvi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,48 +16,64 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
-from cliptex.models.detection.heads import ProposalHead, box_head, conv_stack, mask_predictor
-from cliptex.models.detection.neck import EncoderPyramid
+from cliptex.models.config import MaskRcnnForm
+from cliptex.models.corenet import Block, ConvBlock, OutputName, PositionTable, VitForm, patch_stem
+from cliptex.models.detection.pyramid import (
+    EncoderPyramid,
+    PixelNorm,
+    PyramidBackbone,
+    SimplePyramid,
+)
+
+
+def conv_stack(width: int, depth: int) -> nn.Sequential:
+    """`depth` times convolution, norm, ReLU: (B, width, h, w) -> (B, width, h, w)."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        layers += [ConvBlock(conv), PixelNorm(width), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class ProposalHead(nn.Module):
+    """Objectness and box offsets of `anchors` anchors per cell."""
+
+    def __init__(self, width: int, anchors: int, depth: int = 2) -> None:
+        super().__init__()
+        self.conv = conv_stack(width, depth)
+        self.cls_logits = ConvBlock(nn.Conv2d(width, anchors, 1))
+        self.bbox_pred = ConvBlock(nn.Conv2d(width, 4 * anchors, 1))
+        for block in (self.cls_logits, self.bbox_pred):  # as torchvision's: start near the anchors
+            conv = block.get_submodule("block.conv")
+            nn.init.normal_(conv.get_parameter("weight"), std=0.01)
+            nn.init.zeros_(conv.get_parameter("bias"))
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps (B, C, h, w) -> logits (B, A, h, w) and offsets (B, 4A, h, w), a level each."""
+        hidden = [self.conv(x) for x in maps]
+        return [self.cls_logits(x) for x in hidden], [self.bbox_pred(x) for x in hidden]
+
+
+def box_head(width: int, side: int, hidden: int, depth: int = 4) -> nn.Sequential:
+    """(n, width, side, side) -> (n, hidden)."""
+    stack = conv_stack(width, depth)
+    return stack.extend([nn.Flatten(), nn.Linear(width * side * side, hidden), nn.ReLU()])
+
+
+def mask_predictor(width: int, classes: int) -> nn.Sequential:
+    """(n, width, s, s) -> mask logits (n, classes, 2s, 2s)."""
+    return nn.Sequential(
+        ConvBlock(nn.ConvTranspose2d(width, width, 2, stride=2, bias=False)),
+        PixelNorm(width),
+        nn.ReLU(),
+        ConvBlock(nn.Conv2d(width, classes, 1)),
+    )
+
 
 Targets = list[dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class MaskRcnnForm:
-    """Sizes, thresholds and sampling; the defaults are the authors'.
-
-    width: channels of every level and convolution; hidden: of the box head; depth: convolutions
-        of the box and of the mask head; proposal_depth: of the proposal head.
-    anchor_scale, ratios: anchors have sides of `anchor_scale` times their level's stride (32 to
-        512 pixels at strides 4 to 64).
-    proposal_iou: anchors above the second overlap are positive, below the first negative. Equal
-        values leave no anchor out; 0.7 is the default of the authors' command line.
-    proposal_samples, rois: anchors and boxes per image in the loss, of which at most the shares
-        `proposal_positive` and `roi_positive` are positive.
-    train_proposals, test_proposals: kept (before, after) suppression at overlap `proposal_nms`.
-    score_threshold, nms, detections: of the final boxes.
-    """
-
-    width: int = 256
-    hidden: int = 1024
-    depth: int = 4
-    proposal_depth: int = 2
-    anchor_scale: int = 8
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    proposal_iou: tuple[float, float] = (0.7, 0.7)
-    proposal_samples: int = 256
-    proposal_positive: float = 0.5
-    proposal_nms: float = 0.7
-    train_proposals: tuple[int, int] = (2000, 2000)
-    test_proposals: tuple[int, int] = (1000, 1000)
-    rois: int = 512
-    roi_positive: float = 0.25
-    roi_iou: float = 0.5
-    score_threshold: float = 0.05
-    nms: float = 0.5
-    detections: int = 100
 
 
 def build_mask_rcnn(
@@ -144,3 +161,97 @@ def blank_images(like: Tensor, size: tuple[int, int]) -> ImageList:
     """What torchvision's anchors need of the images, their sizes, for a batch as long as `like`."""
     count = len(like)
     return ImageList(torch.empty(1, device=like.device).expand(count, 3, *size), [size] * count)
+
+
+class PlainViT(nn.Module):
+    """Images (B, 3, H, W), sides multiples of 32 -> {stride: map} at strides 4, 8, 16, 32."""
+
+    def __init__(self, form: VitForm, output: OutputName = "out_proj_attn") -> None:
+        super().__init__()
+        self.patch_emb = patch_stem(form.width)
+        self.post_transformer_norm = nn.LayerNorm(form.width, eps=form.eps)
+        self.transformer = nn.Sequential(*(Block(form, output) for _ in range(form.layers)))
+        self.pos_embed = PositionTable(form.positions, form.width)
+        self.simple_fpn = SimplePyramid(form.width)
+        self.channels = self.simple_fpn.channels
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """See the class; widths are `channels`."""
+        return self.simple_fpn(self.encode(images))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The normed map at stride 16: (B, 3, H, W) -> (B, C, H / 16, W / 16)."""
+        x = self.patch_emb(images)  # (B, C, h, w)
+        size = (x.shape[-2], x.shape[-1])
+        tokens = x.flatten(2).transpose(1, 2)  # (B, h * w, C)
+        tokens = self.transformer(tokens + self.pos_embed(tokens.shape[1]))
+        return self.post_transformer_norm(tokens).transpose(1, 2).unflatten(2, size)
+
+
+MULTIPLE = 32
+"""Sides of images must be multiples of it."""
+
+
+@dataclass(frozen=True)
+class DetectorForm:
+    """Sizes and thresholds; the defaults are the released ViT-B detector's.
+
+    width: channels of every map and convolution behind the ViT; hidden: of the box head.
+    score_threshold: detections at or below it are dropped before suppression.
+    """
+
+    vit: VitForm = field(default_factory=VitForm)
+    classes: int = 81
+    width: int = 256
+    hidden: int = 1024
+    score_threshold: float = 0.05
+    detections: int = 100
+
+
+class Unscaled(GeneralizedRCNNTransform):
+    """Batches images as they come: the size is the caller's choice, and so are mean and scale."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            min_size=1,
+            max_size=1,
+            image_mean=[0.0] * 3,
+            image_std=[1.0] * 3,
+            size_divisible=MULTIPLE,
+        )
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Image and target unchanged."""
+        return image, target
+
+
+class VitMaskRCNN(nn.Module):
+    """torchvision's Mask R-CNN under the name `model`, as in the authors' checkpoints."""
+
+    def __init__(self, model: MaskRCNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """As torchvision's: images (3, H, W) in [0, 1] -> boxes, labels, scores, soft masks.
+
+        With targets, while training, the losses.
+        """
+        return self.model(images, targets)
+
+
+def build_vit_maskrcnn(form: DetectorForm = DetectorForm()) -> VitMaskRCNN:
+    """The untrained detector. All five levels go to the proposals and to both heads."""
+    vit = PlainViT(form.vit)
+    backbone = PyramidBackbone(vit, vit.channels, form.width)
+    heads = MaskRcnnForm(
+        width=form.width,
+        hidden=form.hidden,
+        score_threshold=form.score_threshold,
+        detections=form.detections,
+    )
+    model = build_mask_rcnn(backbone, (4, 8, 16, 32, 64), form.classes, heads)
+    model.transform = Unscaled()
+    return VitMaskRCNN(model)

@@ -7,7 +7,6 @@ modeling/modules/ssd_heads.py; ml-cvnets, config/detection/ssd_coco/mobilevit.ya
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,57 +15,23 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
+from cliptex.models.config import GLOBAL, SsdForm
 from cliptex.models.detection.mask_rcnn import Targets, blank_images
-from cliptex.models.detection.neck import SINGLE_STRIDE, check_strides, on_grid
+from cliptex.models.detection.pyramid import SINGLE_STRIDE, check_strides, on_grid
 
-GLOBAL = -1
-"""Stands for a stride: the mean over the whole map before."""
 LAYERS = "ReLU, projected where widths differ, a bare 1x1 on the mean, Glorot's first weights"
 """What rows and saved states say of the layers, beside the form. Other layers need other words."""
 
 
-@dataclass(frozen=True)
-class SsdForm:
-    """Levels, priors and thresholds; the defaults are the authors'.
+def prior_scales(form: SsdForm) -> list[float]:
+    """Sides of the priors, as shares of the image's, evenly spaced: one more than levels."""
+    return torch.linspace(*form.sides, len(form.strides) + 1).tolist()
 
-    strides: of the levels; those that the encoder does not give are made by convolutions of
-        stride 2, the last by averaging (-1).
-    widths: channels of each level that is made, and of the projections of those that are read.
-    ratios: of each level's priors, beside two squares; each stands for itself and its inverse.
-    sides: of the smallest priors and of the step after the largest, as shares of the image's.
-    iou: overlap from which a prior is positive (every object's best prior always is).
-    positive: share of positive priors among those in the loss, so 0.25 for 3 negatives to 1.
-    score_threshold, candidates, nms, detections: of the final boxes; candidates per class.
-    """
 
-    strides: tuple[int, ...] = (16, 32, 64, 128, 256, GLOBAL)
-    widths: tuple[int, ...] = (512, 256, 256, 128, 128, 64)
-    ratios: tuple[tuple[int, ...], ...] = ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,))
-    sides: tuple[float, float] = (0.1, 1.05)
-    iou: float = 0.5
-    positive: float = 0.25
-    score_threshold: float = 0.01
-    candidates: int = 400
-    nms: float = 0.5
-    detections: int = 200
-
-    def __post_init__(self) -> None:
-        if GLOBAL in self.strides[:-1]:
-            raise ValueError(f"strides {self.strides}: {GLOBAL} (the mean) can only be the last")
-
-    def single_cells(self, side: int) -> list[int]:
-        """Strides of the levels under a norm whose map of pictures of `side` pixels is one cell."""
-        return [stride for stride in self.strides if stride != GLOBAL and stride >= side]
-
-    @property
-    def scales(self) -> list[float]:
-        """Sides of the priors, as shares of the image's, evenly spaced: one more than levels."""
-        return torch.linspace(*self.sides, len(self.strides) + 1).tolist()
-
-    def boxes(self) -> DefaultBoxGenerator:
-        """Priors per cell: a square of the level's scale, one of the mean with the next, ratios."""
-        ratios = [list(level) for level in self.ratios]
-        return DefaultBoxGenerator(ratios, scales=self.scales, clip=True)
+def default_boxes(form: SsdForm) -> DefaultBoxGenerator:
+    """Priors per cell: a square of the level's scale, one of the mean with the next, ratios."""
+    ratios = [list(level) for level in form.ratios]
+    return DefaultBoxGenerator(ratios, scales=prior_scales(form), clip=True)
 
 
 class SsdLevels(nn.Module):
@@ -147,7 +112,7 @@ class SsdHead(nn.Module):
 
     def __init__(self, channels: Mapping[int, int], classes: int, form: SsdForm) -> None:
         super().__init__()
-        levels, boxes = SsdLevels(channels, form), form.boxes()
+        levels, boxes = SsdLevels(channels, form), default_boxes(form)
         priors = boxes.num_anchors_per_location()
         predictor = SsdPredictor(levels.channels, form, priors, classes)
         for module in (*levels.modules(), *predictor.modules()):

@@ -1,26 +1,50 @@
-"""Export one model to one format: write, compare with the original, describe."""
+"""Export one model to one format: load, write, compare with the original, describe."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import torch
+import yaml
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from torch import Tensor
 
-from cliptex.files import check_can_make, new_folder
+from cliptex.files import check_can_make, new_folder, sha256_file
 from cliptex.machine import need
-from cliptex.models.export.card import Card, write_card
-from cliptex.models.export.hf_folder import CODE as HF_CODE
-from cliptex.models.export.hf_folder import check_hf, write_hf
-from cliptex.models.export.onnx_tower import CODE as ONNX_CODE
-from cliptex.models.export.onnx_tower import check_onnx, write_onnx
-from cliptex.models.export.open_clip_folder import CODE as OPEN_CLIP_CODE
-from cliptex.models.export.open_clip_folder import check_open_clip, write_open_clip
-from cliptex.models.export.source import Checkpoint, load_checkpoint
-from cliptex.models.export.timm_tower import CODE as TIMM_CODE
-from cliptex.models.export.timm_tower import check_timm, write_timm
-from cliptex.models.provenance import read_provenance, write_provenance
+from cliptex.models.clip import Clip, load_clip
+from cliptex.models.cliptex import Cliptex, build_cliptex
+from cliptex.models.config import (
+    CORENET,
+    HUB,
+    OPEN_CLIP,
+    TIMM,
+    DenseConfig,
+    read_provenance,
+    write_provenance,
+)
+from cliptex.models.export.folders import (
+    HF_CODE,
+    OPEN_CLIP_CODE,
+    check_hf,
+    check_open_clip,
+    write_hf,
+    write_open_clip,
+)
+from cliptex.models.export.image_towers import (
+    ONNX_CODE,
+    TIMM_CODE,
+    check_onnx,
+    check_timm,
+    write_onnx,
+    write_timm,
+)
+from cliptex.models.sources import MODEL_FILE, check_file, find_folder, load_exactly
 
 Target = Literal["open-clip", "timm", "hf", "onnx"]
 # Largest difference from the original that an export may have.
@@ -72,7 +96,7 @@ def export_clip(
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: choose another folder for the export")
     if heads and target != "onnx":
-        raise ValueError(f"{target} has no place for heads: drop them, or use --to onnx")
+        raise ValueError(f"{target} has no place for heads: drop them, or use `to=onnx`")
     if size is not None and target != "onnx":
         raise ValueError(f"size is fixed in ONNX alone: leave it out for {target}")
     for package in PACKAGES[target]:
@@ -135,3 +159,128 @@ def _write(
     notes = write_open_clip(clip, out)
     code = OPEN_CLIP_CODE.replace("{size}", str(side))
     return Card("open_clip model", code, notes), check_open_clip(clip, out, images, tokens)
+
+
+HEADS_FILE, RUN_CONFIG = "heads.safetensors", "config.yaml"
+_LAST_LAYER = re.compile(r"heads\.([^.]+)\.(?:(\d+)\.)?bias")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model to export.
+
+    Attributes:
+        name: as it was given.
+        sha256: of the weights' file, "" where no one file holds them.
+        clip: in evaluation mode.
+        heads: pyramid and heads around `clip`, where they are asked for.
+    """
+
+    name: str
+    sha256: str
+    clip: Clip
+    heads: Cliptex | None = None
+
+
+def load_checkpoint(name: str, *, heads: bool) -> Checkpoint:
+    """Load `name`, which is anything that `load_clip` takes; `heads` asks for the heads, too.
+
+    Raises ValueError where the heads are not there or do not fit.
+    """
+    clip = load_clip(name)
+    return Checkpoint(name, _sha256(name), clip, _heads(name, clip) if heads else None)
+
+
+def _sha256(name: str) -> str:
+    for prefix in (OPEN_CLIP, TIMM):
+        if name.startswith(prefix):
+            file = Path(name.partition("/")[2])
+            break
+    else:
+        if name.startswith(HUB):
+            return ""
+        file = Path(name.removeprefix(CORENET))
+        file = file if name.startswith(CORENET) else find_folder(name) / MODEL_FILE
+    return sha256_file(file) if file.is_file() else ""
+
+
+def _heads(name: str, clip: Clip) -> Cliptex:
+    file = Path(name) / HEADS_FILE
+    if not file.is_file():
+        raise ValueError(
+            f"{name}: has no {HEADS_FILE}: only RUN/checkpoints/final of a run with tasks has "
+            f"heads; export without them"
+        )
+    check_file(Path(name), HEADS_FILE)
+    state = load_file(file)
+    channels = _channels(state, file)
+    model = build_cliptex(clip, channels, _dense(Path(name)), seed=0).eval()
+    own = {key for key in model.state_dict() if not key.startswith("clip.")}
+    rest = model.state_dict()
+    load_exactly(model, {**{k: v for k, v in rest.items() if k not in own}, **state}, str(file))
+    return model
+
+
+def _channels(state: Mapping[str, Tensor], file: Path) -> dict[str, int]:
+    """Task -> outputs: the length of the last layer's bias."""
+    last: dict[str, tuple[int, int]] = {}
+    for key, value in state.items():
+        match = _LAST_LAYER.fullmatch(key)
+        if match:
+            task, layer = match[1], int(match[2] or 0)
+            last[task] = max(last.get(task, (-1, 0)), (layer, len(value)))
+    if not last:
+        raise ValueError(f"{file}: no key heads.TASK.bias: not the heads of a run")
+    return {task: outputs for task, (_, outputs) in sorted(last.items())}
+
+
+def _dense(folder: Path) -> DenseConfig:
+    """Form of pyramid and heads, from the configuration of the run that `folder` lies in."""
+    file = folder.resolve().parents[1] / RUN_CONFIG
+    if not file.is_file():
+        raise ValueError(
+            f"{file} does not exist: the heads in {folder} cannot be rebuilt without the run's "
+            f"configuration; export RUN/checkpoints/final where the run lies"
+        )
+    try:
+        return DenseConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))["dense"])
+    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+        raise ValueError(f"{file}: key 'dense' does not describe heads: {error}") from error
+
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Card:
+    """title: kind of model; code: Python that loads it; notes: what else to know."""
+
+    title: str
+    code: str
+    notes: list[str]
+
+
+def write_card(card: Card, source: Checkpoint, folder: Path, difference: float) -> Path:
+    """Write README.md into `folder`; its code runs as it stands with the folder as working one."""
+    config, image = source.clip.config, source.clip.image
+    weights = f"sha256 `{source.sha256}`" if source.sha256 else "no single file"
+    colours = [", ".join(f"{x:g}" for x in values) for values in (config.mean, config.std)]
+    lines = [
+        f"# {card.title}",
+        "",
+        f"Exported by cliptex {version('cliptex')}.",
+        "",
+        f"- From: `{source.name}` ({weights})",
+        f"- Embedding: {image.embed_dim} numbers; trained at {image.image_size} pixels; "
+        f"sides must be multiples of {image.stride}",
+        f"- Colours of images in [0, 1]: mean {colours[0]}; std {colours[1]}",
+        f"- Largest difference from the original when it was written: {difference:.2g}",
+        "",
+        "```python",
+        card.code.rstrip(),
+        "```",
+        *(f"\n{note}" for note in card.notes),
+    ]
+    path = folder / CARD
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

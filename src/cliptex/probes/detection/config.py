@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cliptex.models.detection.mask_rcnn import MaskRcnnForm, MaskRcnnHead
-from cliptex.models.detection.ssd import LAYERS, SsdForm, SsdHead
-from cliptex.models.precision import HeadPrecision, Precision
+from cliptex.models.config import HeadPrecision, MaskRcnnForm, Precision, SsdForm
+from cliptex.models.detection.mask_rcnn import MaskRcnnHead
+from cliptex.models.detection.ssd import LAYERS, SsdHead
 from cliptex.probes.detection.ap import Overlap
 from cliptex.probes.protocol import head_facts
 from cliptex.probes.schedule import Schedule

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cliptex.datasets.protocol import DetectionDataset, refuse_empty
+from cliptex.models.device import products
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.models.precision import products
 from cliptex.per_image import save_per_image
 from cliptex.probes.bank_state import StateFile, identity_of
 from cliptex.probes.detection.ap import PROTOCOL, SUFFIX, coco_ap

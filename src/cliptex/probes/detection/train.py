@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cliptex.console import say, track
+from cliptex.models.config import Precision
+from cliptex.models.device import computed_in
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.models.precision import Precision, computed_in
 from cliptex.probes.bank_state import StateFile
 from cliptex.probes.detection.batches import Batch, StepData
 from cliptex.probes.detection.config import DetectionProbe, Head

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cliptex.models.precision import GPUS, PEAKS, computed_in, pick_precision, products
+from cliptex.models.config import GPUS, PEAKS
+from cliptex.models.device import computed_in, pick_precision, products
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -39,7 +40,7 @@ def test_auto__is_bf16_on_gpus_that_have_it(monkeypatch, capability, found):
     assert pick_precision("auto", CUDA) == found
     assert pick_precision("fp32", CUDA) == "fp32"
     if found is None:
-        with pytest.raises(ValueError, match="--precision tf32: cuda:0 has no TF32.*leave it out"):
+        with pytest.raises(ValueError, match="`precision=tf32`: cuda:0 has no TF32.*leave it out"):
             pick_precision("tf32", CUDA)
     else:
         assert pick_precision("tf32", CUDA) == "tf32"

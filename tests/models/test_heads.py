@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cliptex.models.dense_heads import HEAD_NAMES, Aspp, aspp_rates, dense_head, upsample
+from cliptex.models.config import HEAD_NAMES
+from cliptex.models.heads import Aspp, aspp_rates, dense_head, upsample
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from cliptex.models import clip as clip_module
-from cliptex.models.clip import ClipConfig, ModelSpec, build_clip, load_clip
-from cliptex.models.names import split_name
-from cliptex.models.spec import named_config
+from cliptex.models.clip import build_clip, load_clip
+from cliptex.models.config import OPENAI_MEAN, OPENAI_STD, ClipConfig, ModelSpec, split_name
+from cliptex.models.sources import named_config
 
 VIT = {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16}
 TEXT = {"context_length": 8, "width": 16, "heads": 2, "layers": 1}
@@ -80,3 +84,14 @@ def test_random_weights_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == []
     load_clip("timm:test_resnet")
     assert said == ["timm:test_resnet: random weights (no tag)"]
+
+
+def test_descriptions_need_no_torch() -> None:
+    """A configuration of a run holds them, and `--help` shows it."""
+    unwanted = "{'torch', 'open_clip', 'timm'} & {*sys.modules}"
+    code = f"import sys, cliptex.models.config; assert not {unwanted}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_openai_colours() -> None:
+    assert (OPENAI_MEAN, OPENAI_STD) == (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)

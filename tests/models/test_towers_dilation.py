@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from cliptex.models.clip import load_clip, save_clip
-from cliptex.models.dilation import StillAverage
-from cliptex.models.dual import Clip, random_clip
-from cliptex.models.spec import ClipConfig, ModelSpec
+from cliptex.models.clip import Clip, load_clip, random_clip, save_clip
+from cliptex.models.config import ClipConfig, ModelSpec
+from cliptex.models.towers import StillAverage
 
 TEXT = {"context_length": 8, "width": 16, "heads": 1, "layers": 1, "vocab_size": 64}
 MODIFIED = {"image_size": 64, "layers": [2, 2, 2, 2], "width": 8, "head_width": 8}

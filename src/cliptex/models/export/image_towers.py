@@ -1,11 +1,8 @@
-"""A folder with the image tower for `timm.create_model("local-dir:FOLDER", pretrained=True)`.
-
-The projection into the joint embedding becomes the classifier, so that the timm model's output is
-the embedding (not of unit length) and `forward_features` gives the tokens or the map.
-"""
+"""Files of the image tower alone, for timm and ONNX."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +10,23 @@ import timm
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cliptex.files import save_tensors
-from cliptex.models.dual import Clip
-from cliptex.models.export.files import dtype_free, write_json
-from cliptex.models.export.plain import refuse_foreign_towers, refuse_unless_plain_vit
+from cliptex.machine import need
+from cliptex.models.clip import Clip
+from cliptex.models.cliptex import Cliptex
+from cliptex.models.export.folders import (
+    dtype_free,
+    refuse_foreign_towers,
+    refuse_unless_plain_vit,
+    write_json,
+)
+from cliptex.models.sources import load_exactly, stored_names
 from cliptex.models.timm_encoder import TimmEncoder
 from cliptex.models.towers import ResNetEncoder
-from cliptex.models.weights import load_exactly, stored_names
 
-CODE = """\
+TIMM_CODE = """\
 import timm
 import torch
 
@@ -115,7 +119,7 @@ def _from_resnet(clip: Clip, tower: ModifiedResNet) -> TimmForm:
     if architecture is None:
         raise ValueError(
             f"timm has no CLIP ResNet of layers {list(vision['layers'])} and width "
-            f"{vision['width']}: use --to open-clip"
+            f"{vision['width']}: use `to=open-clip`"
         )
     return _converted(clip, architecture, {"img_size": tower.image_size})
 
@@ -140,7 +144,7 @@ def _from_timm(clip: Clip, encoder: TimmEncoder) -> TimmForm:
     if pool in ("abs_attn", "rot_attn") or projection == "mlp":
         raise ValueError(
             f"timm cannot hold open_clip's adapter with timm_pool={pool!r} and "
-            f"timm_proj={projection!r}: use --to open-clip"
+            f"timm_proj={projection!r}: use `to=open-clip`"
         )
     name: str = vision["timm_model_name"]
     arguments: dict[str, Any] = {"global_pool": pool} if pool else {}
@@ -173,3 +177,83 @@ def check_timm(clip: Clip, folder: Path, images: Tensor) -> float:
     normal = (images - clip.image.mean) / clip.image.std
     embedding = torch.nn.functional.normalize(other(normal), dim=-1)
     return (embedding - clip.encode_image(images)).abs().max().item()
+
+
+ONNX_FILE = "model.onnx"
+OPSET = 18
+_LARGEST = 1_500_000_000  # bytes of weights inside one file; protobuf ends at two GiB
+
+ONNX_CODE = """\
+import numpy as np
+import onnxruntime
+
+folder = "."  # this folder
+session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
+image = np.random.rand(1, 3, {height}, {width}).astype(np.float32)  # RGB in [0, 1]
+outputs = dict(zip([o.name for o in session.get_outputs()], session.run(None, {{"images": image}})))
+embedding = outputs["embedding"]
+"""
+
+
+class ImageTower(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] -> unit embedding, dense map, and predictions per task."""
+
+    def __init__(self, clip: Clip, heads: Cliptex | None) -> None:
+        super().__init__()
+        self.image = clip.image
+        self.pyramid = None if heads is None else heads.pyramid
+        self.heads = nn.ModuleDict() if heads is None else heads.heads
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` returns."""
+        return ["embedding", "dense", *self.heads]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, D) of unit length, (B, C, H / stride, W / stride), (B, outputs, h, w) per task."""
+        features = self.image(images)
+        dense = features.maps[self.image.stride]
+        shared = dense if self.pyramid is None else self.pyramid(dense)
+        predictions = [head(shared) for head in self.heads.values()]
+        return F.normalize(features.embedding, dim=-1), dense, *predictions
+
+
+def write_onnx(
+    clip: Clip, heads: Cliptex | None, folder: Path, size: tuple[int, int]
+) -> ImageTower:
+    """Write model.onnx for images of `size` (height, width) and any batch; returns what it holds.
+
+    Colour normalisation is inside. Weights above 1.5 GB lie beside it in model.onnx.data.
+    """
+    tower = ImageTower(clip, heads).eval()
+    images = torch.zeros(2, 3, *size)
+    weights = sum(p.numel() * p.element_size() for p in tower.parameters())
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        torch.onnx.export(
+            tower,
+            (images,),
+            folder / ONNX_FILE,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=tower.outputs,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            external_data=weights > _LARGEST,
+            verbose=False,
+        )
+    return tower
+
+
+def check_onnx(tower: ImageTower, folder: Path, images: Tensor) -> float:
+    """Largest difference of any output, in units of that output's largest value above 1."""
+    onnxruntime = need("onnxruntime", extra="export", what="an export to ONNX")
+    session = onnxruntime.InferenceSession(folder / ONNX_FILE, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = tower(images)
+    found = session.run(None, {"images": images.numpy()})
+    largest = 0.0
+    for one, other in zip(expected, found, strict=True):
+        scale = max(1.0, one.abs().max().item())
+        largest = max(largest, (one - torch.from_numpy(other)).abs().max().item() / scale)
+    return largest

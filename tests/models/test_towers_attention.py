@@ -7,7 +7,7 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
-from cliptex.models.attention import PlainAttention, use_plain_attention
+from cliptex.models.towers import PlainAttention, use_plain_attention
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -1,7 +1,7 @@
-"""A feature pyramid from one map of a plain ViT (Li et al. 2022, ViTDet), and a top-down path.
+"""Feature pyramids of detectors: from the maps of any encoder to levels of strides 4 to 64.
 
-Both follow the public detectors of the CLIPTeX authors in parameter names and arithmetic; their
-top-down path is not the usual one of Lin et al. 2017, see `PyramidBackbone`.
+Parameter names and arithmetic are those of the CLIPTeX authors' public detectors; their top-down
+path is not the usual one of Lin et al. 2017, see `PyramidBackbone`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPS = 1e-6
+from cliptex.models.corenet import EPS, ConvBlock
 
 
 class PixelNorm(nn.Module):
@@ -36,25 +36,6 @@ class PixelNorm(nn.Module):
         deviation = variance.clamp(min=torch.finfo(torch.float32).tiny).sqrt()
         scale, shift = (p.view(1, -1, 1, 1) for p in (self.weight, self.bias))
         return centred / (deviation + self.eps) * scale + shift
-
-
-class ConvBlock(nn.Module):
-    """A convolution (`block.conv`), then optionally a norm (`block.norm`) and an activation."""
-
-    def __init__(
-        self, conv: nn.Module, norm: nn.Module | None = None, activation: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.block = nn.Sequential()
-        self.block.add_module("conv", conv)
-        if norm is not None:
-            self.block.add_module("norm", norm)
-        if activation is not None:
-            self.block.add_module("act", activation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C', h', w')."""
-        return self.block(x)
 
 
 def double(inputs: int, outputs: int) -> nn.ConvTranspose2d:
@@ -134,3 +115,67 @@ class PyramidBackbone(nn.Module):
         extra = str(self.extra_stride)
         merged[self.extra_stride] = self.extra_layers[extra](raw[coarsest])
         return {str(stride): merged[stride] for stride in sorted(merged)}
+
+
+SINGLE_STRIDE = 16
+"""The stride a lone map is brought to; that of the plain ViTs the simple pyramid is made for."""
+
+
+class EncoderPyramid(nn.Module):
+    """{stride: map} of an encoder -> {"4": (B, width, H/4, W/4), ..., "64": ...}.
+
+    An encoder that gives one map (a plain ViT) gets the simple pyramid of strides 4 to 32; one
+    that gives several (the stages of a CNN) is read as it is. A top-down path and one coarser
+    level follow (`PyramidBackbone`). Norms are over the channels of a pixel for both kinds: the
+    authors' library takes synchronised batch norm behind CNNs, which four images would starve.
+
+    Args:
+        channels: widths of the maps by stride; several strides must double from one to the next.
+        width: channels of every level.
+    """
+
+    def __init__(self, channels: Mapping[int, int], width: int) -> None:
+        super().__init__()
+        self.simple: SimplePyramid | None = None
+        if len(channels) == 1:
+            self.simple = SimplePyramid(next(iter(channels.values())))
+            channels = self.simple.channels
+        check_strides(channels)
+        self.path = PyramidBackbone(nn.Identity(), channels, width)
+        self.out_channels = width
+        self.strides = (*self.path.strides, self.path.extra_stride)
+
+    def forward(self, maps: Mapping[int, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+        """The levels, finest first, of images of `size` (height, width)."""
+        maps = on_grid(maps, size)
+        if self.simple is not None:
+            maps = self.simple(maps[SINGLE_STRIDE])
+        return self.path.merge(maps)
+
+
+def check_strides(channels: Mapping[int, int]) -> None:
+    """ValueError unless the strides are powers of two, each twice the one before."""
+    strides = sorted(channels)
+    doubled = all(fine * 2 == coarse for fine, coarse in zip(strides, strides[1:], strict=False))
+    if not doubled or strides[0] & (strides[0] - 1):
+        raise ValueError(
+            f"an encoder with maps at strides {strides} cannot be put under a pyramid, whose "
+            "levels double; let it return one map, or maps at strides such as 4, 8, 16, 32"
+        )
+
+
+def on_grid(maps: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int, Tensor]:
+    """Maps whose cells lie on the grid of their stride over images of `size`.
+
+    A lone map is resized (bilinear) to stride 16 where it has another, as with patches of 14
+    pixels or a CNN's last stage; RoIAlign and anchors take strides to be powers of two.
+    """
+    if len(maps) == 1:
+        maps = {SINGLE_STRIDE: next(iter(maps.values()))}
+    fitted = {}
+    for stride, x in maps.items():
+        grid = (size[0] // stride, size[1] // stride)
+        if tuple(x.shape[-2:]) != grid:
+            x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
+        fitted[stride] = x
+    return fitted

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliptex.models.clip import Clip, ClipConfig, ModelSpec, build_clip, describe_clip, load_clip
+from cliptex.models.clip import Clip, build_clip, describe_clip, load_clip
+from cliptex.models.config import ClipConfig, ModelSpec
 from cliptex.models.encoder import fingerprint
-from cliptex.models.spec import named_config
-from cliptex.models.weights import read_weights
+from cliptex.models.sources import named_config, read_weights
 
 TEXTS = ["a red ball", "two chairs and a lamp"]
 TEXT = {"context_length": 8, "width": 16, "heads": 2, "layers": 1}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cliptex.models.detection.plain_vit import PositionTable, VitForm
-from cliptex.models.simple_pyramid import PixelNorm, PyramidBackbone
-from cliptex.models.vit_detector import DetectorForm, build_vit_maskrcnn
+from cliptex.models.corenet import PositionTable, VitForm
+from cliptex.models.detection.mask_rcnn import DetectorForm, build_vit_maskrcnn
+from cliptex.models.detection.pyramid import PixelNorm, PyramidBackbone
 
 REFERENCE = Path(
     os.environ.get("CLIPTEX_REFERENCE", Path(__file__).parents[3] / "shared" / "reference")
