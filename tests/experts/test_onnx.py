@@ -195,6 +195,23 @@ def test_placements_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         OnnxExpert(card, placement=Placement("cuda:1"))
 
 
+def test_cuda__computes_no_float32_in_tf32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    seen: list[object] = []
+
+    def session(*_: object, providers: list[object]) -> None:
+        seen.extend(providers)
+        raise RuntimeError("no GPU")
+
+    save_model(tmp_path / "tiny.onnx", red("one"), FLOAT_NCHW, onnx.TensorProto.FLOAT)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(ValueError, match="no GPU"):
+        OnnxExpert(write_card(tmp_path), placement=Placement("cuda:1"))
+    assert seen[0] == (CUDA, {"device_id": 1, "use_tf32": 0})
+
+
 def test_all_images_run_on_the_processors_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,3 +82,20 @@ def test_images_of_one_shape_share_a_batch__in_the_order_given() -> None:
     assert [label[0, 0] for label in labels] == [4, 12, 12, 24, 20]
     assert [count for count, _ in tested.network.calls] == [3, 2]
     assert tested.predict([]) == []
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_float32__is_not_tf32_while_predicting(precision: Precision) -> None:
+    seen = set()
+
+    def flags() -> tuple[str, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    def look(network: nn.Module, batch: Tensor) -> list[Outputs]:
+        seen.add(flags())
+        return forward(network, batch)
+
+    before = flags()
+    tiny = TorchExpert(SPEC, Overflows(), Adapter(prepare, look, read), Placement("cpu", precision))
+    tiny.predict([grey(1), grey(250)])
+    assert seen == {("highest", False)} and flags() == before

@@ -1,5 +1,7 @@
 """In what precision a pass runs, on this CPU and on GPUs as they describe themselves."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -20,6 +22,29 @@ def test_products__are_set_back(precision):
         assert flags() == (precision == "tf32",) * 2
         raise RuntimeError
     assert flags() == before
+
+
+def test_products__of_several_threads_are_set_back_by_the_last():
+    before = flags()
+    first, second = products("fp32"), products("fp32")
+    with ThreadPoolExecutor(1) as other:
+        first.__enter__()
+        other.submit(second.__enter__).result()
+        first.__exit__(None, None, None)
+        assert flags() == (False, False)
+        other.submit(second.__exit__, None, None, None).result()
+    assert flags() == before
+
+
+def test_products__inner_ones_end_before_outer_ones():
+    before = flags()
+    torch.backends.cudnn.allow_tf32 = True
+    with products("fp32"):
+        with products("tf32"):
+            assert flags() == (True, True)
+        assert flags() == (False, False)
+    assert torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])

@@ -190,7 +190,8 @@ def _providers(onnxruntime: Any, device: str) -> list[Any]:
             f"this onnxruntime was not built for CUDA, so ONNX models cannot run on {device}: "
             "pip install onnxruntime-gpu in the place of onnxruntime, or label with --device cpu"
         )
-    return [(CUDA, {"device_id": int(number or 0)}), "CPUExecutionProvider"]
+    # By default it would compute float32 products in TF32 on GPUs that have it.
+    return [(CUDA, {"device_id": int(number or 0), "use_tf32": 0}), "CPUExecutionProvider"]
 
 
 def _in_parallel(function: Callable[[T], R], items: Sequence[T]) -> list[R]:

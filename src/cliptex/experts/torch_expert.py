@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cliptex.experts.protocol import ExpertSpec, Placement, Precision, Prediction
-from cliptex.models.device import pick_device
+from cliptex.models.device import pick_device, products
 
 __all__ = ["Adapter", "Outputs", "Placement", "Precision", "TorchExpert"]
 
@@ -44,7 +44,8 @@ class TorchExpert:
     """An `Expert` made of a network and its `Adapter`.
 
     Images of one input shape share a batch. Where an image's output in half precision is not
-    finite, it is computed once more, alone, in float32. Half precision changes labels, so the
+    finite, it is computed once more, alone, in float32. Float32 is never TF32, which torch would
+    take for convolutions on GPUs that have it. Half precision changes labels, so the
     spec's `preprocessing` names it. Raises ValueError where there is no such device.
     """
 
@@ -95,7 +96,8 @@ class TorchExpert:
         device = torch.device(self.placement.device)
         half = precision != "float32"
         turn: AbstractContextManager = _CPU if device.type == "cpu" else nullcontext()
-        with turn, torch.autocast(device.type, getattr(torch, precision), enabled=half):
+        autocast = torch.autocast(device.type, getattr(torch, precision), enabled=half)
+        with turn, products("fp32"), autocast:  # what stays float32 is no TF32
             results = self.adapter.forward(self.network, batch.to(device))
         return [
             {name: x.float().cpu() if x.is_floating_point() else x.cpu() for name, x in r.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -46,20 +47,42 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+_Flags = tuple[str, bool]  # torch's precision of float32 products, TF32 in convolutions
+_FLAGS: dict[HeadPrecision, _Flags] = {"fp32": ("highest", False), "tf32": ("high", True)}
+_lock = threading.Lock()
+_within: list[list[_Flags]] = []  # the outermost first; a list each, to be told apart
+
+
 @contextmanager
 def products(precision: HeadPrecision) -> Iterator[None]:
     """Matrix products and convolutions of float32 tensors in fp32, or in TF32 where a GPU has it.
 
-    Whatever was set before (torch allows TF32 in convolutions by itself) is set again afterwards.
+    The settings are those of the whole process, and torch by itself allows TF32 in convolutions.
+    So they are set back once the last of several threads has left; until then the youngest rules.
     """
-    matmul: Any = torch.backends.cuda.matmul  # both are modules that are also settings
-    cudnn: Any = torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    own = [_FLAGS[precision]]
+    with _lock:
+        if not _within:
+            _within.append([(torch.get_float32_matmul_precision(), _cudnn().allow_tf32)])
+        _within.append(own)
+        _set_flags(own[0])
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        with _lock:
+            _within[:] = [one for one in _within if one is not own]
+            _set_flags(_within[-1][0])
+            if len(_within) == 1:
+                _within.clear()
+
+
+def _set_flags(flags: _Flags) -> None:
+    torch.set_float32_matmul_precision(flags[0])
+    _cudnn().allow_tf32 = flags[1]
+
+
+def _cudnn() -> Any:
+    return torch.backends.cudnn  # a module that is also a set of settings
 
 
 @contextmanager
