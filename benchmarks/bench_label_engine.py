@@ -46,6 +46,7 @@ from cliptex.experts.postprocess import label_from_output
 from cliptex.experts.preprocess import prepare
 from cliptex.experts.protocol import Expert, Prediction
 from cliptex.labelling.engine import label_shards
+from cliptex.labelling.options import LabelOptions
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import decode_image
@@ -63,7 +64,7 @@ def overlap(shards: ImageTextShards, out: Path) -> float:
     label = smooth(np.random.default_rng(0), 1, SIZE)[:, :, 0]
     expert = StandIn("sleeping", ScalarField("1/m"), label, SLEEP)
     start, cpu = time.perf_counter(), time.process_time()
-    label_shards(shards, expert, out, batch_size=BATCH)
+    label_shards(shards, [expert], out, LabelOptions(batch_size=BATCH))
     elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu
     print(f"  engine {elapsed:.3f} s, the expert {expert.seconds:.3f} s, processors {cpu:.3f} s")
     return elapsed / expert.seconds
@@ -73,7 +74,7 @@ def engine_cpu(shards: ImageTextShards, out: Path) -> float:
     """CPU milliseconds per image of labelling with the three stand-ins, without theirs."""
     experts = stand_ins()
     start = time.process_time()
-    label_shards(shards, experts, out, batch_size=BATCH)
+    label_shards(shards, experts, out, LabelOptions(batch_size=BATCH))
     used = time.process_time() - start - sum(expert.cpu for expert in experts)
     return 1e3 * used / len(shards)
 
@@ -184,7 +185,7 @@ def against_loop(shards: ImageTextShards, weights: Path, out: Path, rounds: int)
             plain_loop(shards, expert, folder / expert.spec.name)
 
     def engine(folder: Path) -> None:
-        label_shards(shards, experts, folder, batch_size=BATCH)
+        label_shards(shards, experts, folder, LabelOptions(batch_size=BATCH))
 
     def own_experts(folder: Path) -> None:
         for expert in experts:

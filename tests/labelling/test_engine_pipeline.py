@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from cliptex.experts.protocol import Prediction
-from cliptex.labelling import lane, loading, predicting
-from cliptex.labelling.engine import label_shards
-from cliptex.labelling.loading import max_images_in_flight
-from cliptex.labelling.predicting import is_out_of_memory
+from cliptex.labelling import engine, expert_worker
+from cliptex.labelling.engine import label_shards, max_images_in_flight
+from cliptex.labelling.expert_worker import is_out_of_memory
+from cliptex.labelling.options import LabelOptions, share_of
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.store import ShardLabelWriter, add_label, read_manifest
 from cliptex.shards.images import decode_image
@@ -60,7 +60,9 @@ def test_bytes__are_those_of_predicting_and_storing_one_by_one(
     mixed_shards, make_expert, tmp_path: Path
 ) -> None:
     expert = make_expert()
-    report = label_shards(mixed_shards, expert, tmp_path / "labels", batch_size=3)
+    report = label_shards(mixed_shards, [expert], tmp_path / "labels", LabelOptions(batch_size=3))[
+        0
+    ]
     manifest = read_manifest(report.folder)
     (tmp_path / "plain").mkdir()
     for shard in mixed_shards.shards:
@@ -70,7 +72,7 @@ def test_bytes__are_those_of_predicting_and_storing_one_by_one(
                 try:
                     image = decode_image(mixed_shards.read(shard, key).image)
                 except ValueError as error:
-                    writer.fail(key, lane.Status.DECODE_ERROR, str(error))
+                    writer.fail(key, expert_worker.Status.DECODE_ERROR, str(error))
                     continue
                 add_label(writer, manifest, key, expert.label(image))
             writer.commit()
@@ -90,15 +92,15 @@ def test_several_experts__each_as_alone_and_every_image_decoded_once(
         ]
 
     for expert in experts():
-        label_shards(mixed_shards, expert, tmp_path / "alone", batch_size=2)
+        label_shards(mixed_shards, [expert], tmp_path / "alone", LabelOptions(batch_size=2))
     decoded: Counter[bytes] = Counter()
 
     def counting(data: bytes) -> np.ndarray:
         decoded[data] += 1
         return decode_image(data)
 
-    monkeypatch.setattr(loading, "decode_image", counting)
-    reports = label_shards(mixed_shards, experts(), tmp_path / "labels", batch_size=2)
+    monkeypatch.setattr(engine, "decode_image", counting)
+    reports = label_shards(mixed_shards, experts(), tmp_path / "labels", LabelOptions(batch_size=2))
     assert [report.folder.name for report in reports] == ["slow", "parity", "third"]
     assert all(report.statuses == {"ok": 21, "decode-error": 1} for report in reports)
     assert set(decoded.values()) == {1} and len(decoded) == 22
@@ -158,10 +160,10 @@ def test_memory__is_bounded_in_images(
             with lock:
                 held["images"] -= 1
 
-    monkeypatch.setattr(loading, "decode_image", counting_decode)
+    monkeypatch.setattr(engine, "decode_image", counting_decode)
     monkeypatch.setattr(ShardLabelWriter, "add", counting_add)
     experts = [make_expert(parity, CLASSES, "fast"), make_expert(slow, name="slow")]
-    label_shards(shards, experts, tmp_path / "labels", batch_size=batch_size)
+    label_shards(shards, experts, tmp_path / "labels", LabelOptions(batch_size=batch_size))
     bound = max_images_in_flight(batch_size)
     assert bound == 8 * batch_size < 25
     assert batch_size < peak <= bound and held["images"] == 0
@@ -171,9 +173,9 @@ def test_memory__large_images_close_windows_and_the_door(
     shards, make_expert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Room for less than one image's bytes: slower, but no deadlock, and nothing lost."""
-    monkeypatch.setattr(loading, "MAX_WINDOW_BYTES", 100)
+    monkeypatch.setattr(engine, "MAX_WINDOW_BYTES", 100)
     expert = make_expert()
-    report = label_shards(shards, expert, tmp_path / "labels", batch_size=8)
+    report = label_shards(shards, [expert], tmp_path / "labels", LabelOptions(batch_size=8))[0]
     assert report.statuses == {"ok": 12}
     assert {len(batch) for batch in expert.batches} == {1}
 
@@ -183,8 +185,8 @@ def test_out_of_memory__halves_the_batch_for_the_rest_and_says_so_once(
 ) -> None:
     shards = make_shards([draw_picture(i, (8, 8)) for i in range(24)], per_shard=12)
     said: list[str] = []
-    monkeypatch.setattr(predicting, "say", said.append)
-    whole = label_shards(shards, make_expert(), tmp_path / "whole", batch_size=8)
+    monkeypatch.setattr(expert_worker, "say", said.append)
+    whole = label_shards(shards, [make_expert()], tmp_path / "whole", LabelOptions(batch_size=8))[0]
     small = make_expert()
     tried: list[int] = []
 
@@ -195,7 +197,7 @@ def test_out_of_memory__halves_the_batch_for_the_rest_and_says_so_once(
         return [Prediction(small.label(image)) for image in images]
 
     small.predict = predict
-    report = label_shards(shards, small, tmp_path / "labels", batch_size=8)
+    report = label_shards(shards, [small], tmp_path / "labels", LabelOptions(batch_size=8))[0]
     assert tried == [8, 4] + [2] * 12
     assert report.statuses == {"ok": 24}
     assert len(said) == 1 and "8 images" in said[0]
@@ -212,9 +214,9 @@ def test_is_out_of_memory() -> None:
 def test_too_few_answers__are_the_experts_error(shards, make_expert, tmp_path: Path) -> None:
     lazy = make_expert()
     lazy.predict = lambda images: [Prediction(lazy.label(images[0]))]
-    assert label_shards(shards, lazy, tmp_path / "labels").statuses == {"ok": 12}
+    assert label_shards(shards, [lazy], tmp_path / "labels")[0].statuses == {"ok": 12}
     lazy.predict = lambda images: []
-    report = label_shards(shards, lazy, tmp_path / "none")
+    report = label_shards(shards, [lazy], tmp_path / "none")[0]
     assert report.statuses == {"expert-error": 12}
 
 
@@ -225,15 +227,15 @@ def test_a_hopeless_expert__stops_the_others_and_the_next_run_completes(
         raise RuntimeError("no device")
 
     shards = make_shards([draw_picture(i, (8, 8)) for i in range(40)], per_shard=20)
-    alone = label_shards(shards, make_expert(), tmp_path / "alone")
+    alone = label_shards(shards, [make_expert()], tmp_path / "alone")[0]
     both = [make_expert(), make_expert(broken, name="broken")]
     with pytest.raises(RuntimeError, match="broken failed on each of the first 16"):
-        label_shards(shards, both, tmp_path / "labels", batch_size=4)
+        label_shards(shards, both, tmp_path / "labels", LabelOptions(batch_size=4))
     left = tree(tmp_path / "labels")
     assert {Path(name).suffix for name in left} <= {".json", ".tar", ".ledger"}
     assert [name for name in left if name.startswith("broken")] == ["broken/manifest.json"]
     repaired = [make_expert(), make_expert(name="broken")]
-    label_shards(shards, repaired, tmp_path / "labels", batch_size=4)
+    label_shards(shards, repaired, tmp_path / "labels", LabelOptions(batch_size=4))
     assert tree(tmp_path / "labels" / "numpy") == tree(alone.folder)
 
 
@@ -284,14 +286,16 @@ def test_decoding_writing_and_predicting_overlap(shards, make_expert, tmp_path: 
         return np.ones((4, 4))
 
     experts = [make_expert(together, name="a"), make_expert(together, name="b")]
-    reports = label_shards(shards, experts, tmp_path / "labels", batch_size=2)
+    reports = label_shards(shards, experts, tmp_path / "labels", LabelOptions(batch_size=2))
     assert [report.statuses for report in reports] == [{"ok": 12}] * 2
 
 
 def test_rank_and_world_size__share_one_store(shards, make_expert, tmp_path: Path) -> None:
-    whole = label_shards(shards, make_expert(), tmp_path / "whole")
+    whole = label_shards(shards, [make_expert()], tmp_path / "whole")[0]
     reports = [
-        label_shards(shards, make_expert(), tmp_path / "labels", rank=rank, world_size=2)
+        label_shards(
+            shards, [make_expert()], tmp_path / "labels", only=share_of(shards.shards, rank, 2)
+        )[0]
         for rank in range(2)
     ]
     assert [(r.shards_done, r.shards_skipped, r.images) for r in reports] == [(2, 0, 8), (1, 0, 4)]

@@ -11,7 +11,8 @@ import pytest
 from cliptex.experts.protocol import Prediction
 from cliptex.experts.replicas import ReplicatedExpert
 from cliptex.labelling.engine import label_shards
-from cliptex.labelling.locks import ShardLock
+from cliptex.labelling.options import LabelOptions, share_of
+from cliptex.labelling.stores import claim_shard
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.store import is_committed
@@ -21,17 +22,18 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_only__some_shards_shared_among_ranks(shards, make_expert, tmp_path: Path) -> None:
+def test_only__some_shards_or_a_share_of_them(shards, make_expert, tmp_path: Path) -> None:
     first, second, third = shards.shards
-    report = label_shards(shards, make_expert(), tmp_path / "a", only=[third, first])
+    report = label_shards(shards, [make_expert()], tmp_path / "a", only=[third, first])[0]
     assert (report.shards_done, report.shards_skipped, report.images) == (2, 0, 8)
     assert not is_committed(report.folder, second)
-    share = {"rank": 1, "world_size": 2}
-    report = label_shards(shards, make_expert(), tmp_path / "b", only=[third, first], **share)
+    report = label_shards(
+        shards, [make_expert()], tmp_path / "b", only=share_of((first, third), 1, 2)
+    )[0]
     assert report.shards_done == 1 and is_committed(report.folder, third)
-    assert label_shards(shards, make_expert(), tmp_path / "c", only=[]).shards_done == 0
+    assert label_shards(shards, [make_expert()], tmp_path / "c", only=[])[0].shards_done == 0
     with pytest.raises(ValueError, match="has no shard else.tar: .*relative"):
-        label_shards(shards, make_expert(), tmp_path / "d", only=["else.tar", first])
+        label_shards(shards, [make_expert()], tmp_path / "d", only=["else.tar", first])
     assert not (tmp_path / "d").exists()
 
 
@@ -51,7 +53,7 @@ def test_confidence_and_counts__are_stored_where_the_spec_explains_them(
     for name, meaning in (("sure", "a share"), ("unsaid", "")):
         expert = make_expert(kind=ClassMap(("background", "cat")), name=name)
         expert.confidence, expert.predict = meaning, predict
-        report = label_shards(shards, expert, tmp_path / "labels")
+        report = label_shards(shards, [expert], tmp_path / "labels")[0]
         assert report.statuses == {"ok": 12}
         reader = LabelReader(report.folder)
         assert reader.manifest.confidence == meaning
@@ -66,7 +68,7 @@ def test_confidence_and_counts__are_stored_where_the_spec_explains_them(
 
 def test_replicas__overlap_and_change_no_byte(shards, make_expert, tmp_path: Path) -> None:
     """Each replica waits for the other, so one alone would never end; order and bytes stay."""
-    alone = label_shards(shards, make_expert(), tmp_path / "alone", batch_size=2)
+    alone = label_shards(shards, [make_expert()], tmp_path / "alone", LabelOptions(batch_size=2))[0]
     meet = threading.Barrier(2, timeout=20)
 
     def together(image: np.ndarray) -> np.ndarray:
@@ -76,7 +78,7 @@ def test_replicas__overlap_and_change_no_byte(shards, make_expert, tmp_path: Pat
 
     replicas = [make_expert(together) for _ in range(2)]
     expert = ReplicatedExpert(replicas)
-    report = label_shards(shards, expert, tmp_path / "labels", batch_size=2)
+    report = label_shards(shards, [expert], tmp_path / "labels", LabelOptions(batch_size=2))[0]
     assert tree(report.folder) == tree(alone.folder)
     assert [len(replica.batches) for replica in replicas] == [3, 3]
 
@@ -86,8 +88,8 @@ def test_a_shard_that_another_run_is_labelling__is_left_to_it(
 ) -> None:
     """It is passed over, then waited for: here its owner gives up, and the run labels it last."""
     expert, first = make_expert(), shards.shards[0]
-    whole = label_shards(shards, make_expert(), tmp_path / "whole")
-    lock = ShardLock.take(tmp_path / "labels" / "numpy", first)
+    whole = label_shards(shards, [make_expert()], tmp_path / "whole")[0]
+    lock = claim_shard(tmp_path / "labels" / "numpy", first)
     assert lock is not None
     order: list[int] = []
 
@@ -98,6 +100,6 @@ def test_a_shard_that_another_run_is_labelling__is_left_to_it(
         return image.mean(axis=2, dtype=np.float32)
 
     expert.label = noting
-    report = label_shards(shards, expert, tmp_path / "labels", batch_size=4)
+    report = label_shards(shards, [expert], tmp_path / "labels", LabelOptions(batch_size=4))[0]
     assert order == [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3] and report.shards_done == 3
     assert tree(report.folder) == tree(whole.folder)

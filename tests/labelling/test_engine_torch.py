@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.experts.torch_expert import Adapter, Outputs, TorchExpert
 from cliptex.labelling.engine import label_shards
+from cliptex.labelling.options import LabelOptions
 from cliptex.labels.kinds import ScalarField
 from cliptex.labels.reader import LabelReader
 from cliptex.shards.images import decode_image
@@ -61,7 +62,11 @@ def test_out_of_memory__moves_values_by_one_code_step_at_most(
     assert any(not np.array_equal(a.label, b.label) for a, b in pairs), "else nothing is tested"
 
     stores = [
-        LabelReader(label_shards(shards, make(n), tmp_path / str(n), batch_size=BATCH).folder)
+        LabelReader(
+            label_shards(shards, [make(n)], tmp_path / str(n), LabelOptions(batch_size=BATCH))[
+                0
+            ].folder
+        )
         for n in (BATCH, room)
     ]
     for shard in shards.shards:

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.labelling.engine import label_shards
+from cliptex.labelling.options import LabelOptions
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
 from cliptex.shards.dataset import ImageTextShards
 
@@ -73,7 +74,8 @@ def label(data, out, pause, limit, mood, renames):
     if renames:
         die_within(renames)
     try:
-        label_shards(shards, every, Path(out), batch_size=1, retry_failed=mood == "retry")
+        options = LabelOptions(batch_size=1)
+        label_shards(shards, every, Path(out), options, retry_failed=mood == "retry")
     except SystemExit as stop:
         return stop.code
     except OSError as error:

@@ -10,13 +10,14 @@ import pytest
 
 from cliptex.experts.replicas import ReplicatedExpert
 from cliptex.labelling import plan
+from cliptex.labelling.options import LabelOptions
 from cliptex.labelling.plan import plan_labels
 from cliptex.labels.kinds import ClassMap, UnitVector
 
 
 def test_plan(shards, make_expert) -> None:
     expert = make_expert()
-    plan = plan_labels(shards, [expert], count=6, batch_size=3)
+    plan = plan_labels(shards, [expert], LabelOptions(batch_size=3), count=6)
     (found,) = plan.experts
     assert (plan.images, plan.sampled, found.labelled) == (12, 6, 6)
     assert [len(batch) for batch in expert.batches] == [1, 3, 3], "one to warm up"
@@ -56,7 +57,7 @@ def test_plan__keeps_as_many_calls_busy_as_a_run(shards, make_expert) -> None:
         return np.ones((4, 4), np.float32) + np.arange(4, dtype=np.float32)
 
     experts = [make_expert(meet), make_expert(meet)]
-    plan = plan_labels(shards, [ReplicatedExpert(experts)], count=4, batch_size=1)
+    plan = plan_labels(shards, [ReplicatedExpert(experts)], LabelOptions(batch_size=1), count=4)
     assert plan.experts[0].labelled == 4
     assert 0 < plan.experts[0].images_per_second <= 40
 
@@ -74,7 +75,8 @@ def test_watched__counts_the_time_of_calls_side_by_side_once(make_expert, monkey
 
 def test_plan__several_experts_in_one_pass(shards, make_expert) -> None:
     normals = make_expert(lambda x: np.tile([0.6, 0.0, 0.8], (4, 6, 1)), UnitVector(), "normals")
-    plan = plan_labels(shards, [make_expert(), normals], count=4, codecs=["png-normal-rgb8"])
+    options = LabelOptions(codec=("png-normal-rgb8",))
+    plan = plan_labels(shards, [make_expert(), normals], options, count=4)
     assert [found.codec for found in plan.experts] == ["png-scalar-10", "png-normal-rgb8"]
     assert plan.total_bytes == pytest.approx(12 * sum(x.bytes_per_image for x in plan.experts))
     octahedral, rgb = plan.experts[1].codecs

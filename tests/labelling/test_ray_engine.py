@@ -22,7 +22,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,15 @@ import pytest
 from cliptex.cli.app import main
 from cliptex.experts.protocol import Expert, ExpertSpec, Prediction
 from cliptex.labelling.engine import label_shards
-from cliptex.labelling.ray_actor import ShardLabeller, Work
-from cliptex.labelling.ray_cluster import (
-    RayOptions,
+from cliptex.labelling.options import LabelOptions, RayOptions
+from cliptex.labelling.ray_engine import (
     connected,
     import_ray,
+    label_shards_with_ray,
     room_for,
     with_gpus,
 )
-from cliptex.labelling.ray_engine import label_shards_with_ray
+from cliptex.labelling.ray_pool import ShardLabeller, Work
 from cliptex.labels.kinds import ScalarField
 from cliptex.shards.dataset import ImageTextShards
 
@@ -176,7 +175,9 @@ def wait_for(condition: Callable[[], object]) -> None:
 def undisturbed(shards: ImageTextShards, folder: Path) -> dict[str, bytes]:
     """The store of a local run."""
     (folder / "no-marks").mkdir(parents=True)
-    label_shards(shards, Marking(folder / "no-marks"), folder / "sound", batch_size=1)
+    label_shards(
+        shards, [Marking(folder / "no-marks")], folder / "sound", LabelOptions(batch_size=1)
+    )
     return tree(folder / "sound")
 
 
@@ -197,7 +198,9 @@ def test_a_machine_killed_within_a_shard__byte_identical(
     killer = threading.Thread(target=kill_the_holder, daemon=True)
     killer.start()
     # Image 13 is the second of shard 3.
-    run = label_shards_with_ray(shards, lambda: [Marking(marks, hold=13)], out, batch_size=1)
+    run = label_shards_with_ray(
+        shards, lambda: [Marking(marks, hold=13)], out, LabelOptions(batch_size=1)
+    )
     killer.join()
 
     assert len(machines.nodes) == 2 and "tiny-00003" not in before and len(before) >= 3
@@ -208,7 +211,7 @@ def test_a_machine_killed_within_a_shard__byte_identical(
     assert {12, 13} == twice, "only the shard that was cut short is labelled again"
     assert asked(marks).total() == 38
 
-    again = label_shards_with_ray(shards, lambda: [Marking(marks)], out, batch_size=1)
+    again = label_shards_with_ray(shards, lambda: [Marking(marks)], out, LabelOptions(batch_size=1))
     assert (again.reports[0].shards_done, again.reports[0].shards_skipped) == (0, 9)
     assert asked(marks).total() == 38
 
@@ -220,13 +223,13 @@ def test_hopeless_and_deadly_shards__are_named_and_the_others_labelled(
     images = [draw_picture(i, (20, 30)) for i in range(64)]
     shards, out = make_shards(images, per_shard=16), tmp_path / "out"
     bad = Marking(marks, broken=frozenset(range(16, 32)), deadly=35)
-    run = label_shards_with_ray(shards, lambda: [bad], out, batch_size=1)
+    run = label_shards_with_ray(shards, lambda: [bad], out, LabelOptions(batch_size=1))
     assert sorted(run.failures) == ["tiny-00001.tar", "tiny-00002.tar"]
     assert "failed on each of the first 16 images" in run.failures["tiny-00001.tar"]
     assert "4 actors died within it" in run.failures["tiny-00002.tar"]
     assert run.reports[0].shards_done == 2 and asked(marks)[35] == 4
     before = asked(marks)
-    run = label_shards_with_ray(shards, lambda: [Marking(marks)], out, batch_size=1)
+    run = label_shards_with_ray(shards, lambda: [Marking(marks)], out, LabelOptions(batch_size=1))
     assert run.failures == {}
     assert (run.reports[0].shards_done, run.reports[0].shards_skipped) == (2, 2)
     assert set(asked(marks) - before) == set(range(16, 48))
@@ -251,14 +254,7 @@ DRIVER = """
 import importlib.util, signal, sys
 from pathlib import Path
 import ray
-from cliptex.labelling.ray_actor import ShardLabeller, Work
-from cliptex.labelling.ray_cluster import (
-    RayOptions,
-    connected,
-    import_ray,
-    room_for,
-    with_gpus,
-)
+from cliptex.labelling.options import LabelOptions
 from cliptex.labelling.ray_engine import label_shards_with_ray
 from cliptex.shards.dataset import ImageTextShards
 
@@ -270,7 +266,8 @@ spec.loader.exec_module(test)
 ray.cloudpickle.register_pickle_by_value(test)
 data, out, marks = map(Path, sys.argv[2:])
 shards = ImageTextShards(data, cache=Path(f"{data}-cache"))
-label_shards_with_ray(shards, lambda: [test.Marking(marks, hold=21)], out, batch_size=1)
+experts = lambda: [test.Marking(marks, hold=21)]
+label_shards_with_ray(shards, experts, out, LabelOptions(batch_size=1))
 """
 
 
@@ -295,7 +292,7 @@ def test_a_run_that_is_ended__leaves_whole_shards_and_goes_on(
     assert len(list(out.rglob("*.ledger"))) == 5
     if number != signal.SIGKILL:
         assert not list(out.rglob("*.cliptex-tmp"))
-    run = label_shards_with_ray(shards, lambda: [Marking(marks)], out, batch_size=1)
+    run = label_shards_with_ray(shards, lambda: [Marking(marks)], out, LabelOptions(batch_size=1))
     assert run.reports[0].shards_done == 1
     assert tree(out) == undisturbed(shards, tmp_path / "local")
     assert {image for image, times in asked(marks).items() if times > 1} == {20, 21}
@@ -314,12 +311,11 @@ def test_an_expert_that_cannot_be_loaded__ends_the_run_at_once(
 
 def labeller(shards: ImageTextShards, marks: Path, out: Path) -> ShardLabeller:
     """The actor without Ray."""
-    label = partial(label_shards, batch_size=1, max_side=512)
     work = Work(
         shards=shards,
         make_experts=lambda: [Marking(marks)],
         out=out,
-        label=label,
+        options=LabelOptions(batch_size=1),
         folder=str(marks),
     )
     return ShardLabeller(work)

@@ -12,7 +12,8 @@ from upath import UPath
 
 from cliptex.files import network, walk
 from cliptex.labelling.engine import label_shards
-from cliptex.labelling.status import expert_folders, label_status
+from cliptex.labelling.options import LabelOptions
+from cliptex.labelling.stores import expert_folders, label_status
 from cliptex.labelling.verify import verify_labels
 from cliptex.labels.reader import LabelReader
 from cliptex.shards.dataset import ImageTextShards
@@ -33,19 +34,19 @@ def contents(root: Path | UPath) -> dict[str, bytes]:
 def test_the_store_is_the_same_byte_for_byte(
     shards, remote, make_expert, memory: UPath, tmp_path: Path
 ) -> None:
-    local = label_shards(shards, make_expert(), tmp_path / "labels")
-    report = label_shards(remote, make_expert(), memory / "labels")
+    local = label_shards(shards, [make_expert()], tmp_path / "labels")[0]
+    report = label_shards(remote, [make_expert()], memory / "labels")[0]
     assert report.statuses == {"ok": 12} and str(report.folder) == "memory://store/labels/numpy"
     assert contents(report.folder) == contents(local.folder)
     assert len(contents(local.folder)) == 7
-    again = label_shards(remote, make_expert(), memory / "labels")
+    again = label_shards(remote, [make_expert()], memory / "labels")[0]
     assert (again.shards_done, again.shards_skipped, again.images) == (0, 3, 0)
-    mixed = label_shards(shards, make_expert(), memory / "labels")
+    mixed = label_shards(shards, [make_expert()], memory / "labels")[0]
     assert mixed.shards_skipped == 3, "the data set is the same wherever it lies"
 
 
 def test_read_checked_and_counted(remote, make_expert, memory: UPath) -> None:
-    folder = label_shards(remote, make_expert(), memory / "labels").folder
+    folder = label_shards(remote, [make_expert()], memory / "labels")[0].folder
     reader = LabelReader("memory://store/labels/numpy")
     assert reader.shards == remote.shards and reader.coverage(remote) == 1
     shard, key = remote.locate(5)
@@ -60,14 +61,14 @@ def test_read_checked_and_counted(remote, make_expert, memory: UPath) -> None:
 
 
 def test_another_expert_is_refused(remote, make_expert, memory: UPath) -> None:
-    label_shards(remote, make_expert(), memory / "labels")
+    label_shards(remote, [make_expert()], memory / "labels")
     other = make_expert()
     with pytest.raises(ValueError, match="memory://store/labels/numpy.*fields differ"):
-        label_shards(remote, other, memory / "labels", max_side=64)
+        label_shards(remote, [other], memory / "labels", LabelOptions(max_side=64))
 
 
 def test_damage_of_a_remote_store_names_file_and_remedy(remote, make_expert, memory: UPath) -> None:
-    folder = label_shards(remote, make_expert(), memory / "labels").folder
+    folder = label_shards(remote, [make_expert()], memory / "labels")[0].folder
     tar = folder / "tiny-00001.tar"
     tar.write_bytes(tar.read_bytes()[:-1])
     (folder / "tiny-00002.tar").unlink()
@@ -84,7 +85,7 @@ def test_an_interrupted_run_leaves_whole_shards_and_goes_on(
     temporary = tmp_path / "system-temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    whole = label_shards(shards, make_expert(), tmp_path / "whole")
+    whole = label_shards(shards, [make_expert()], tmp_path / "whole")[0]
 
     def lost(image: np.ndarray) -> np.ndarray:
         if image[0, 0, 0] == 6:
@@ -92,11 +93,11 @@ def test_an_interrupted_run_leaves_whole_shards_and_goes_on(
         return image.mean(axis=2, dtype=np.float32)
 
     with pytest.raises(KeyboardInterrupt):
-        label_shards(remote, make_expert(lost), memory / "labels", batch_size=2)
+        label_shards(remote, [make_expert(lost)], memory / "labels", LabelOptions(batch_size=2))
     left = walk(memory / "labels" / "numpy")
     assert list(left) == ["manifest.json", "tiny-00000.ledger", "tiny-00000.tar"]
     assert list(temporary.iterdir()) == []
-    label_shards(remote, make_expert(), memory / "labels", batch_size=2)
+    label_shards(remote, [make_expert()], memory / "labels", LabelOptions(batch_size=2))
     assert contents(memory / "labels" / "numpy") == contents(whole.folder)
 
 
@@ -115,6 +116,6 @@ def test_a_network_that_fails_at_commit_names_the_file(
         patch.setattr(network, "PAUSE", 0.001)
         why = r"tiny-00001\.tar: no whole answer in 4 tries \(connection reset\)"
         with pytest.raises(OSError, match=why):
-            label_shards(remote, make_expert(), memory / "labels")
+            label_shards(remote, [make_expert()], memory / "labels")
     assert "tiny-00001.ledger" not in walk(memory / "labels" / "numpy")
-    assert label_shards(remote, make_expert(), memory / "labels").shards_skipped == 1
+    assert label_shards(remote, [make_expert()], memory / "labels")[0].shards_skipped == 1

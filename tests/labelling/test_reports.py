@@ -11,7 +11,7 @@ import pytest
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.placebo import write_placebo
 from cliptex.labelling.stats import describe_stats, draw_samples, label_stats
-from cliptex.labelling.status import describe_status, label_status
+from cliptex.labelling.stores import describe_status, label_status
 from cliptex.labelling.view import write_view
 from cliptex.labels.kinds import ClassMap, UnitVector
 from cliptex.labels.ledger import Status
@@ -34,10 +34,10 @@ def labels(shards, make_expert, tmp_path: Path) -> Path:
         return ids
 
     out = tmp_path / "labels"
-    label_shards(shards, make_expert(), out)
-    label_shards(shards, make_expert(classes, kind=CLASSES, name="classes"), out)
+    label_shards(shards, [make_expert()], out)
+    label_shards(shards, [make_expert(classes, kind=CLASSES, name="classes")], out)
     wall = make_expert(lambda image: np.tile([0.0, 0, 1], (4, 6, 1)), UnitVector(), "wall")
-    label_shards(shards, wall, out)
+    label_shards(shards, [wall], out)
     return out
 
 
@@ -141,7 +141,7 @@ def test_view__is_one_repeatable_page(shards, labels: Path, tmp_path: Path) -> N
 
 def test_view__escapes_captions(make_shards, draw_picture, make_expert, tmp_path: Path) -> None:
     shards = make_shards([draw_picture(0, (8, 8))])
-    label_shards(shards, make_expert(name="a<b>c"), tmp_path / "labels")
+    label_shards(shards, [make_expert(name="a<b>c")], tmp_path / "labels")
     assert "a&lt;b&gt;c" in write_view(shards, tmp_path / "labels", tmp_path / "x.html").read_text()
 
 

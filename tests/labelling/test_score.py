@@ -143,7 +143,9 @@ def test_leak(make_expert) -> None:
 def test_a_store(shards, make_expert, tmp_path: Path) -> None:
     """Stored labels by key; keys without a label are counted, not scored."""
     ids = np.zeros((4, 4), np.uint8)
-    folder = label_shards(shards, make_expert(lambda image: ids, VOC), tmp_path / "labels").folder
+    folder = label_shards(shards, [make_expert(lambda image: ids, VOC)], tmp_path / "labels")[
+        0
+    ].folder
     truths = [np.zeros((8, 8), np.uint8)] * 3
     dataset = Truths(VOC, truths, keys=("00007", "nowhere", "00000"))
     rows = score_store_on(dataset, LabelReader(folder))

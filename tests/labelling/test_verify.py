@@ -21,7 +21,7 @@ NAN = np.float32(np.nan)
 
 @pytest.fixture
 def folder(shards, make_expert, tmp_path: Path) -> Path:
-    return label_shards(shards, make_expert(), tmp_path / "labels").folder
+    return label_shards(shards, [make_expert()], tmp_path / "labels")[0].folder
 
 
 def rewrite(tar: Path, change) -> None:
@@ -223,6 +223,6 @@ def test_inference__needs_the_same_expert(shards, folder: Path, make_expert) -> 
 
 def test_failed_images_are_not_drawn(make_shards, draw_picture, make_expert, tmp_path) -> None:
     shards = make_shards([draw_picture(0, (8, 8)), b"broken", draw_picture(2, (8, 8))])
-    folder = label_shards(shards, make_expert(), tmp_path / "labels").folder
+    folder = label_shards(shards, [make_expert()], tmp_path / "labels")[0].folder
     report = verify_labels(shards, folder, sample=9, expert=make_expert())
     assert report.ok and (report.images, report.decoded, report.inferred) == (3, 2, 2)

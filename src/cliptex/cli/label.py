@@ -15,7 +15,7 @@ from cliptex.cli.expert_options import NO_OPTIONS, Confidence, ExpertArgs, load_
 from cliptex.cli.help import verb
 from cliptex.cli.label_data import check_share, tell_losses, whole_shards
 from cliptex.console import MAX_FAILURES
-from cliptex.labelling.ray_cluster import RayOptions
+from cliptex.labelling.options import LabelOptions, RayOptions
 
 if TYPE_CHECKING:
     from cliptex.labelling.engine import LabelRunReport
@@ -65,14 +65,14 @@ def run(
             Slurm job array, of torchrun or of srun say.
         world_size: number of jobs that share the shards.
     """
-    from cliptex.labelling.losses import refuse_losses
+    from cliptex.labelling.stores import refuse_losses
     from cliptex.shards.dataset import ImageTextShards
 
     check_share(max_failures)
     shards = ImageTextShards(data, on_damaged="leave out")
     mine = shards.shards
     load = partial(load_experts, expert, loading, confidence)
-    label = {"batch_size": batch_size, "max_side": max_side, "codecs": codec}
+    options = LabelOptions(batch_size=batch_size, max_side=max_side, codec=codec)
     failures = dict(shards.damaged)
     if engine == "ray":
         from cliptex.labelling.ray_engine import label_shards_with_ray
@@ -81,16 +81,16 @@ def run(
             raise ValueError(
                 "--rank and --world-size belong to --engine local; Ray has --ray.actors"
             )
-        found = label_shards_with_ray(shards, load, out, options=ray, **label)
+        found = label_shards_with_ray(shards, load, out, options, ray)
         reports = found.reports
         failures.update(found.failures)
     else:
         from cliptex.labelling.engine import label_shards
-        from cliptex.labelling.jobs import share_of
+        from cliptex.labelling.options import share_of
 
         rank, world_size = _share(rank, world_size)
         mine = share_of(mine, rank, world_size)
-        reports = label_shards(shards, load(), out, rank=rank, world_size=world_size, **label)
+        reports = label_shards(shards, load(), out, options, only=mine)
     _print(reports)
     losses = tell_losses([report.folder for report in reports], mine)
     _fail_for(failures)
@@ -127,8 +127,7 @@ def retry(
         max_failures: as `cliptex label run` takes it.
     """
     from cliptex.labelling.engine import label_shards
-    from cliptex.labelling.losses import refuse_losses
-    from cliptex.labelling.retry import find_failures
+    from cliptex.labelling.stores import find_failures, refuse_losses
 
     check_share(max_failures)
     shards = whole_shards(data)
@@ -137,24 +136,19 @@ def retry(
     for model, failures in zip(models, found, strict=True):
         print(failures)
         if failures.due:
-            report = label_shards(
-                shards,
-                model,
-                labels,
-                batch_size=batch_size,
-                max_side=failures.max_side,
-                codecs=(failures.codec,),
-                retry_failed=True,
-                only=failures.due,
+            options = LabelOptions(
+                batch_size=batch_size, max_side=failures.max_side, codec=(failures.codec,)
             )
-            _print([report])
+            _print(
+                label_shards(shards, [model], labels, options, only=failures.due, retry_failed=True)
+            )
     losses = tell_losses([failures.folder for failures in found], shards.shards)
     refuse_losses(losses, max_failures)
 
 
 def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:
     from cliptex.console import say
-    from cliptex.labelling.jobs import rank_and_world
+    from cliptex.labelling.options import rank_and_world
 
     rank, world_size = rank_and_world(rank, world_size, os.environ)
     if world_size > 1:
@@ -190,7 +184,7 @@ def status(labels: Positional[AnyPathArg], /, data: AnyPathArg) -> None:
         labels: folder of label stores, or that of one expert.
         data: the image-text shards that are labelled.
     """
-    from cliptex.labelling.status import describe_status, label_status
+    from cliptex.labelling.stores import describe_status, label_status
     from cliptex.shards.dataset import ImageTextShards
 
     print(describe_status(label_status(ImageTextShards(data, on_damaged="leave out"), labels)))
@@ -207,7 +201,7 @@ def stats(labels: Positional[AnyPathArg], /) -> None:
         labels: folder of label stores, or that of one expert.
     """
     from cliptex.labelling.stats import describe_stats, label_stats
-    from cliptex.labelling.status import expert_folders
+    from cliptex.labelling.stores import expert_folders
 
     folders = expert_folders(labels)
     if not folders:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cliptex.files import AnyPath
 
 if TYPE_CHECKING:
-    from cliptex.labelling.losses import Losses
+    from cliptex.labelling.stores import Losses
     from cliptex.shards.dataset import ImageTextShards
 
 
@@ -32,7 +32,7 @@ def check_share(max_failures: float) -> None:
 
 def tell_losses(folders: Sequence[AnyPath], shards: Sequence[str]) -> list[Losses]:
     """Print what the stores lack of the images in `shards`, whichever run labelled them."""
-    from cliptex.labelling.losses import find_losses
+    from cliptex.labelling.stores import find_losses
 
     found = [find_losses(folder, shards) for folder in folders]
     for losses in found:

@@ -211,16 +211,15 @@ def plan(
         codec: instead of the default codecs, as `cliptex label run` takes them.
         confidence: as `cliptex label run` takes it.
     """
+    from cliptex.labelling.options import LabelOptions
     from cliptex.labelling.plan import plan_labels
 
     print(
         plan_labels(
             whole_shards(data),
             load_experts(expert, loading, confidence),
+            LabelOptions(batch_size=batch_size, max_side=max_side, codec=codec),
             count=count,
-            batch_size=batch_size,
-            max_side=max_side,
-            codecs=codec,
         )
     )
 
@@ -274,7 +273,7 @@ def adopt(
             with status 3, and what was written stays. 1 where only a part has labels.
     """
     from cliptex.labelling.adopt import adopt_labels
-    from cliptex.labelling.losses import refuse_losses
+    from cliptex.labelling.stores import refuse_losses
 
     check_share(max_failures)
     shards = whole_shards(data)

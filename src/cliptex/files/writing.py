@@ -244,16 +244,19 @@ class Claim:
     the file is removed with it.
     """
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path | None, lock: FileLock | None) -> None:
         self._path = path
         self._lock = lock
 
     @classmethod
-    def take(cls, path: Path) -> Claim | None:
-        """The claim that the local `path` stands for; None while another process or thread has it.
+    def take(cls, path: AnyPath) -> Claim | None:
+        """The claim that `path` stands for; None while another process or thread has it.
 
-        Folders above `path` are made.
+        Folders above it are made. There are no locks on remote file systems: a claim to a remote
+        path keeps nobody out.
         """
+        if not isinstance(path, Path):
+            return cls(None, None)
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, blocking=False, thread_local=False)  # another thread may release it
         try:
@@ -264,7 +267,7 @@ class Claim:
 
     def release(self) -> None:
         """Let others take the claim; once more does nothing."""
-        if not self._lock.is_locked:
+        if self._lock is None or self._path is None or not self._lock.is_locked:
             return
         self._path.unlink(missing_ok=True)  # before it is unlocked: nobody may lock a lost file
         self._lock.release()

@@ -21,7 +21,7 @@ from cliptex.console import say
 from cliptex.datasets.class_ids import stored_values
 from cliptex.experts.postprocess import FRAME_SIGNS
 from cliptex.files import AnyPath, exists, read_bytes, walk
-from cliptex.labelling.growth import open_stores
+from cliptex.labelling.stores import open_stores
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.store import labels_from_arrays

@@ -17,7 +17,7 @@ from cliptex.data.joined import check_same_images
 from cliptex.experts.reliability import reduce_confidence
 from cliptex.files import AnyPath, write_atomic
 from cliptex.labelling.geometry import VIEW, normals_from_depth
-from cliptex.labelling.growth import open_stores
+from cliptex.labelling.stores import open_stores
 from cliptex.labels.codecs import encode_confidence
 from cliptex.labels.kinds import Kind, ScalarField, UnitVector
 from cliptex.labels.ledger import Status

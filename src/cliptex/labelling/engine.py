@@ -1,8 +1,11 @@
-"""The labelling engine: image-text shards and experts in, a label store of each out.
+"""The labelling engine: image-text shards and experts in, a label store of each expert out.
 
 Shards are labelled one by one and committed whole, so a run may be killed at any moment and
-repeated: it labels what has no ledger yet. Which images share a batch depends on the shard alone,
-so its bytes depend neither on where a run began nor on the timing of the stages (see `pipeline`).
+repeated: it labels what has no ledger yet. One thread reads bytes and forms batches, which a pool
+decodes; every expert has a worker of its own (`expert_worker`), which predicts, encodes and writes.
+Stages are joined by queues, and `InFlight` bounds what is in all of them together. Which images
+share a batch depends on the shard alone, so its bytes depend neither on where a run began nor on
+the timing of the stages.
 """
 
 from __future__ import annotations
@@ -10,23 +13,43 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import overload
+from queue import SimpleQueue
+from types import TracebackType
 
 from cliptex.console import say, track
 from cliptex.experts.protocol import Expert, ExpertSpec
 from cliptex.files import AnyPath, remove_abandoned
 from cliptex.labelling.codec_choice import choose_codecs
-from cliptex.labelling.growth import open_stores
-from cliptex.labelling.jobs import is_due, share_of
-from cliptex.labelling.lane import Job
-from cliptex.labelling.pipeline import Pipeline
+from cliptex.labelling.expert_worker import (
+    Batch,
+    Decoded,
+    Done,
+    End,
+    ExpertWorker,
+    InFlight,
+    Job,
+    Shared,
+    Stopped,
+)
+from cliptex.labelling.options import LabelOptions
+from cliptex.labelling.stores import is_due, open_stores
 from cliptex.labels.ledger import Status
 from cliptex.labels.store import Manifest
+from cliptex.machine import cores
 from cliptex.shards.dataset import ImageTextShards
+from cliptex.shards.images import ImageError, decode_image
+
+MAX_POOL = 8  # threads that decode, and as many that encode
+LOCK_POLL = 0.2  # seconds between two looks at a shard that another run is labelling
+# Batches' worth of consecutive images among which images of one shape are looked for.
+WINDOW = 4
+MAX_WINDOW_BYTES = 256 * 2**20
+DEFAULTS = LabelOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,60 +103,21 @@ def manifest_of(
     )
 
 
-@overload
-def label_shards(
-    shards: ImageTextShards,
-    experts: Expert,
-    out: AnyPath,
-    *,
-    batch_size: int = 8,
-    max_side: int = 512,
-    codecs: Sequence[str] = (),
-    retry_failed: bool = False,
-    only: Sequence[str] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    sweep: bool = True,
-) -> LabelRunReport: ...
-
-
-@overload
 def label_shards(
     shards: ImageTextShards,
     experts: Sequence[Expert],
     out: AnyPath,
+    options: LabelOptions = DEFAULTS,
     *,
-    batch_size: int = 8,
-    max_side: int = 512,
-    codecs: Sequence[str] = (),
-    retry_failed: bool = False,
     only: Sequence[str] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    sweep: bool = True,
-) -> tuple[LabelRunReport, ...]: ...
-
-
-def label_shards(
-    shards: ImageTextShards,
-    experts: Expert | Sequence[Expert],
-    out: AnyPath,
-    *,
-    batch_size: int = 8,
-    max_side: int = 512,
-    codecs: Sequence[str] = (),
     retry_failed: bool = False,
-    only: Sequence[str] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
     sweep: bool = True,
-) -> LabelRunReport | tuple[LabelRunReport, ...]:
-    """Label every shard that has no ledger yet, into `out/EXPERT`.
+) -> tuple[LabelRunReport, ...]:
+    """Label every shard that has no ledger yet, into `out/EXPERT`; returns a report per expert.
 
     Several experts label in one pass, in which each image is decoded once; shards that some of
     them have labelled already are skipped for these. `only` names the shards to label, by default
-    all; of `world_size` jobs, job `rank` takes those of them whose number leaves that remainder.
-    `codecs` are instead of the default codecs of the kinds that they store.
+    all: of several jobs on one data set each labels its own (`options.share_of`).
 
     Images that cannot be decoded, or on which the expert fails alone, get a ledger line. Where
     memory does not suffice, batches are halved for the rest of the run. Confidence is stored where
@@ -144,21 +128,17 @@ def label_shards(
     `retry_failed` labels shards with failures of the expert anew, and nothing else: whole, because
     an image is predicted with its batch, and only so is the result that of an undisturbed run.
 
-    Returns a report, or one for each of a sequence of experts, in its order.
     Raises ValueError where `out/EXPERT` holds labels of another expert, setting or data set, or
     `only` names a shard that the data set does not have, RuntimeError where an expert fails on all
     images of a shard, OSError on a full disk.
     """
-    if batch_size < 1 or max_side < 1:
-        raise ValueError(f"batch_size and max_side must be positive: {batch_size}, {max_side}")
-    every = tuple(experts) if isinstance(experts, Sequence) else (experts,)
-    _refuse_bad_choice([expert.spec.name for expert in every])
-    chosen = choose_codecs([expert.spec.kind for expert in every], codecs)
+    _refuse_bad_choice([expert.spec.name for expert in experts])
+    chosen = choose_codecs([expert.spec.kind for expert in experts], options.codec)
     manifests = [
-        manifest_of(expert.spec, shards, max_side, codec)
-        for expert, codec in zip(every, chosen, strict=True)
+        manifest_of(expert.spec, shards, options.max_side, codec)
+        for expert, codec in zip(experts, chosen, strict=True)
     ]
-    mine = share_of(_chosen(shards, only), rank, world_size)
+    mine = _chosen(shards, only)
     start = time.monotonic()
     with _terminate_as_exception():
         folders = open_stores(out, manifests, shards)
@@ -166,18 +146,17 @@ def label_shards(
             _sweep(folders)
         jobs = [
             _job(expert, folder, mine, retry_failed)
-            for expert, folder in zip(every, folders, strict=True)
+            for expert, folder in zip(experts, folders, strict=True)
         ]
-        with Pipeline(shards, mine, jobs, batch_size=batch_size) as pipeline:
+        with Pipeline(shards, mine, jobs, options.batch_size) as pipeline:
             counts = _tracked(pipeline, shards, mine, jobs)
         if sweep:
             _sweep(folders)  # of runs beside this one that were killed meanwhile
     took = time.monotonic() - start
-    reports = tuple(
+    return tuple(
         LabelRunReport.of(job, count, done, len(mine), took)
         for job, count, done in zip(jobs, counts, pipeline.shards_done, strict=True)
     )
-    return reports if isinstance(experts, Sequence) else reports[0]
 
 
 def _chosen(data: ImageTextShards, only: Sequence[str] | None) -> tuple[str, ...]:
@@ -244,3 +223,195 @@ def _terminate_as_exception() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Pipeline:
+    """Labels `shards` of `data` by every job in one pass; each image is decoded once.
+
+    A context manager: leaving it stops and joins all threads, and nothing half-made stays.
+    Memory: at most `max_images_in_flight(batch_size)` images, with their labels.
+    """
+
+    def __init__(
+        self,
+        data: ImageTextShards,
+        shards: Sequence[str],
+        jobs: Sequence[Job],
+        batch_size: int,
+    ) -> None:
+        self._data = data
+        self._shards = shards
+        self._pool_size = min(MAX_POOL, max(2, cores()))
+        self._decoders = ThreadPoolExecutor(self._pool_size, "decode")
+        self._encoders = ThreadPoolExecutor(self._pool_size, "encode")
+        self._shared = Shared(
+            batch_size=batch_size,
+            flight=_in_flight(batch_size),
+            encoders=self._encoders,
+            results=SimpleQueue(),
+            stop=threading.Event(),
+        )
+        self._workers = [ExpertWorker(number, job, self._shared) for number, job in enumerate(jobs)]
+        stages = [stage for worker in self._workers for stage in (worker.predict, worker.write)]
+        self._threads = [
+            threading.Thread(target=stage, name=stage.__name__, daemon=True)
+            for stage in (self._feed, *stages)
+        ]
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._shared.stop.set()
+        self._shared.flight.stop()
+        for pool in (self._decoders, self._encoders):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.stop()
+        for thread in self._threads:
+            if thread.ident is not None:  # a signal may come before all are started
+                thread.join()
+        for worker in self._workers:
+            worker.close()
+        for pool in (self._decoders, self._encoders):
+            pool.shutdown()
+
+    def results(self) -> Iterator[tuple[int, Status]]:
+        """Run, once; yields (number of the job, status) as each image's line is written.
+
+        Raises what a stage raised.
+        """
+        for thread in self._threads:
+            thread.start()
+        writing = len(self._workers)
+        while writing:
+            result = self._shared.results.get()
+            if not isinstance(result, Done):
+                yield result
+            elif result.error is not None:
+                raise result.error
+            else:
+                writing -= 1
+
+    @property
+    def shards_done(self) -> list[int]:
+        """Shards that each job has committed so far."""
+        return [worker.shards_done for worker in self._workers]
+
+    def _feed(self) -> None:
+        """Hand every shard to the experts that lack it; what others are labelling comes last."""
+        try:
+            for shard in self._shards:
+                self._offer(shard)
+            for shard in self._shards:
+                while any(worker.wants(shard) for worker in self._workers):
+                    if self._shared.stop.wait(LOCK_POLL):
+                        raise Stopped
+                    self._offer(shard)
+            _hand(Done(), self._workers)
+        except BaseException as error:  # raised again by the thread that takes the results
+            _hand(Done(error), self._workers)
+
+    def _offer(self, shard: str) -> None:
+        size = self._data.index(shard).size
+        workers = [
+            worker for worker in self._workers if worker.wants(shard) and worker.begin(shard, size)
+        ]
+        if workers:
+            self._feed_shard(shard, workers)
+
+    def _feed_shard(self, shard: str, workers: Sequence[ExpertWorker]) -> None:
+        images = _decoded_images(
+            self._data,
+            shard,
+            self._decoders,
+            self._shared.flight,
+            ahead=2 * self._pool_size,
+            users=len(workers),
+        )
+        for batch in _batches(images, self._shared.batch_size):
+            if self._shared.stop.is_set():
+                raise Stopped
+            _hand(batch, workers)
+        _hand(End(), workers)
+
+
+def _hand(message: Batch, workers: Sequence[ExpertWorker]) -> None:
+    for worker in workers:
+        worker.batches.put(message)
+
+
+def _decoded_images(
+    shards: ImageTextShards,
+    shard: str,
+    pool: Executor,
+    flight: InFlight,
+    *,
+    ahead: int,
+    users: int,
+) -> Iterator[Decoded]:
+    """Every image of a shard in its order, for so many users; at most `ahead` are being decoded.
+
+    Bytes are read by the calling thread, decoding (which releases the interpreter) by the pool.
+    """
+
+    def decode(place: int, key: str, data: bytes) -> Decoded:
+        try:
+            item = Decoded(place, key, decode_image(data), users)
+        except ImageError as error:
+            return Decoded(place, key, None, users, str(error))
+        flight.weigh(item.size)
+        return item
+
+    pending: deque[Future[Decoded]] = deque()
+    for place, key in enumerate(shards.keys(shard)):
+        # Before waiting for room, what is decoded must go on: it may be what holds the room.
+        while pending and (len(pending) >= ahead or not flight.has_room()):
+            yield pending.popleft().result()
+        flight.enter()
+        pending.append(pool.submit(decode, place, key, shards.read_image(shard, key)))
+    while pending:
+        yield pending.popleft().result()
+
+
+def _batches(items: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:
+    """Batches of images of one (H, W), each as soon as it is full; undecodable images alone.
+
+    Shapes are gathered within windows of `WINDOW * batch_size` consecutive images or about
+    256 MiB, so which images share a batch depends on the images alone.
+    """
+    by_shape: dict[tuple[int, ...], list[Decoded]] = {}
+    count = size = 0
+    for item in items:
+        count += 1
+        size += item.size
+        if item.image is None:
+            yield [item]
+        else:
+            group = by_shape.setdefault(item.image.shape, [])
+            group.append(item)
+            if len(group) == batch_size:
+                yield by_shape.pop(item.image.shape)
+        if count >= WINDOW * batch_size or size >= MAX_WINDOW_BYTES:
+            yield from by_shape.values()
+            by_shape, count, size = {}, 0, 0
+    yield from by_shape.values()
+
+
+def _in_flight(batch_size: int) -> InFlight:
+    """Room for two windows of images.
+
+    No less would do: the images of a window may wait for its last one, while the window before is
+    still being written.
+    """
+    return InFlight(max_images_in_flight(batch_size), 2 * MAX_WINDOW_BYTES)
+
+
+def max_images_in_flight(batch_size: int) -> int:
+    """The largest number of images that the engine holds at any moment."""
+    return 2 * WINDOW * batch_size

@@ -14,7 +14,8 @@ import numpy as np
 
 from cliptex.experts.protocol import Expert, Prediction, Wrapper
 from cliptex.labelling.codec_choice import CodecCost, measure_codecs
-from cliptex.labelling.engine import LabelRunReport, label_shards
+from cliptex.labelling.engine import DEFAULTS, LabelRunReport, label_shards
+from cliptex.labelling.options import LabelOptions
 from cliptex.labels.kinds import Kind
 from cliptex.labels.reader import LabelReader
 from cliptex.shards.dataset import ImageTextShards
@@ -94,11 +95,9 @@ class Plan:
 def plan_labels(
     shards: ImageTextShards,
     experts: Sequence[Expert],
+    options: LabelOptions = DEFAULTS,
     *,
     count: int = 16,
-    batch_size: int = 8,
-    max_side: int = 512,
-    codecs: Sequence[str] = (),
     seed: int = 0,
 ) -> Plan:
     """Label `count` images drawn by the seed with the real engine, in a temporary folder.
@@ -116,14 +115,7 @@ def plan_labels(
         watched = [_Watched(expert) for expert in experts]
         for expert in watched:
             expert.warm_up(drawn)
-        reports = label_shards(
-            drawn,
-            watched,
-            Path(name) / "labels",
-            batch_size=batch_size,
-            max_side=max_side,
-            codecs=codecs,
-        )
+        reports = label_shards(drawn, watched, Path(name) / "labels", options)
         plans = [_of_expert(drawn, *pair) for pair in zip(watched, reports, strict=True)]
     return Plan(
         images=len(shards),

@@ -9,7 +9,7 @@ import numpy as np
 
 from cliptex.console import track
 from cliptex.experts.protocol import Expert, Prediction
-from cliptex.labelling.predicting import Predictor
+from cliptex.labelling.expert_worker import Predictor
 from cliptex.labels.kinds import Tolerance
 from cliptex.labels.reader import LabelReader
 from cliptex.shards.dataset import ImageTextShards

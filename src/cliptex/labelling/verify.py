@@ -16,8 +16,8 @@ import numpy as np
 from cliptex.console import track
 from cliptex.experts.protocol import Expert
 from cliptex.files import AnyPath, exists, sha256_file
-from cliptex.labelling.growth import belongs, damage
 from cliptex.labelling.reinfer import disagreements
+from cliptex.labelling.stores import belongs, damage
 from cliptex.labels.kinds import Tolerance
 from cliptex.labels.ledger import Ledger, ledger_path
 from cliptex.labels.reader import DamagedLabel, LabelReader

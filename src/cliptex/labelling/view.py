@@ -12,7 +12,7 @@ from PIL import Image
 
 from cliptex.files import AnyPath, write_atomic
 from cliptex.labelling.stats import draw_samples
-from cliptex.labelling.status import expert_folders
+from cliptex.labelling.stores import expert_folders
 from cliptex.labels.codecs import fitted_size
 from cliptex.labels.reader import LabelReader
 from cliptex.labels.sampling import WHOLE, sample_nearest

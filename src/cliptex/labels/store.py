@@ -11,32 +11,32 @@ from cliptex.labels.codecs import INSTANCES, Encoded, encode_confidence, instanc
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import Manifest, claim_store, read_manifest
 from cliptex.labels.reader import LabelReader, StoredLabel
-from cliptex.labels.writer import ShardLabelWriter, is_committed
+from cliptex.labels.writer import Failure, ShardLabelWriter, is_committed
 from cliptex.shards.dataset import ImageTextShards
 
 __all__ = [
+    "Failure",
     "LabelReader",
     "Manifest",
     "ShardLabelWriter",
     "StoredLabel",
     "add_label",
     "claim_store",
+    "encode_label",
     "is_committed",
     "labels_from_arrays",
     "read_manifest",
 ]
 
 
-def add_label(
-    writer: ShardLabelWriter,
+def encode_label(
     manifest: Manifest,
-    key: str,
     array: np.ndarray,
     *,
     confidence: np.ndarray | None = None,
     instances: Mapping[int, int] | None = None,
-) -> Status:
-    """Check, fit, encode and store one label as the manifest says, or record why it cannot be.
+) -> Encoded | Failure:
+    """Check, fit and encode one label as the manifest says, or say why that cannot be.
 
     array: the label in any form that its kind's `check` takes, of any resolution.
     confidence: (h, w) in [0, 1] over the whole image, of any resolution; None = not known.
@@ -49,18 +49,30 @@ def add_label(
         if instances is not None:
             kind.check_instances(instances)
     except ValueError as error:
-        writer.fail(key, Status.BAD_LABEL, str(error))
-        return Status.BAD_LABEL
+        return Failure(Status.BAD_LABEL, str(error))
     fitted = kind.fit(checked, manifest.max_side)  # may lose single valid pixels
     if not kind.valid(fitted).any():
-        writer.fail(key, Status.NO_VALID_PIXEL)
-        return Status.NO_VALID_PIXEL
+        return Failure(Status.NO_VALID_PIXEL)
     encoded = kind.encode(fitted, manifest.codec)
     meta = encoded.meta
     if instances is not None:
         meta = {**(meta or {}), INSTANCES: instances_to_json(instances)}
-    writer.add(key, Encoded(encoded.png, meta, map_png))
-    return Status.OK
+    return Encoded(encoded.png, meta, map_png)
+
+
+def add_label(
+    writer: ShardLabelWriter,
+    manifest: Manifest,
+    key: str,
+    array: np.ndarray,
+    *,
+    confidence: np.ndarray | None = None,
+    instances: Mapping[int, int] | None = None,
+) -> Status:
+    """`encode_label`, and write what comes of it."""
+    return writer.write(
+        key, encode_label(manifest, array, confidence=confidence, instances=instances)
+    )
 
 
 def labels_from_arrays(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import TracebackType
 
@@ -34,13 +35,21 @@ def committed_shards(folder: AnyPath) -> frozenset[str]:
     return frozenset(f"{name}.tar" for name in found)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a sample has no label."""
+
+    status: Status
+    message: str = ""
+
+
 class ShardLabelWriter:
     """Writes `FOLDER/SHARD.tar` and its ledger; nothing is visible before `commit`.
 
-    A context manager: leaving it without a commit removes what was written. Call `add` or `fail`
-    once per key, in the order of the image shard. Times, owners and modes in the tar are fixed.
-    `image_size` is the image shard's size in bytes; without it the labels cannot follow when the
-    data set grows.
+    A context manager: leaving it without a commit removes what was written. Call `write` (or `add`
+    or `fail`) once per key, in the order of the image shard. Times, owners and modes in the tar are
+    fixed. `image_size` is the image shard's size in bytes; without it the labels cannot follow when
+    the data set grows.
     """
 
     def __init__(self, folder: AnyPath, shard: str, *, image_size: int = 0) -> None:
@@ -61,6 +70,14 @@ class ShardLabelWriter:
         trace: TracebackType | None,
     ) -> None:
         self._file.discard()
+
+    def write(self, key: str, outcome: Encoded | Failure) -> Status:
+        """Store a label, or record why there is none; returns the sample's status."""
+        if isinstance(outcome, Failure):
+            self.fail(key, outcome.status, outcome.message)
+            return outcome.status
+        self.add(key, outcome)
+        return Status.OK
 
     def add(self, key: str, label: Encoded) -> None:
         """Store one label with what belongs to it."""

@@ -20,6 +20,7 @@ from cliptex.experts.load import load_expert
 from cliptex.experts.playroom import TASKS, WEIGHTS
 from cliptex.files import sha256_file
 from cliptex.labelling.engine import label_shards
+from cliptex.labelling.options import LabelOptions
 from cliptex.labelling.placebo import write_placebo
 from cliptex.labels.store import LabelReader
 from cliptex.pipeline.collect import collect
@@ -132,7 +133,7 @@ def data_stages(out: Path, config: DemoConfig, controls: bool) -> list[Stage]:
 
     def label(folder: Path) -> None:
         experts = [load_expert(f"playroom:{task}") for task in TASKS]
-        label_shards(shards(), experts, folder, batch_size=16)
+        label_shards(shards(), experts, folder, LabelOptions(batch_size=16))
 
     def score(folder: Path) -> None:
         path = folder / "results.jsonl"

@@ -76,7 +76,7 @@ def photos_stages(data_root: Path, out: Path, config: PhotosConfig, seed: int) -
     def label(folder: Path) -> None:
         shards = ImageTextShards(web, cache=out / "index")
         for card in CARDS:
-            label_shards(shards, load_expert(card, weights=weights), folder)
+            label_shards(shards, [load_expert(card, weights=weights)], folder)
 
     def start(folder: Path) -> None:
         spec = photos(web, tower, vocabulary=words, seed=seed).model

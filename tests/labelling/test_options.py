@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cliptex.labelling.jobs import rank_and_world, share_of
+from cliptex.labelling.options import rank_and_world, share_of
 
 SHARDS = tuple(f"{i:05d}.tar" for i in range(23))
 
@@ -22,9 +22,9 @@ def test_shares__are_disjoint_complete_and_even(world_size: int) -> None:
 
 @pytest.mark.parametrize(("rank", "world_size"), [(-1, 2), (2, 2), (0, 0)])
 def test_a_rank_out_of_range(rank: int, world_size: int) -> None:
-    with pytest.raises(ValueError, match="rank must lie in"):
+    with pytest.raises(ValueError, match="`rank` must lie in"):
         share_of(SHARDS, rank, world_size)
-    with pytest.raises(ValueError, match="rank must lie in"):
+    with pytest.raises(ValueError, match="`rank` must lie in"):
         rank_and_world(rank, world_size, {})
 
 
@@ -56,7 +56,7 @@ def test_environment(environment: dict[str, str], expected: tuple[int, int]) -> 
 def test_bad_environment_and_halves() -> None:
     with pytest.raises(ValueError, match="RANK is 'one'"):
         rank_and_world(None, None, {"RANK": "one", "WORLD_SIZE": "2"})
-    with pytest.raises(ValueError, match="rank must lie in"):
+    with pytest.raises(ValueError, match="`rank` must lie in"):
         rank_and_world(None, None, {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "4"})
     for pair in ((1, None), (None, 2)):
         with pytest.raises(ValueError, match="both or neither"):

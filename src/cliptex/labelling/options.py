@@ -1,39 +1,61 @@
-"""Which shards a run has to label, and which of several jobs that share a data set takes them."""
+"""What a labelling run is told: its settings, its share of the shards, and its Ray cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-from cliptex.files import AnyPath, exists
-from cliptex.labels.ledger import Status, ledger_path, read_ledger
-from cliptex.labels.writer import is_committed, label_tar
+from dataclasses import dataclass
 
 
-def is_due(folder: AnyPath, shard: str, redo: bool) -> bool:
-    """Whether a shard has no labels in `LABELS/EXPERT` yet.
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Settings that all experts of a run share.
 
-    With `redo` it is due if the expert failed on some of its images, or if its tar has no ledger:
-    a run that labelled it anew may have been killed between the two.
+    Attributes:
+        batch_size: images per call of an expert.
+        max_side: longest side in pixels of what is stored.
+        codec: codecs, at most one for a kind of label, instead of the default ones; `cliptex label
+            plan` compares them.
     """
-    if not redo:
-        return not is_committed(folder, shard)
-    return is_unfinished(folder, shard) or failed_images(folder, shard) > 0
+
+    batch_size: int = 8
+    max_side: int = 512
+    codec: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in (("batch_size", self.batch_size), ("max_side", self.max_side)):
+            if value < 1:
+                raise ValueError(f"`{name}` must be positive, got {value}")
 
 
-def is_unfinished(folder: AnyPath, shard: str) -> bool:
-    """Whether a shard's tar of labels has no ledger, and so does not count."""
-    return not is_committed(folder, shard) and exists(label_tar(folder, shard))
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """Where the actors run that label, and what each of them gets.
 
-
-def failed_images(folder: AnyPath, shard: str) -> int:
-    """Images of a shard on which the expert failed, as its ledger says; 0 without a ledger.
-
-    That is: it raised an error, or its answer was no label of its kind.
+    Attributes:
+        address: HOST:PORT of a running cluster; by default RAY_ADDRESS, else a cluster on this
+            machine, else one that is started for this run on this machine alone.
+        actors: number of actors, each with experts of its own; by default as many as the
+            cluster has room for when the run starts.
+        cpus: CPUs that an actor reserves; PyTorch uses as many threads.
+        gpus: GPUs that an actor reserves, which may be a fraction; by default 1 where the
+            cluster has GPUs, else 0.
+        logs: show what the actors print.
     """
-    if not is_committed(folder, shard):
-        return 0
-    counts = read_ledger(ledger_path(label_tar(folder, shard))).counts()
-    return counts[Status.EXPERT_ERROR] + counts[Status.BAD_LABEL]
+
+    address: str | None = None
+    actors: int | None = None
+    cpus: float = 1.0
+    gpus: float | None = None
+    logs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.actors is not None and self.actors < 1:
+            raise ValueError(f"the number of actors must be positive, got {self.actors}")
+        if self.cpus <= 0 or (self.gpus or 0.0) < 0:
+            raise ValueError(
+                "an actor needs a positive share of CPUs and no negative one of GPUs, "
+                f"got {self.cpus} and {self.gpus}"
+            )
 
 
 def share_of(shards: Sequence[str], rank: int, world_size: int) -> tuple[str, ...]:
@@ -44,7 +66,7 @@ def share_of(shards: Sequence[str], rank: int, world_size: int) -> tuple[str, ..
     """
     if not 0 <= rank < world_size:
         raise ValueError(
-            f"rank must lie in 0..world_size-1, got rank {rank} of world_size {world_size}; "
+            f"`rank` must lie in 0..`world_size`-1, got {rank} with a world size of {world_size}; "
             "the first job has rank 0"
         )
     return tuple(shards[rank::world_size])
@@ -62,7 +84,7 @@ def rank_and_world(
     Raises ValueError where only one of rank and world_size is given, or one is out of range.
     """
     if (rank is None) != (world_size is None):
-        raise ValueError("rank and world_size belong together: give both or neither")
+        raise ValueError("`rank` and `world_size` belong together: give both or neither")
     if rank is None or world_size is None:
         rank, world_size = _from_environment(environment)
     share_of((), rank, world_size)
@@ -77,7 +99,7 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[int, int]:
         except ValueError:
             raise ValueError(
                 f"the environment variable {name} is {text!r}, not a whole number: correct it or "
-                "give --rank and --world-size"
+                "give `rank` and `world_size`"
             ) from None
 
     if {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"} <= environment.keys():

@@ -1,4 +1,4 @@
-"""A data set that changes beside its labels: damage is told, what is repaired is forgotten."""
+"""A data set that changes beside its labels, and who may label which shard."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from upath import UPath
 
+from cliptex.files import remove_abandoned
 from cliptex.labelling.adopt import ClassPng, adopt_labels
 from cliptex.labelling.engine import label_shards
-from cliptex.labelling.growth import DAMAGED, belongs, record_damage, recorded_damage
-from cliptex.labelling.status import describe_status, label_status
+from cliptex.labelling.stores import (
+    DAMAGED,
+    belongs,
+    claim_shard,
+    describe_status,
+    label_status,
+    record_damage,
+    recorded_damage,
+)
 from cliptex.labelling.verify import verify_labels
 from cliptex.labels.codecs import png_bytes
 from cliptex.shards.dataset import ImageTextShards
@@ -37,10 +45,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_damage_before_labelling(shards, make_expert, tmp_path: Path) -> None:
-    sound = label_shards(shards, make_expert(), tmp_path / "sound")
+    sound = label_shards(shards, [make_expert()], tmp_path / "sound")[0]
     content = cut(shards, 1)
     data, out = opened(shards), tmp_path / "labels"
-    store = label_shards(data, make_expert(), out).folder
+    store = label_shards(data, [make_expert()], out)[0].folder
     reason = data.damaged["tiny-00001.tar"]
     assert "damaged after byte" in reason and recorded_damage(store) == {"tiny-00001.tar": reason}
     text = describe_status(label_status(data, out))
@@ -54,12 +62,12 @@ def test_damage_before_labelling(shards, make_expert, tmp_path: Path) -> None:
     repaired = opened(shards)
     text = describe_status(label_status(repaired, out))
     assert "damaged" not in text and "2 of 3 shards" in text and "another data set" not in text
-    label_shards(repaired, make_expert(), out)
+    label_shards(repaired, [make_expert()], out)
     assert tree(store) == tree(sound.folder), "nothing is left of it"
 
 
 def test_damage_after_labelling(shards, make_expert, tmp_path: Path) -> None:
-    store = label_shards(shards, make_expert(), tmp_path / "labels").folder
+    store = label_shards(shards, [make_expert()], tmp_path / "labels")[0].folder
     cut(shards, 2)
     data = opened(shards)
     text = describe_status(label_status(data, tmp_path / "labels"))
@@ -72,7 +80,7 @@ def test_damage_after_labelling(shards, make_expert, tmp_path: Path) -> None:
 def test_belongs__not_to_other_images(
     shards, make_shards, draw_picture, make_expert, tmp_path: Path
 ) -> None:
-    store = label_shards(shards, make_expert(), tmp_path / "labels").folder
+    store = label_shards(shards, [make_expert()], tmp_path / "labels")[0].folder
     assert belongs(store, shards)
     for tar in shards.root.glob("*.tar"):
         tar.unlink()
@@ -109,3 +117,28 @@ def test_record__remote_and_unreadable(shards, memory: UPath) -> None:
     (memory / DAMAGED).write_bytes(b"{")
     with pytest.raises(ValueError, match="no JSON object; remove it"):
         recorded_damage(memory)
+
+
+def test_claim_shard__one_owner_at_a_time(tmp_path: Path) -> None:
+    first = claim_shard(tmp_path, "deep/a.tar")
+    assert first is not None
+    assert claim_shard(tmp_path, "deep/a.tar") is None
+    with_other = claim_shard(tmp_path, "deep/b.tar")
+    assert with_other is not None
+    assert remove_abandoned(tmp_path) == 0, "a living owner's file stays"
+    first.release()
+    first.release()
+    with_other.release()
+    with claim_shard(tmp_path, "deep/a.tar") as again:  # pyright: ignore[reportOptionalContextManager]
+        assert again is not None
+        assert claim_shard(tmp_path, "deep/a.tar") is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_claim_shard__of_a_dead_owner_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / ".a.tar.lock.cliptex-tmp").write_bytes(b"")
+    lock = claim_shard(tmp_path, "a.tar")
+    assert lock is not None
+    lock.release()
+    (tmp_path / ".a.tar.lock.cliptex-tmp").write_bytes(b"")
+    assert remove_abandoned(tmp_path) == 1

@@ -1,30 +1,133 @@
-"""The actors of a run on a Ray cluster, which of them does what, and what happens when one dies.
+"""The actors of a run on a Ray cluster: what one does, and a pool that keeps them at work.
 
-Ray could restart actors and repeat their calls itself, but a call stays with its actor: where a
-machine is gone and no other has room, its shard would wait for a machine that may never come
-while other actors have nothing to do. So a shard whose actor died goes to whoever is free next,
-and a new actor is asked for, which starts when and where there is room.
+An actor loads its experts once and labels a shard per call. Ray could restart actors and repeat
+their calls itself, but a call stays with its actor: where a machine is gone and no other has room,
+its shard would wait for a machine that may never come while other actors have nothing to do. So a
+shard whose actor died goes to whoever is free next, and a new actor is asked for, which starts when
+and where there is room.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import platform
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from cliptex.console import say
-from cliptex.files import AnyPath
-from cliptex.labelling.ray_actor import Ready, ShardLabeller, ShardResult, Work
-from cliptex.labelling.ray_cluster import RayOptions
+from cliptex.experts.protocol import Expert
+from cliptex.files import AnyPath, exists
+from cliptex.labelling.engine import LabelRunReport, label_shards
+from cliptex.labelling.options import LabelOptions, RayOptions
+from cliptex.labels.manifest import FILE_NAME
+from cliptex.shards.dataset import ImageTextShards
 
+MakeExperts = Callable[[], Sequence[Expert]]
+SHARED = "images and label stores must lie under paths that every machine of the cluster sees"
 MAX_DEATHS_OF_A_SHARD = 4  # actors that die within one shard, until it is blamed for it
 MAX_DEATHS_IN_A_ROW = 10  # actors that die with no shard finished in between
 SECONDS_TO_SAY = 60.0  # without any actor at work, until the run says that it waits
 SECONDS_TO_DIE = 10.0  # at most, for actors that were killed
 
 
-class Crew:
-    """Up to `size` actors that share out shards; `dismiss` ends them, whatever they do."""
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every actor of a run is told, once.
+
+    `folder` is the one in which the run was started, so that relative paths mean the same on every
+    machine that has it.
+    """
+
+    shards: ImageTextShards
+    make_experts: MakeExperts
+    out: AnyPath
+    options: LabelOptions
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """An actor's answer when it has loaded its experts: where it runs, and their stores."""
+
+    machine: str
+    experts: tuple[str, ...]
+    stores: tuple[AnyPath, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """What became of one shard: a report per expert, or why it has no labels."""
+
+    shard: str
+    reports: tuple[LabelRunReport, ...] = ()
+    error: str = ""
+
+
+class ShardLabeller:
+    """The actor. Labels go from it to the stores; its answers are counts."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._experts: tuple[Expert, ...] = ()
+
+    def prepare(self, stores: Sequence[AnyPath]) -> Ready:
+        """Load the experts, unless that was done, and claim their stores.
+
+        `stores` are those that another actor has claimed, none for the first. Raises OSError where
+        this machine does not see the images or the stores, ValueError where its experts are not
+        those of the stores, and whatever loading an expert raises; each with the machine's name.
+        """
+        with suppress(OSError):  # a machine without the folder can do with absolute paths
+            os.chdir(self._work.folder)
+        try:
+            self._see(stores)
+            if not self._experts:
+                self._experts = tuple(self._work.make_experts())
+            reports = self._label([], sweep=True)  # once for all shards of this actor
+        except Exception as error:
+            error.add_note(f"on the machine {platform.node()}")
+            raise
+        return Ready(
+            machine=platform.node(),
+            experts=tuple(expert.spec.name for expert in self._experts),
+            stores=tuple(report.folder for report in reports),
+        )
+
+    def label(self, shard: str) -> ShardResult:
+        """Label one shard with every expert that lacks it; raises OSError on a full disk only."""
+        try:
+            return ShardResult(shard=shard, reports=self._label([shard], sweep=False))
+        except Exception as error:  # of this shard: the others go on, and the run says so at last
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = f"on {platform.node()}"
+            return ShardResult(shard=shard, error=f"{type(error).__name__} {where}: {error}")
+
+    def _see(self, stores: Sequence[AnyPath]) -> None:
+        shards = self._work.shards
+        try:
+            shards[0]
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"{shards.root} is not what it is where the run was started ({error}); {SHARED}"
+            ) from None
+        for store in stores:
+            if not exists(store / FILE_NAME):
+                raise FileNotFoundError(f"{store / FILE_NAME} cannot be seen; {SHARED}")
+
+    def _label(self, only: Sequence[str], *, sweep: bool) -> tuple[LabelRunReport, ...]:
+        work = self._work
+        return label_shards(
+            work.shards, self._experts, work.out, work.options, only=only, sweep=sweep
+        )
+
+
+class ActorPool:
+    """Up to `size` actors that share out shards; `close` ends them, whatever they do."""
 
     def __init__(self, ray: Any, work: Work, options: RayOptions, size: int) -> None:
         self._ray = ray
@@ -49,14 +152,14 @@ class Crew:
 
         Raises what went wrong there, with the machine's name as a note.
         """
-        self._hire()
+        self._add()
         while True:
             answer = self._next_answer()
             if isinstance(answer, Ready):
                 self._stores = answer.stores  # which all other actors must see
                 return answer
             if not self._doing:
-                self._hire()
+                self._add()
 
     def label(self, due: Sequence[str]) -> Iterator[ShardResult]:
         """Label the shards, after `prepare`; yields each one's result as it comes.
@@ -72,7 +175,7 @@ class Crew:
                 yield answer
             self._assign()
 
-    def dismiss(self) -> bool:
+    def close(self) -> bool:
         """End all actors; whether some of them were at work."""
         interrupted = self._in_work() > 0
         for actor in [*self._idle, *(actor for actor, _ in self._doing.values())]:
@@ -86,7 +189,7 @@ class Crew:
     def _in_work(self) -> int:
         return sum(shard is not None for _, shard in self._doing.values())
 
-    def _hire(self) -> None:
+    def _add(self) -> None:
         actor = self._actor.remote(self._work)
         self._doing[actor.prepare.remote(self._stores)] = (actor, None)
 
@@ -97,7 +200,7 @@ class Crew:
             self._doing[actor.label.remote(shard)] = (actor, shard)
         wanted = min(self._size, len(self._due) + self._in_work())
         while len(self._doing) + len(self._idle) < wanted:
-            self._hire()
+            self._add()
 
     def _next_answer(self) -> Ready | ShardResult | None:
         """The next thing that an actor says; None where it was nothing, or the actor died."""
@@ -117,7 +220,7 @@ class Crew:
         except self._ray.exceptions.RayError as error:
             if getattr(error, "actor_init_failed", False):
                 return self._leave_out(actor, error)
-            return self._mourn(actor, shard, error)
+            return self._on_death(actor, shard, error)
         self._idle.append(actor)
         return answer
 
@@ -130,7 +233,7 @@ class Crew:
         notes = getattr(error, "__notes__", [])
         say(f"one actor less: {'; '.join([_last_line(error), *notes])}")
 
-    def _mourn(self, actor: Any, shard: str | None, error: Exception) -> ShardResult | None:
+    def _on_death(self, actor: Any, shard: str | None, error: Exception) -> ShardResult | None:
         """An actor died, by itself or with its machine: its shard is due again."""
         self._ray.kill(actor)  # it may live on, unreachable
         self._deaths += 1
