@@ -12,11 +12,10 @@ from cliptex.labels.kinds import ClassMap, ScalarField
 from cliptex.models.clip import build_clip
 from cliptex.models.config import ClipConfig, ModelSpec
 from cliptex.models.encoder import Features, ImageEncoder
-from cliptex.zeroshot import classify, run_zeroshot_segmentation
+from cliptex.zeroshot import run_zeroshot_segmentation
 from cliptex.zeroshot import segment as room
 from cliptex.zeroshot.encode import ZeroShotConfig
-from cliptex.zeroshot.patches import patch_embeddings, way_of
-from cliptex.zeroshot.segment import segment
+from cliptex.zeroshot.segment import patch_embeddings, segment, way_of
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
 VIT = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
@@ -223,17 +222,15 @@ def test_run__scores_by_hand(colours):
     assert areas.sum(0).tolist() == [[48, 96, 48], [96, 96, 96], [0, 0, 48]]
 
 
-def test_run__classes_with_the_same_prompts_are_named_and_counted(colours, monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr(classify, "say", said.append)
+def test_run__classes_with_the_same_prompts_are_named_and_counted(colours, caplog):
     asked = ("bin", "green", "background")
     scenes = Scenes([halves(0, 1)])
     rows = run_zeroshot_segmentation(colours, scenes, CONFIG, model="m", classes=asked).results
     assert [row.protocol["classes_alike"] for row in rows] == [2, 2]
     told = "m: segmentation by text on scenes: 2 of 3 classes have the same prompts as another: bin"
-    assert [line[: len(told)] for line in said] == [told]
+    assert [line[: len(told)] for line in caplog.messages] == [told]
     clear = run_zeroshot_segmentation(colours, scenes, CONFIG, model="m", classes=NAMES).results
-    assert "classes_alike" not in clear[0].protocol and len(said) == 1
+    assert "classes_alike" not in clear[0].protocol and len(caplog.messages) == 1
 
 
 def test_run__resolution_need_not_fit_the_stride(colours):

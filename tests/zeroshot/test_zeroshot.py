@@ -12,8 +12,7 @@ from cliptex.zeroshot import (
     PLAYROOM_TEMPLATES,
     SHORT_TEMPLATES,
     classifier_weights,
-    classify,
-    encode,
+    prompts,
     run_retrieval,
     run_zeroshot,
 )
@@ -179,40 +178,30 @@ def test_zeroshot__wrong_names_give_wrong_classes():
         run_zeroshot(ColourClip(), Pictures(), config(), model="m", classes=("a", "b"))
 
 
-@pytest.fixture
-def said(monkeypatch) -> list[str]:
-    """The lines on standard error, but for progress."""
-    lines: list[str] = []
-    monkeypatch.setattr(classify, "say", lines.append)
-    return lines
-
-
 def test_alike__by_tokens_of_every_template():
     clip = ColourClip()
     names = ["red", "shiny red", ("red", "crimson"), ("crimson", "old red"), "green", "red"]
-    assert classify.alike_classes(clip, names, ("a {}", "{} thing")) == [(0, 1, 5), (2, 3)]
+    assert prompts.alike_classes(clip, names, ("a {}", "{} thing")) == [(0, 1, 5), (2, 3)]
     # the first template alone hides what tells these two apart
-    assert classify.alike_classes(clip, ["red", "blue"], ("the{}", "a {}")) == []
-    assert classify.alike_classes(clip, ["red", "blue"], ("the{}",)) == [(0, 1)]
+    assert prompts.alike_classes(clip, ["red", "blue"], ("the{}", "a {}")) == []
+    assert prompts.alike_classes(clip, ["red", "blue"], ("the{}",)) == [(0, 1)]
 
 
-def test_zeroshot__classes_with_the_same_prompts_are_named_and_counted(said):
+def test_zeroshot__classes_with_the_same_prompts_are_named_and_counted(caplog):
     plain = config(templates=("a {}",))
     whole = run_zeroshot(ColourClip(), Pictures(), plain, model="m").results
-    assert said == [] and all("classes_alike" not in row.protocol for row in whole)
+    assert caplog.messages == [] and all("classes_alike" not in row.protocol for row in whole)
     asked = ("tench", "golf ball", ("green", "tench"))
     rows = run_zeroshot(ColourClip(), Pictures(), plain, model="m", classes=asked).results
     assert [row.protocol["classes_alike"] for row in rows] == [2, 2]
-    (line,) = said
+    (line,) = (said for said in caplog.messages if "same prompts" in said)
     assert line.startswith(
         "m: zero-shot on colours: 2 of 3 classes have the same prompts as another: tench = golf "
         "ball. Their names are equal, or differ in words that the model's tokenizer does not know"
     )
 
 
-def test_zeroshot__classes_that_tie_count_by_expectation_and_are_counted(monkeypatch):
-    lines: list[str] = []
-    monkeypatch.setattr(encode, "say", lines.append)
+def test_zeroshot__classes_that_tie_count_by_expectation_and_are_counted(caplog):
     asked = ("tench", "golf ball", "green")  # the first two look alike to this tokenizer
     plain = config(templates=("a {}",))
     outcome = run_zeroshot(ColourClip(), Pictures(), plain, model="m", classes=asked)
@@ -222,18 +211,18 @@ def test_zeroshot__classes_that_tie_count_by_expectation_and_are_counted(monkeyp
     assert outcome.value("mean_per_class") == pytest.approx(50 / 3)
     row = outcome.results[0]
     assert row.protocol["tied_images"] == 6 and row.protocol["ties"] == RULE_TIES
-    (told,) = lines
+    (told,) = (said for said in caplog.messages if "ties with" in said)
     assert told.startswith(
         "m: zero-shot on colours: for 6 of 9 images the right answer ties with wrong ones"
     )
 
 
-def test_alike__of_many_a_few_are_named(said):
+def test_alike__of_many_a_few_are_named(caplog):
     names = [f"{i} {colour}" for colour in ("red", "green") for i in range(7)]
-    groups = classify.alike_classes(ColourClip(), names, ("a {}",))
-    assert classify.alike_protocol(groups, names, label="m", so="they tie") == {"classes_alike": 14}
-    assert said[0].endswith(": they tie")
-    assert "0 red = 1 red = 2 red = 3 red and 3 more; 0 green = 1 green" in said[0]
+    groups = prompts.alike_classes(ColourClip(), names, ("a {}",))
+    assert prompts.alike_protocol(groups, names, label="m", so="they tie") == {"classes_alike": 14}
+    assert caplog.messages[0].endswith(": they tie")
+    assert "0 red = 1 red = 2 red = 3 red and 3 more; 0 green = 1 green" in caplog.messages[0]
 
 
 class Strided(ColourClip):

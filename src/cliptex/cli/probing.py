@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cliptex.cli.layouts import DETECTORS, TASK_OF, Head, Layout, Task
+from cliptex.cli.layouts import DETECTORS, Head, Layout, Task
+from cliptex.datasets.catalogue import LAYOUTS
 
 if TYPE_CHECKING:
     from cliptex.probes.bank_config import BankConfig
@@ -120,7 +121,7 @@ class ProbeOptions:
         """That of the data set; ValueError without one."""
         if self.dataset is None or self.root is None:
             raise ValueError("a probe needs --dataset and --root (or --recipe paper --dry-run)")
-        return TASK_OF[self.dataset]
+        return LAYOUTS[self.dataset].task  # type: ignore[return-value]
 
     def refuse(self, names: Iterable[str], why: str) -> None:
         """ValueError for the first of these options that was given: none is ignored in silence."""

@@ -23,9 +23,8 @@ from cliptex.probes.features import FeatureMemory
 from cliptex.probes.outcome import ProbeOutcome
 from cliptex.probes.pictures import draw_linear
 from cliptex.results import append_results
-from cliptex.zeroshot.classify import run_zeroshot
 from cliptex.zeroshot.encode import ZeroShotConfig
-from cliptex.zeroshot.retrieve import run_retrieval
+from cliptex.zeroshot.images import run_retrieval, run_zeroshot
 
 RESULTS, PER_IMAGE, PICTURES = "results.jsonl", "per_image", "pictures"
 PICTURES_PER_DATASET = 6

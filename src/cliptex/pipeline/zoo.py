@@ -36,8 +36,8 @@ from cliptex.playroom.scene import EXPERT_THINGS, THINGS, sample_scene
 from cliptex.recipes import playroom_pretrain
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.training.loop import train
-from cliptex.zeroshot.classify import run_zeroshot
 from cliptex.zeroshot.encode import ZeroShotConfig
+from cliptex.zeroshot.images import run_zeroshot
 from cliptex.zeroshot.prompts import PLAYROOM_TEMPLATES
 
 WEB_SIZE = 64

@@ -1,4 +1,7 @@
-"""What classes are asked for with: templates, in which `{}` stands for the name, and names."""
+"""What classes are asked for with: templates, names, and the embeddings of both.
+
+`{}` in a template stands for the name.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,20 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+from torch import Tensor
+from torch.nn import functional as F
 
+from cliptex.console import say
 from cliptex.datasets.imagenet import is_synset
 from cliptex.datasets.protocol import read_lines
+from cliptex.zeroshot.encode import (
+    TwoTowers,
+    ZeroShotConfig,
+    text_embeddings,
+    token_keys,
+)
 
 Templates = tuple[str, ...]
 Names = Sequence[str | Sequence[str]]  # per class a name, or synonyms
@@ -36,6 +49,8 @@ READABLE = {
     "tvmonitor": "tv monitor",
 }
 _NUMBERED = re.compile(r"class \d+")
+SHOWN = 4
+"""Classes of a group, and groups, that a message names."""
 
 
 def read_templates(name: str) -> Templates:
@@ -108,3 +123,70 @@ def fill(templates: Sequence[str], name: str) -> list[str]:
         if template.count("{}") != 1:
             raise ValueError(f"template {template!r} needs exactly one {{}}")
     return [template.replace("{}", name) for template in templates]
+
+
+def classifier_weights(
+    clip: TwoTowers, classes: Names, config: ZeroShotConfig, *, label: str = "zero-shot"
+) -> Tensor:
+    """One L2-normalised embedding per class, (K, D) float32.
+
+    A class is a name or several synonyms; the embeddings of all its names in all templates are
+    averaged with equal weight. ValueError that starts with `label` where they are not finite.
+    """
+    names = [_synonyms(c) for c in classes]
+    if not all(names):
+        raise ValueError("a class without a name cannot be prompted")
+    prompts = [[p for name in group for p in fill(config.templates, name)] for group in names]
+    flat = text_embeddings(clip, [p for group in prompts for p in group], config, label=label)
+    means = [part.mean(0) for part in flat.split([len(group) for group in prompts])]
+    return F.normalize(torch.stack(means), dim=-1)
+
+
+def alike_classes(
+    clip: TwoTowers, classes: Names, templates: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """Groups of the indices of classes whose prompts are the same tokens, template by template.
+
+    So are equal names, and names that differ in words alone which the tokenizer drops.
+    """
+    groups = [tuple(range(len(classes)))]
+    for template in templates:  # the first tells nearly all apart, so few are asked for more
+        found: dict[tuple[int, bytes], tuple[int, ...]] = {}
+        for number, group in enumerate(groups):
+            for index in group:
+                prompts = [fill((template,), name)[0] for name in _synonyms(classes[index])]
+                tokens = sorted(token_keys(clip, prompts))
+                key = number, b"".join(tokens)
+                found[key] = (*found.get(key, ()), index)
+        groups = [group for group in found.values() if len(group) > 1]
+    return groups
+
+
+def alike_protocol(
+    groups: Sequence[tuple[int, ...]], classes: Names, *, label: str, so: str
+) -> dict[str, object]:
+    """How many classes no prompt tells from another, for rows; {} where all are told apart.
+
+    `groups` are those of `alike_classes`. They are named on standard error, in a line that starts
+    with `label` and ends with `so`: what comes of it.
+    """
+    if not groups:
+        return {}
+    count = sum(map(len, groups))
+    texts = [_shown([" / ".join(_synonyms(classes[i])) for i in g], " = ") for g in groups]
+    say(
+        f"{label}: {count} of {len(classes)} classes have the same prompts as another: "
+        f"{_shown(texts, '; ')}. Their names are equal, or differ in words that the model's "
+        f"tokenizer does not know: {so}"
+    )
+    return {"classes_alike": count}
+
+
+def _synonyms(name: str | Sequence[str]) -> tuple[str, ...]:
+    return (name,) if isinstance(name, str) else tuple(name)
+
+
+def _shown(texts: Sequence[str], between: str) -> str:
+    """The first of `texts`, and how many there are more."""
+    more = len(texts) - SHOWN
+    return between.join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")

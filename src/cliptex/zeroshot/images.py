@@ -1,11 +1,23 @@
-"""Image-text retrieval with any number of captions per picture."""
+"""Whole pictures compared with texts: classification by prompts, and retrieval.
+
+Classification is by averaged prompt embeddings (Radford et al. 2021, section 3.1.4).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from cliptex.datasets.protocol import CaptionedImages
-from cliptex.metrics import RULE_TIES, expected_hits, first_of_equals, recall_at, retrieval_ranks
+from cliptex.datasets.protocol import CaptionedImages, LabelledImages
+from cliptex.metrics import (
+    MEAN_PER_CLASS,
+    RULE_PER_CLASS,
+    RULE_TIES,
+    Accuracy,
+    expected_hits,
+    first_of_equals,
+    recall_at,
+    retrieval_ranks,
+)
 from cliptex.zeroshot.encode import (
     TwoTowers,
     ZeroShotConfig,
@@ -17,8 +29,64 @@ from cliptex.zeroshot.encode import (
     text_embeddings,
     token_keys,
 )
+from cliptex.zeroshot.prompts import (
+    Names,
+    alike_classes,
+    alike_protocol,
+    classifier_weights,
+    names_for,
+    prompt_protocol,
+)
 
 KS = (1, 5, 10)
+
+
+def run_zeroshot(
+    clip: TwoTowers,
+    test: LabelledImages,
+    config: ZeroShotConfig,
+    *,
+    model: str,
+    checkpoint: str = "",
+    classes: Names | None = None,
+    leak: bool = False,
+) -> ZeroShotOutcome:
+    """Top-1, top-5 where there are more than five classes, and mean per class of `test`.
+
+    `classes` gives names or synonyms to prompt with, one entry per class of `test`; its own names
+    by default. ValueError where these name nothing (synset numbers), and where embeddings are not
+    finite. Classes that share all prompts are named (see `alike_protocol`) and score alike; how
+    ties count is said by `cliptex.metrics.expected_hits`, how many there are by the rows.
+    """
+    asked = names_for(test.classes, classes, test.name)
+    clip = evaluating(clip)
+    label = f"{model}: zero-shot on {test.name}"
+    groups = alike_classes(clip, asked, config.templates)
+    alike = alike_protocol(groups, asked, label=label, so="they tie")
+    weights = classifier_weights(clip, asked, config, label=label)
+    labels: list[int] = []
+
+    def read(index: int):
+        image, own = test[index]
+        labels.append(own)
+        return image
+
+    images = image_embeddings(clip, read, len(test), config, label=label)
+    accuracy = Accuracy(len(asked))
+    scores = (images @ weights.T).numpy()  # (N, K)
+    for group in groups:
+        scores[:, group] = scores[:, group[:1]]  # rounding alone would tell them apart
+    accuracy.update(scores, np.array(labels))
+    say_ties(accuracy.tied, len(test), "images", label=label)
+    protocol = config.protocol(clip) | prompt_protocol(config.templates, asked) | alike
+    protocol |= accuracy.ties()
+    names = {"model": model, "checkpoint": checkpoint, "leak": leak}
+    names |= {"task": "zeroshot", "dataset": test.name}
+    values = accuracy.values()
+    of_classes = {MEAN_PER_CLASS: values.pop(MEAN_PER_CLASS)}
+    rows = rows_of(values, test, config, protocol, **names)
+    rows += rows_of(of_classes, test, config, protocol | {"metric": RULE_PER_CLASS}, **names)
+    return ZeroShotOutcome(rows, accuracy.per_image())
 
 
 def run_retrieval(
