@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,17 @@ def test_usual__of_coco_and_of_nothing(tmp_path, kind, file):
     assert usual_splits(kind, tmp_path)[1] == "test"
     (tmp_path / f"annotations/{file}_val2017.json").touch()
     assert usual_splits(kind, tmp_path) == ("train", "val")
+
+
+def test_docs__list_the_rows():
+    """Its table has them all, and each layout is described further down."""
+    text = (Path(__file__).parents[2] / "docs/datasets.md").read_text(encoding="utf-8")
+    told = [line for line in text.splitlines() if line.count("|") == 7 and line.startswith("| `")]
+    rows = []
+    for row in LAYOUTS.values():
+        counts = ", ".join(f"{split} {count:,}" for split, count in row.counts.items())
+        splits = (", else ".join(names) for names in (row.train, row.test))
+        cells = (f"`{row.name}`", row.task, *splits, counts, row.benchmark or "by its name")
+        rows.append(f"| {' | '.join(cells)} |")
+    assert told == rows
+    assert all(text.count(f"`{name}`") > 1 for name in LAYOUTS)
