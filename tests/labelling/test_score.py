@@ -11,7 +11,7 @@ import pytest
 from cliptex.datasets.protocol import DenseItem
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.score import describe_scores, score_expert_on, score_store_on
-from cliptex.labelling.tally import match_classes, tally_for
+from cliptex.labels.class_map import match_classes
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.reader import LabelReader
 
@@ -82,9 +82,9 @@ def test_classes__without_a_background(make_expert) -> None:
 
 def test_classes__that_share_no_name(make_expert) -> None:
     with pytest.raises(ValueError, match="share no name"):
-        tally_for(ClassMap(("background", "zebra")), VOC)
+        ClassMap(("background", "zebra")).label_scorer(VOC)
     with pytest.raises(ValueError, match="cannot be scored"):
-        tally_for(UnitVector(), METRES)
+        UnitVector().label_scorer(METRES)
     assert match_classes(("Dining Table", "potted-plant"), ("diningtable", "pottedplant")) == [0, 1]
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from cliptex.console import track
 from cliptex.datasets.protocol import DenseDataset
 from cliptex.experts.protocol import UNKNOWN, Expert, ExpertSpec
-from cliptex.labelling.tally import tally_for
 from cliptex.labels.kinds import Kind
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.reader import LabelReader
@@ -95,7 +94,7 @@ def score_store_on(dataset: KeyedDataset, reader: LabelReader) -> list[Result]:
 
 def score_predictions(dataset: DenseDataset, source: Source, pairs: Iterable[Pair]) -> list[Result]:
     """Rows of (prediction of any size or None, ground truth) for every picture of `dataset`."""
-    tally = tally_for(source.kind, dataset.kind)
+    scorer = source.kind.label_scorer(dataset.kind)
     title = f"scoring {source.name} on {dataset.name}"
     scored = missing = 0
     for prediction, truth in track(pairs, label=title, total=len(dataset)):
@@ -103,29 +102,30 @@ def score_predictions(dataset: DenseDataset, source: Source, pairs: Iterable[Pai
             missing += 1
             continue
         checked = source.kind.check(prediction)
-        tally.add(source.kind.resize(checked, (truth.shape[0], truth.shape[1])), truth)
+        size = (truth.shape[0], truth.shape[1])
+        scorer.add_label(source.kind.resize(checked, size), truth)
         scored += 1
     protocol: dict[str, object] = {
         "predictions": source.how,
         "resolution": "ground truth's",
         "images_without_prediction": missing,
         "learnt_from": list(source.learnt_from),
-        **tally.protocol(),
+        **scorer.protocol(),
     }
     return [
         Result(
             model=source.name,
             checkpoint=source.checkpoint,
-            task=tally.task,
+            task=source.kind.task,
             dataset=dataset.name,
             metric=metric,
-            value=value,
-            better=better,
+            value=score.value,
+            better=score.better,
             n=scored,
             protocol=protocol,
             leak=dataset.name in source.learnt_from,
         )
-        for metric, (value, better) in tally.metrics().items()
+        for metric, score in scorer.metrics().items()
     ]
 
 

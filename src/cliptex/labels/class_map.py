@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,10 +14,28 @@ import numpy as np
 from cliptex.labels.codecs import Codec, Encoded, png_bytes, png_pixels
 from cliptex.labels.kind import Difference, Kind, Summary, Tolerance
 from cliptex.labels.sampling import Box, sample_nearest
+from cliptex.metrics.scorers import (
+    BACKGROUND,
+    LabelScorer,
+    Protocol,
+    Scorer,
+    SegmentationLabelScorer,
+    SegmentationScorer,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# COCO's and ADE20K's names of VOC's classes, after `_plain`.
+SYNONYMS = {
+    "airplane": "aeroplane",
+    "motorcycle": "motorbike",
+    "couch": "sofa",
+    "tv": "tvmonitor",
+    "television": "tvmonitor",
+    "televisionreceiver": "tvmonitor",
+    "bike": "bicycle",
+}
 IGNORED_COLOUR = (224, 224, 192)  # as in PASCAL VOC's own palette
 
 
@@ -137,6 +156,19 @@ class ClassMap(Kind):
     def summary(self) -> Summary:
         return _ClassSummary(self)
 
+    def label_scorer(self, truth: Kind) -> LabelScorer:
+        """Classes are matched by name; ValueError where no name is shared."""
+        if not isinstance(truth, ClassMap):
+            return super().label_scorer(truth)
+        background = 0 if _plain(truth.classes[0]) == BACKGROUND else None
+        ids = match_classes(self.classes, truth.classes)
+        if not set(ids) - {None, background}:
+            raise ValueError(
+                f"the expert's classes {list(self.classes)[:5]}... and the benchmark's "
+                f"{list(truth.classes)[:5]}... share no name"
+            )
+        return SegmentationLabelScorer(self, truth, ids, background)
+
     @property
     def channels(self) -> int:
         """One logit a class, background included."""
@@ -174,6 +206,9 @@ class ClassMap(Kind):
         labels = targets.long()
         total = F.cross_entropy(outputs, labels, ignore_index=self.ignore, reduction="sum")
         return total / (labels != self.ignore).sum().clamp(min=1)
+
+    def probe_scorer(self, protocol: Protocol, things: Sequence[str] | None = None) -> Scorer:
+        return SegmentationScorer(self, protocol, things)
 
     def largest_share(self, array: np.ndarray) -> float:
         """Share of the commonest class among valid pixels; 1 where none is valid."""
@@ -213,6 +248,20 @@ class _ClassSummary(Summary):
             "label_share": dict(zip(self._classes, map(float, present), strict=True)),
             "instances": objects if self._counted else {},
         }
+
+
+def match_classes(expert: Sequence[str], dataset: Sequence[str]) -> list[int | None]:
+    """For each of the expert's classes the benchmark's id of that name, or None.
+
+    Case, spaces, dashes and underscores do not matter; common synonyms are known.
+    """
+    ids = {_plain(name): i for i, name in enumerate(dataset)}
+    return [ids.get(_plain(name)) for name in expert]
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"[\s_\-]+", "", name.lower())
+    return SYNONYMS.get(plain, plain)
 
 
 @cache

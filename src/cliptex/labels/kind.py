@@ -9,14 +9,16 @@ or more floats per pixel, (H, W) or (H, W, C); `cliptex.labels.kinds` lists the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from cliptex.labels.codecs import Codec, Encoded, fitted_size
-from cliptex.labels.sampling import WHOLE, Box
+from cliptex.labels.sampling import WHOLE as WHOLE_PICTURE
+from cliptex.labels.sampling import Box
+from cliptex.metrics.scorers import WHOLE, LabelScorer, Protocol, Scorer
 
 if TYPE_CHECKING:  # labels are read and written without torch
     from torch import Tensor
@@ -142,7 +144,7 @@ class Kind(ABC):
 
     def resize(self, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The whole label at `size` (h, w)."""
-        return self.sample(array, WHOLE, size)
+        return self.sample(array, WHOLE_PICTURE, size)
 
     def fit(self, array: np.ndarray, max_side: int) -> np.ndarray:
         """The label, made smaller where its longer side exceeds `max_side`."""
@@ -308,6 +310,15 @@ class Kind(ABC):
         """The output (C, H, W) that would be right for a label; 0 where it is invalid."""
         return np.where(self.valid(array), _planes(array), np.float32(0))
 
+    # Scores.
+
+    def label_scorer(self, truth: Kind) -> LabelScorer:
+        """What scores labels of this kind against ground truth of kind `truth`.
+
+        Raises ValueError where the two have nothing in common.
+        """
+        raise ValueError(f"labels {self.to_json()} cannot be scored against {truth.to_json()}")
+
     # Probes: what a frozen encoder's head learns from ground truth of this kind.
 
     @property
@@ -345,6 +356,18 @@ class Kind(ABC):
         valid = valid.to(y.device)
         p = outputs[:, : self.channels].permute(0, 2, 3, 1)[valid]
         return (p - y[valid].to(p.dtype)).abs().sum() / max(1, p.numel())
+
+    def probe_scorer(self, protocol: Protocol, things: Sequence[str] | None = None) -> Scorer:
+        """What scores a head's outputs against ground truth of this kind.
+
+        things: classes averaged apart, of class maps. Raises ValueError where nothing scores them.
+        """
+        raise ValueError(f"there is no measure of a probe's {self.task}")
+
+    @property
+    def probe_protocol(self) -> Protocol:
+        """The rules of scoring where no others are chosen."""
+        return WHOLE
 
     def largest_share(self, array: np.ndarray) -> float:
         """Share of the commonest class among valid pixels; 0 for kinds without classes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +13,14 @@ from cliptex.labels.codecs import Codec, Encoded, png_bytes, png_pixels, two_pla
 from cliptex.labels.kind import Difference, Kind, Normalisation, Summary
 from cliptex.labels.sampling import Box, sample_bilinear
 from cliptex.metrics import depth_mask
+from cliptex.metrics.scorers import (
+    LASINGER,
+    DepthLabelScorer,
+    DepthScorer,
+    LabelScorer,
+    Protocol,
+    Scorer,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,6 +165,12 @@ class ScalarField(Kind):
     def summary(self) -> Summary:
         return _ScalarSummary(self)
 
+    def label_scorer(self, truth: Kind) -> LabelScorer:
+        """Depth against metres."""
+        if truth != ScalarField("m"):
+            return super().label_scorer(truth)
+        return DepthLabelScorer(metric=self.unit == "1/m")
+
     @property
     def channels(self) -> int:
         return 1
@@ -200,6 +214,13 @@ class ScalarField(Kind):
 
         valid = torch.isfinite(targets)
         return scale_shift_invariant(outputs[:, 0], torch.where(valid, targets, 0.0), valid)
+
+    def probe_scorer(self, protocol: Protocol, things: Sequence[str] | None = None) -> Scorer:
+        return DepthScorer(protocol)
+
+    @property
+    def probe_protocol(self) -> Protocol:
+        return LASINGER
 
 
 class _ScalarSummary(Summary):

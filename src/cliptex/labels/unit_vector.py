@@ -8,7 +8,7 @@ degrees. Both hold the six axes exactly, so that walls and floors stay what they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,13 @@ from cliptex.labels.kind import Difference, Kind, Tolerance
 from cliptex.labels.sampling import Box, sample_bilinear
 from cliptex.labels.scalar_field import invalid_in_one
 from cliptex.metrics import angular_error
+from cliptex.metrics.scorers import (
+    LabelScorer,
+    NormalsLabelScorer,
+    NormalsScorer,
+    Protocol,
+    Scorer,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,6 +173,11 @@ class UnitVector(Kind):
         away = float((values[:, 2] > 0).mean())
         return away >= FACING, f"{100 * away:.1f} % of normals point away from the camera"
 
+    def label_scorer(self, truth: Kind) -> LabelScorer:
+        return (
+            NormalsLabelScorer() if isinstance(truth, UnitVector) else super().label_scorer(truth)
+        )
+
     @property
     def channels(self) -> int:
         return 3
@@ -190,6 +202,9 @@ class UnitVector(Kind):
 
         target = targets.float().permute(0, 3, 1, 2)  # (M, 3, g, g)
         return nll_angmf(outputs, target, (target != 0).any(1))
+
+    def probe_scorer(self, protocol: Protocol, things: Sequence[str] | None = None) -> Scorer:
+        return NormalsScorer(protocol)
 
 
 def angular_agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -4,8 +4,7 @@ Each class streams: `update` per image or batch, read the numbers at the end. No
 datasets, models or probes.
 """
 
-from cliptex.metrics.accuracy import MEAN_PER_CLASS, RULE_PER_CLASS, Accuracy
-from cliptex.metrics.confusion import ConfusionMatrix, counts_of, iou_from_counts
+from cliptex.metrics.confusion import ConfusionMatrix, ImageConfusion, counts_of, iou_from_counts
 from cliptex.metrics.depth import (
     DEPTH_RANGE,
     DepthErrors,
@@ -17,9 +16,11 @@ from cliptex.metrics.depth import (
 )
 from cliptex.metrics.means import mean_of_present, percent_of
 from cliptex.metrics.normals import ANGLES, AngularErrors, angular_error
-from cliptex.metrics.per_image import ImageConfusion
 from cliptex.metrics.ranking import (
+    MEAN_PER_CLASS,
+    RULE_PER_CLASS,
     RULE_TIES,
+    Accuracy,
     Ranks,
     best_ranks,
     expected_hits,

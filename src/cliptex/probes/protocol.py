@@ -4,47 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from cliptex.datasets.protocol import DenseDataset, DenseItem
+from cliptex.metrics.scorers import (
+    DEPTH_PROTOCOLS,
+    EIGEN,
+    EIGEN_RAW,
+    LASINGER,
+    WHOLE,
+    Crop,
+    Depths,
+    Protocol,
+)
 from cliptex.models.config import HeadPrecision
 from cliptex.probes.items import dense_item
 
-Crop = tuple[int, int, int, int]
-Depths = Literal["rawDepths", "depths"]
-
-
-class Protocol(BaseModel):
-    """Rules of scoring, written into every row that follows them.
-
-    name: what rows, tables and `--protocol` call it; "" for the whole picture.
-    crop: (top, bottom, left, right) bounds in pixels of the part that counts; None is all of it.
-    depth_range: metres; of depth, only pixels strictly inside count, and predictions are clamped
-        to it.
-    depths: of NYUv2, which ground truth is meant: `rawDepths` are what the sensor saw, with holes;
-        `depths` are in-painted.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = ""
-    crop: Crop | None = None
-    depth_range: tuple[float, float] = (0.0, 10.0)
-    depths: Depths | None = None
-
-
-WHOLE = Protocol()
-LASINGER = Protocol(name="lasinger", depths="rawDepths")
-"""Lasinger et al. 2019 on NYUv2: raw depths, no crop, 0 < d < 10 m."""
-EIGEN = Protocol(name="eigen", crop=(45, 471, 41, 601), depth_range=(1e-3, 10.0), depths="depths")
-"""The convention of supervised depth (Eigen et al. 2014; ZoeDepth, DPT): in-painted depths, their
-crop of pictures of 480 x 640. Predictions that know no scale are aligned all the same."""
-EIGEN_RAW = EIGEN.model_copy(update={"name": "eigen-raw", "depths": "rawDepths"})
-"""Crop and range of `EIGEN` on what the sensor saw: no in-painted pixel counts."""
-DEPTH_PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (LASINGER, EIGEN, EIGEN_RAW)}
+__all__ = [
+    "DEPTH_PROTOCOLS",
+    "EIGEN",
+    "EIGEN_RAW",
+    "LASINGER",
+    "WHOLE",
+    "Crop",
+    "Depths",
+    "Protocol",
+    "Truths",
+    "head_facts",
+    "train_facts",
+    "truths_of",
+]
 
 
 def head_facts(precision: HeadPrecision) -> dict[str, object]:

@@ -1,57 +1,19 @@
-"""What scorers have in common: values, the interface, crops, and the rows they become."""
+"""The rows that scorers become."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from typing import Protocol as Interface
 
 import numpy as np
-from torch import Tensor
 
+from cliptex.metrics.scorers import Better as Better
+from cliptex.metrics.scorers import Score as Score
+from cliptex.metrics.scorers import Scorer as Scorer
+from cliptex.metrics.scorers import crop_mask as crop_mask
 from cliptex.per_image import save_per_image
-from cliptex.probes.protocol import Crop
 from cliptex.results import Result
-
-Better = Literal["higher", "lower"]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric's value, which way is better, and `rule`: what it is a mean of, for its row."""
-
-    value: float
-    better: Better
-    rule: str = ""
-
-
-class Scorer(Interface):
-    """Adds up one head's predictions over images; `metrics` lists the one to select by first.
-
-    not_finite: images whose prediction holds NaN or infinity. From the first one on all metrics
-    are NaN, so that such a head loses every choice, and `rows_of` refuses it.
-    """
-
-    not_finite: int
-
-    def add(self, prediction: Tensor, target: np.ndarray) -> None:
-        """One image: raw outputs (K, H, W) on any device and its ground truth, as its kind has it.
-
-        H, W are those of the ground truth.
-        """
-        ...
-
-    def metrics(self) -> dict[str, Score]: ...
-
-    def per_image(self) -> dict[str, np.ndarray]:
-        """Metric -> what every image adds to it, as `cliptex.per_image.save_per_image` wants it."""
-        ...
-
-    def protocol(self) -> dict[str, object]:
-        """What the values depend on, JSON-able; `name` is that of the scoring `Protocol`."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,22 +97,3 @@ def save_rows_per_image(
     """One .npz per row that has per-image values."""
     keys = [(row, row_key(row, rows[0])) for row in rows]
     return [save_per_image(folder, row, per_image[key]) for row, key in keys if key in per_image]
-
-
-def crop_mask(target: np.ndarray, crop: Crop | None) -> np.ndarray | None:
-    """(H, W) bool, True inside (top, bottom, left, right); None without a crop.
-
-    ValueError where the crop does not lie in the picture: it is meant for pictures of one size.
-    """
-    if crop is None:
-        return None
-    top, bottom, left, right = crop
-    height, width = target.shape[:2]
-    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
-        raise ValueError(
-            f"the crop of rows {top}:{bottom}, columns {left}:{right} does not lie in a ground "
-            f"truth of {height} x {width}; choose another protocol (--protocol)"
-        )
-    mask = np.zeros((height, width), dtype=bool)
-    mask[top:bottom, left:right] = True
-    return mask
