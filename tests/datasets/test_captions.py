@@ -47,7 +47,9 @@ def test_captions__faults(coco):
     with pytest.raises(ValueError, match="val2017.json holds no picture with a caption"):
         CocoCaptions(coco, "val")
     path.write_text(json.dumps(content)[:-5])
-    with pytest.raises(ValueError, match="captions_val2017.json is no whole JSON .*Get it again"):
+    with pytest.raises(
+        ValueError, match="captions_val2017.json is not complete JSON .*Download it again"
+    ):
         CocoCaptions(coco, "val")
     path.write_text("[]")
     with pytest.raises(ValueError, match="no key 'images', 'annotations'"):

@@ -66,12 +66,12 @@ def test_nyu__indices_beyond_the_file_and_no_splits(nyu):
     assert "picture 6 of 5" in str(report(nyu, "nyu-depth"))
     assert not report(nyu, "nyu-depth").ok
     (nyu / "splits.mat").write_bytes(b"")
-    assert "splits.mat is no whole MATLAB file" in report(nyu, "nyu-depth").missing[0]
+    assert "splits.mat is not a complete MATLAB file" in report(nyu, "nyu-depth").missing[0]
     (nyu / "splits.mat").unlink()
     assert "splits.mat" in report(nyu, "nyu-depth").missing[0]
     (nyu / "nyu_depth_v2_labeled.mat").write_bytes(b"half")
     found = report(nyu, "nyu-depth")
-    assert not found.ok and "nyu_depth_v2_labeled.mat is no whole MATLAB file" in str(found)
+    assert not found.ok and "nyu_depth_v2_labeled.mat is not a complete MATLAB file" in str(found)
 
 
 def test_normals__pairs(normals):
@@ -130,7 +130,9 @@ def test_coco__annotations_without_a_key_or_a_mask_are_said(coco):
     thing = {"id": 5, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4}
     path.write_text(json.dumps({**content, "annotations": [thing]}))
     found = report(coco, "coco")
-    assert found.ok and "val2017: 1 objects without a mask: boxes (SSD) alone" in found.notes
+    assert (
+        found.ok and "val2017: 1 objects without a mask: usable for boxes (SSD) only" in found.notes
+    )
     del thing["area"]
     path.write_text(json.dumps({**content, "annotations": [thing]}))
     (missing,) = report(coco, "coco").missing
@@ -139,7 +141,7 @@ def test_coco__annotations_without_a_key_or_a_mask_are_said(coco):
 
 def test_voc__a_list_that_is_empty_or_no_text(voc):
     path = voc / "VOC2012/ImageSets/Segmentation/val.txt"
-    for content, said in ((b"", "val.txt holds no picture"), (b"\xff", "val.txt is no UTF-8")):
+    for content, said in ((b"", "val.txt holds no picture"), (b"\xff", "val.txt is not UTF-8")):
         path.write_bytes(content)
         found = report(voc, "voc")
         assert not found.ok and any(said in part for part in found.missing)
@@ -168,14 +170,14 @@ def test_coco_captions__pictures_with_captions(coco, capsys):
     assert "1 files are missing, beginning with" in str(report(coco, "coco-captions"))
     path.write_text("{")
     assert main(["datasets", "check", str(coco), "--kind", "coco-captions"]) == 2
-    assert "captions_val2017.json is no whole JSON" in capsys.readouterr().out
+    assert "captions_val2017.json is not complete JSON" in capsys.readouterr().out
 
 
 def test_karpathy__cut_off_file_is_named(karpathy):
     karpathy.write_text(karpathy.read_text()[:-20])
     for path in (karpathy, karpathy.parent):
         assert recognise(path) == ["karpathy"]
-        assert f"{karpathy} is no whole JSON" in report(path, "karpathy").missing[0]
+        assert f"{karpathy} is not complete JSON" in report(path, "karpathy").missing[0]
 
 
 def test_dsine__pictures_of_normals(tmp_path):

@@ -129,7 +129,7 @@ def changed(part: str, **values: object) -> dict:
         (changed("images", id=42), "several images have id 42: list each once"),
         (changed("images", id="img_7"), "images: 'a.png' has id 'img_7', expected a whole number"),
         (changed("images", file_name=None), r"images\[1\] has 'file_name' None, .* \(id 7\)"),
-        (changed("images", height=5.0), "image 7: height and width must be whole pixels"),
+        (changed("images", height=5.0), "image 7: height and width must be positive whole"),
         (changed("categories", id=90), "several categories have id 90"),
         (changed("categories", id="3"), "categories: 'car' has id '3', expected a whole number"),
         (changed("annotations", image_id=[7]), r"annotations\[\d\] has 'image_id' \[7\], expected"),
@@ -156,7 +156,7 @@ def test_other_files__are_refused(coco: Path) -> None:
         CocoInstances(coco, "val")
     path = coco / "annotations" / "instances_val2017.json"
     path.write_text(json.dumps(CONTENT)[:-9])
-    with pytest.raises(ValueError, match="instances_val2017.json is no whole JSON .*cut off"):
+    with pytest.raises(ValueError, match="instances_val2017.json is not complete JSON .*cut off"):
         CocoInstances(coco, "val")
     with pytest.raises(ValueError, match=r"annotations has no split 'test', only \['val'\]"):
         CocoInstances(coco, "test")
@@ -244,7 +244,7 @@ def test_boxes__of_another_form_are_named(coco: Path, box: object) -> None:
 
 def test_sizes__of_no_pixel_are_named(coco: Path) -> None:
     write(coco, CONTENT | {"images": [{**CONTENT["images"][0], "width": 0}], "annotations": []})
-    with pytest.raises(ValueError, match="image 42: height and width must be whole pixels"):
+    with pytest.raises(ValueError, match="image 42: height and width must be positive whole"):
         CocoInstances(coco, "val")
 
 

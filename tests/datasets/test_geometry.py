@@ -66,7 +66,9 @@ def test_nyu__damaged_files_are_named(nyu, name, keep):
     content = path.read_bytes()
     for damaged in (content[: int(len(content) * keep)], b"<html>no such file</html>"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"{name} is no whole MATLAB file .* Get it again"):
+        with pytest.raises(
+            ValueError, match=f"{name} is not a complete MATLAB file .* Download it again"
+        ):
             NyuDepth(nyu, "train")
 
 

@@ -77,7 +77,7 @@ def test_folder__pictures_a_level_too_deep_are_named(folders):
     assert len(ImageFolder(folders, "train")) == 6
     (folders / "val/n01/images").mkdir()
     (folders / "val/n01/0.JPEG").rename(folders / "val/n01/images/0.JPEG")
-    with pytest.raises(ValueError, match=r"n01/images/0.JPEG lies a level too deep: .*val/n01\)"):
+    with pytest.raises(ValueError, match=r"n01/images/0.JPEG lies one level too deep: .*val/n01\)"):
         ImageFolder(folders, "val")
 
 

@@ -138,7 +138,7 @@ def test_lists__without_a_line_or_of_other_bytes_are_named(voc, ade):
     with pytest.raises(ValueError, match=r"Segmentation/val.txt holds no picture"):
         VocSegmentation(voc, "val")
     (lists / "val.txt").write_bytes("2008_ü".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"Segmentation/val.txt is no UTF-8 text .*save it as"):
+    with pytest.raises(ValueError, match=r"Segmentation/val.txt is not UTF-8 text .*save it as"):
         VocSegmentation(voc, "val")
     (voc / "VOC2012/labels.txt").write_text("")
     with pytest.raises(ValueError, match="labels.txt holds no class name: list one a line"):

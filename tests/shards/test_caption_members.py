@@ -74,16 +74,16 @@ def test_a_named_field_precedes_all(opened: Callable) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "no whole JSON"),
-        (b'{"caption": "cut', "no whole JSON"),
-        (b"\xff\xfe\x00", "no whole JSON"),
-        (b"[" * 100_000, "no whole JSON"),
+        (b"", "not complete JSON"),
+        (b'{"caption": "cut', "not complete JSON"),
+        (b"\xff\xfe\x00", "not complete JSON"),
+        (b"[" * 100_000, "not complete JSON"),
         (b'["a caption"]', "a JSON list, not an object"),
         (b"null", "a JSON null, not an object"),
-        (b'{"caption": 3}', "holds 3, which is no text"),
-        (b'{"caption": NaN}', "holds NaN, which is no text"),
-        (b'{"caption": ["a", null]}', "holds null, which is no text"),
-        (b'{"caption": {"en": "a"}}', "which is no text"),
+        (b'{"caption": 3}', "holds 3, which is not text"),
+        (b'{"caption": NaN}', "holds NaN, which is not text"),
+        (b'{"caption": ["a", null]}', "holds null, which is not text"),
+        (b'{"caption": {"en": "a"}}', "which is not text"),
         (rb'{"caption": "half \ud83d"}', "half of a surrogate pair"),
     ],
 )
@@ -92,7 +92,7 @@ def test_json_that_cannot_be_read_is_one_line(opened: Callable, data: bytes, why
     with pytest.raises(CaptionError) as caught:
         shards.read("a.tar", "k")
     text = str(caught.value)
-    assert "a.tar: k.json: " in text and why in text and "mend it" in text and "\n" not in text
+    assert "a.tar: k.json: " in text and why in text and "repair it" in text and "\n" not in text
     assert shards.read_image("a.tar", "k")  # labels do not need it
     report = check(shards)
     assert report.counts == {"unreadable text": 1} and why in str(report)

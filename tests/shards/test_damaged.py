@@ -37,7 +37,7 @@ def test_all_are_named_with_the_remedy(folder: Path, again: bool) -> None:
     assert f"{folder}/b.tar: '1.jpg' is cut off at byte 1537" in text
     assert f"{folder}/c.tar: compressed with gzip" in text
     assert f"{folder}/d.tar: damaged after byte 0" in text
-    assert "copy them anew or move them elsewhere" in text and "leave out" in text
+    assert "copy them again or move them elsewhere" in text and "leave out" in text
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -159,7 +159,7 @@ def test_imports_between_file_systems(
     back = import_folder(memory / "source/captions.csv", memory / "source/images", tmp_path / "out")
     assert (back.samples, back.captions) == (remote.samples, remote.captions) == (3, 3)
     assert same(ImageTextShards(tmp_path / "out"), ImageTextShards(out))
-    with pytest.raises(ValueError, match="no whole JSON"):
+    with pytest.raises(ValueError, match="not complete JSON"):
         import_coco(memory / "source/captions.csv", memory / "source/images", out)
 
 
@@ -169,7 +169,7 @@ def test_img2dataset_tars_are_copied_up(memory: UPath, tmp_path: Path, make_tar:
     assert report.ok and report == import_img2dataset(tmp_path / "source", memory)
     assert (memory / "00000.tar").read_bytes() == (tmp_path / "source/00000.tar").read_bytes()
     (memory / "00000.tar").write_bytes(b"something else")
-    with pytest.raises(ValueError, match="another file is there"):
+    with pytest.raises(ValueError, match="another file exists"):
         import_img2dataset(tmp_path / "source", memory)
 
 

@@ -71,7 +71,7 @@ def test_encodings(tmp_path: Path, encoding: str, name: str) -> None:
 
 def test_damaged_encodings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_bytes(b"image,caption\na.jpg,A\0\0\n")
-    with pytest.raises(ValueError, match=r"c\.csv: has zero bytes.*save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"c\.csv: contains zero bytes.*save it as UTF-8"):
         read(tmp_path / "c.csv")
     (tmp_path / "c.csv").write_bytes(b"\xef\xbb\xbf")
     with pytest.raises(ValueError, match=r"c\.csv: no rows"):

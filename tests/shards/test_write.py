@@ -91,7 +91,7 @@ def test_bad_keys(tmp_path: Path, key: str) -> None:
 def test_bad_extension_and_repeated_key(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="heic"), ShardFile(tmp_path / "a.tar") as shard:
         shard.add("a", b"x", "heic", "t")
-    with pytest.raises(ValueError, match="there already"), ShardFile(tmp_path / "a.tar") as shard:
+    with pytest.raises(ValueError, match="exists already"), ShardFile(tmp_path / "a.tar") as shard:
         shard.add("a", b"x", "jpg", "t")
         shard.add("a", b"x", "jpg", "t")
     with pytest.raises(ValueError, match="samples_per_shard"):

@@ -203,7 +203,9 @@ def _check_karpathy(report: CheckReport) -> None:
     for name, files in listed.items():
         report.splits.append(split_of(name, files, there, official.get(name), folder))
     if any(split.absent for split in report.splits):
-        report.notes.append(f"looked for pictures in {folder}; `images` of zero-shot names another")
+        report.notes.append(
+            f"pictures were looked for in {folder}; `images` of zero-shot names another folder"
+        )
     odd = {count: pictures for count, pictures in sorted(counts.items()) if count != 5}
     for count, pictures in odd.items():
         report.notes.append(f"{pictures:,} pictures with {count} captions")

@@ -1,4 +1,4 @@
-"""Every layout of data sets that commands read: one row says all that is known of it."""
+"""The layouts of data sets that commands read: one table, and one row per layout."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Layout:
         name: what commands call the layout.
         task: what its ground truth is for.
         reader: opens a split, `reader(root, split, **options)`; a reader of `datasets.protocol`
-            that fits the task. Where a split has several usual names, it also has a function
-            `splits_of(root)` that gives those that are there.
+            that fits the task; one of objects has an option `masks`, whether these are read. Where
+            a split has several usual names, the reader also has a function `splits_of(root)` that
+            gives those that are there.
         options: keyword arguments that the reader always gets.
         train: the split that is usually learnt from; of several names the first that is there.
         test: the split that is usually scored, likewise.

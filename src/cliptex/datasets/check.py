@@ -14,7 +14,7 @@ from cliptex.datasets.overlap import in_threads, reader_of
 
 
 def recognise(path: Path) -> list[str]:
-    """The kinds whose layout is in `path`, which may hold several (NYU's depth and normals)."""
+    """What checks call the layouts found in `path`; there may be several (depth and normals)."""
     return [kind for kind, row in checked().items() if row.read_check().find(path) is not None]
 
 
@@ -72,9 +72,9 @@ def decode_all(report: CheckReport) -> None:
 def _readers(layout: str, place: Path, split: str) -> list[Any]:
     """Readers of all that lies in a split."""
     row = LAYOUTS[layout]
-    return [row.open(place, split, depths=depths) for depths in sorted(row.depths)] or [
-        open_dataset(layout, place, split)
-    ]
+    if row.depths:
+        return [row.open(place, split, depths=depths) for depths in sorted(row.depths)]
+    return [open_dataset(layout, place, split)]
 
 
 def _objects(data: CocoInstances, index: int) -> None:

@@ -68,7 +68,7 @@ class CheckReport:
         lines = [f"{self.kind}: {self.path}", *map(str, self.splits)]
         lines += [f"  missing: {part}" for part in self.missing]
         if not any(split.count for split in self.splits):
-            lines.append("  missing: no split has a single item")
+            lines.append("  missing: every split is empty")
         lines += [f"  broken: {said}" for said in self.broken]
         lines += [f"  note: {note}" for note in self.notes]
         if not self.ok or any(s.official not in (None, s.count) for s in self.splits):

@@ -302,7 +302,7 @@ def read_instances(path: Path) -> dict[str, Any]:
         image["file_name"] = str(Path(image["file_name"]))  # "./a.jpg" and "a.jpg" are equal
         if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
             raise ValueError(
-                f"{path}: image {image['id']}: height and width must be whole pixels, not 0"
+                f"{path}: image {image['id']}: height and width must be positive whole numbers"
             )
     for number, annotation in enumerate(content["annotations"]):
         for key in ("image_id", "category_id"):
@@ -378,7 +378,9 @@ def _check(report: CheckReport) -> None:
             report.notes.append(f"{name}: {categories} categories, COCO has 80")
         bare = len(without_mask(content))
         if bare:
-            report.notes.append(f"{name}: {bare:,} objects without a mask: boxes (SSD) alone")
+            report.notes.append(
+                f"{name}: {bare:,} objects without a mask: usable for boxes (SSD) only"
+            )
     if not report.splits and not report.missing:
         report.missing.append("annotations/instances_{train,val}2017.json")
 

@@ -105,8 +105,8 @@ def _refuse_inner(folder: Path) -> None:
     first = next(inner, None)
     if first is not None:
         raise ValueError(
-            f"{first} lies a level too deep: pictures are read right in the folder of their class "
-            f"({folder.parent}); move them there"
+            f"{first} lies one level too deep: pictures must lie directly in the folder of their "
+            f"class ({folder.parent}); move them there"
         )
 
 

@@ -261,7 +261,7 @@ def _load(source: str, split: str) -> tuple[Any, bool]:
 
 @contextmanager
 def _in_one_line(source: str | Path) -> Iterator[None]:
-    """Faults of the library as a ValueError that names `source`."""
+    """Raise errors of the library as a ValueError that names `source`."""
     library = _library(source)
     try:
         yield
@@ -309,7 +309,7 @@ def _remote(source: str) -> tuple[list[str], Callable[..., Any]]:
 
 @contextmanager
 def _from_hub(source: str) -> Iterator[None]:
-    """Faults of the network, whose libraries share no base, as a ValueError with the remedy."""
+    """Raise errors of the network, whose libraries share no base, as a ValueError with a remedy."""
     try:
         with asking_hub():
             yield

@@ -136,9 +136,9 @@ def frame_of(
 
 
 def _of_depth(depth: np.ndarray) -> tuple[np.ndarray, int]:
-    """Normals of a depth map in the labels' frame, NaN where unknown, without a margin, and that.
+    """Normals of a depth map in the labels' frame, NaN where unknown, and the margin cut off.
 
-    (H - 2 margin, W - 2 margin, 3). Rough: they tell axes, and are no ground truth.
+    Their shape is (H - 2 margin, W - 2 margin, 3). Rough: they tell axes, and are no ground truth.
     """
     height, width = depth.shape
     margin = max(1, round(width / STEP))

@@ -42,4 +42,7 @@ def read_row(file: h5py.File, key: str, row: int) -> np.ndarray:
 
 
 def _not_whole(path: Path, error: Exception) -> str:
-    return f"{path} is no whole MATLAB file (was its download cut off? Get it again): {error}"
+    return (
+        f"{path} is not a complete MATLAB file (was its download cut off? Download it again): "
+        f"{error}"
+    )

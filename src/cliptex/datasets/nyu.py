@@ -127,7 +127,7 @@ def _rows(path: Path, key: str) -> int:
 
 
 def _span(indices: np.ndarray) -> str:
-    """Of rows from 0, as MATLAB counts them."""
+    """The range of `indices`, which count from 0, in MATLAB's numbers."""
     return f"are {indices.min() + 1} to {indices.max() + 1}" if len(indices) else "there are none"
 
 

@@ -143,7 +143,7 @@ def overlap_row(
 
 
 def reader_of(dataset: Any) -> Callable[[int], np.ndarray]:
-    """Picture `i` of any reader: of captions, objects, classes or dense targets."""
+    """A function that gives picture `i` of any reader, whatever its task."""
     if hasattr(dataset, "image"):
         return dataset.image
     if hasattr(dataset, "ground_truth"):

@@ -148,7 +148,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # with or without its mark
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text ({error}): save it as UTF-8") from error
+        raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
     return [line.strip() for line in lines if line.strip()]
 
 

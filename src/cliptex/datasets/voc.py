@@ -198,7 +198,7 @@ def _pair(line: str, path: Path, folder: Path) -> Source:
 
 
 class Sbd:
-    """SBD, extra masks of VOC's pictures (Hariharan et al. 2011), as benchmark_RELEASE unpacks.
+    """Extra masks of VOC's pictures (SBD, Hariharan et al. 2011), as `benchmark_RELEASE` unpacks.
 
     Class maps by key; boundaries are not marked, so no pixel is 255.
     """

@@ -36,7 +36,7 @@ def json_captions(data: bytes, field: str | None) -> str | None:
     try:
         content = parse_json(data)
     except ValueError as error:
-        raise ValueError(f"no whole JSON ({error})") from None
+        raise ValueError(f"not complete JSON ({error})") from None
     if not isinstance(content, dict):
         kind = "null" if content is None else type(content).__name__
         raise ValueError(f"a JSON {kind}, not an object")
@@ -50,7 +50,7 @@ def json_captions(data: bytes, field: str | None) -> str | None:
     for caption in captions:
         if not isinstance(caption, str):
             raise ValueError(
-                f"its field {name!r} holds {json.dumps(caption)[:40]}, which is no text"
+                f"its field {name!r} holds {json.dumps(caption)[:40]}, which is not text"
             )
         try:
             caption.encode()

@@ -136,8 +136,8 @@ class ImageTextShards:
         unknown = [shard for shard, head in heads.items() if head is None]
         if any(not self._stamps[shard].version for shard in unknown):
             say(
-                f"{self.root} tells neither tags nor times of change: a shard that changes and "
-                "keeps its size will go unnoticed"
+                f"{self.root} gives neither version tags nor modification times: a shard that "
+                "changes and keeps its size will not be noticed"
             )
         steps = track(unknown, label="indexing") if len(unknown) >= _WORTH_A_BAR else unknown
         for shard in steps:
@@ -159,7 +159,7 @@ class ImageTextShards:
         try:
             keep_index(path, index, self.cache)
         except OSError as error:  # the index is only a convenience: go on without keeping it
-            say(f"the index of {shard} could not be kept in {self.cache}: {error}")
+            say(f"the index of {shard} could not be saved in {self.cache}: {error}")
             self._unkept.add(shard)
             self._indices[shard] = index
         return IndexHead.of(index)
@@ -177,7 +177,7 @@ class ImageTextShards:
             self._heads = {s: h for s, h in self._heads.items() if s not in self.damaged}
         if on_damaged == "raise" or not self._heads:
             raise ValueError(
-                f"{found}copy them anew or move them elsewhere; ImageTextShards(..., "
+                f"{found}copy them again or move them elsewhere; ImageTextShards(..., "
                 'on_damaged="leave out") goes on without them'
             )
         say(f"{found}{'left out' if on_damaged == 'leave out' else 'what is whole is kept'}")
@@ -233,7 +233,7 @@ class ImageTextShards:
 
     def _changed(self, shard: str) -> ValueError:
         return ValueError(
-            f"{self.root / shard}: changed since it was indexed; open the shards anew"
+            f"{self.root / shard}: changed since it was indexed; open the shards again"
         )
 
     def keys(self, shard: str) -> tuple[str, ...]:
@@ -318,7 +318,7 @@ class ImageTextShards:
             return clean_captions(json_captions(data, self.caption_key) or "")
         except ValueError as error:
             raise CaptionError(
-                f"{self.root / shard}: {index.key(row)}.json: {error}; mend it, or take another "
+                f"{self.root / shard}: {index.key(row)}.json: {error}; repair it, or take another "
                 "source of captions (docs/shards.md)"
             ) from None
 

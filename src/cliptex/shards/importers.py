@@ -384,7 +384,7 @@ def _is_there(source: AnyPath, target: AnyPath) -> bool:
     if not exists(target):
         return False
     if not (_same(source, target) or sha256_file(target) == sha256_file(source)):
-        raise ValueError(f"{target}: another file is there already; choose an empty folder")
+        raise ValueError(f"{target}: another file exists already; choose an empty folder")
     return True
 
 

@@ -20,7 +20,7 @@ def read_json(path: AnyPath, form: str, keys: Sequence[str]) -> dict[str, Any]:
         content = parse_json(read_bytes(path))
     except ValueError as error:
         raise ValueError(
-            f"{path} is no whole JSON ({error}): was its download cut off? Get it again"
+            f"{path} is not complete JSON ({error}): was its download cut off? Download it again"
         ) from error
     absent = [key for key in keys if not isinstance(content, dict) or key not in content]
     if absent:
@@ -102,7 +102,7 @@ def read_karpathy(path: AnyPath) -> dict[str, Any]:
     content = read_json(path, KARPATHY_FORM, ("images",))
     _check_field(path, content, "dataset", "the file", optional=True)
     if content["images"] == []:
-        raise ValueError(f"{path} lists no image: get it again")
+        raise ValueError(f"{path} lists no image: download it again")
     check_entries(path, content["images"], "images", ("filename", "split"))
     for number, entry in enumerate(content["images"]):
         image = f"images[{number}]"

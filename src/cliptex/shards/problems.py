@@ -14,8 +14,8 @@ _COUNTED = re.compile(r"(\d+), such as (.*)", re.DOTALL)
 # What users of a data set are told of each kind before they read it. What makes a shard useless
 # ("truncated", "no sample") is reported as damage.
 _TOLD = {
-    "unfinished": "shards end without an end-of-archive mark and may lack samples: copy them anew",
-    "fewer samples": "samples that NAME_stats.json counts are missing from its shard: copy it anew",
+    "unfinished": "shards end without an end-of-archive mark and may lack samples: copy them again",
+    "fewer samples": "samples that NAME_stats.json counts are missing in its shard: copy it again",
     "stats": "shards have a NAME_stats.json that cannot be read, so that samples are not counted",
     "more samples": "samples are more than NAME_stats.json counts of its shard",
     "empty": "shards hold no sample",
@@ -73,12 +73,12 @@ def stats_problem(tar: AnyPath, samples: int) -> str:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        return f"stats: {stats.name} is no JSON object; remove it or write it anew"
+        return f"stats: {stats.name} is no JSON object; remove it or write it again"
     told = content.get("successes")
     if told is None or (type(told) is int and told == samples):
         return ""
     if type(told) is not int or told < 0:
-        return f"stats: {stats.name} counts {shown(told)} samples; remove it or write it anew"
+        return f"stats: {stats.name} counts {shown(told)} samples; remove it or write it again"
     kind = "fewer samples" if told > samples else "more samples"
     example = f"{stats.name} counts {told}, the tar holds {samples}"
     return counted(kind, abs(told - samples), example)

@@ -125,7 +125,7 @@ def coco_source(path: AnyPath) -> Source:
     images = sorted(content["images"], key=lambda entry: _order(entry["id"]))
     captions: dict[int | str, list[str]] = {_id(image["id"]): [] for image in images}
     if len(captions) < len(images):
-        raise ValueError(f"{path}: an image id is there as a number and as a text; use one of them")
+        raise ValueError(f"{path}: an image id occurs as a number and as a text; use one form")
     notes = content["annotations"]
     if all(isinstance(note.get("id"), (int, str)) for note in notes):
         notes = sorted(notes, key=lambda note: _order(note["id"]))
@@ -206,7 +206,7 @@ def _files_item(name: str, key: str, files: dict[str, AnyPath], caption_key: str
     try:
         check_name(name)
     except ValueError as error:
-        raise ValueError("its name is no UTF-8") from error
+        raise ValueError("its name is not UTF-8") from error
     text = next((files[suffix] for suffix in TEXT_EXTENSIONS if suffix in files), None)
     side = files.get(JSON_EXTENSION)
     if caption_key and side is None:
@@ -316,11 +316,11 @@ def _as_utf8(path: AnyPath) -> bytes:
     try:
         data = data.decode(encoding).encode() if encoding else data
     except UnicodeError as error:
-        raise ValueError(f"{path}: damaged {encoding.upper()} ({error}): save it anew") from error
+        raise ValueError(f"{path}: damaged {encoding.upper()} ({error}): save it again") from error
     if b"\0" in data:
         raise ValueError(
-            f"{path}: has zero bytes, so it is no text in UTF-8, UTF-16 or UTF-32 with a byte "
-            "order mark: save it as UTF-8"
+            f"{path}: contains zero bytes, so it is not text in UTF-8, UTF-16 or UTF-32 with a "
+            "byte order mark: save it as UTF-8"
         )
     return data
 
@@ -370,7 +370,7 @@ def _json_list(path: AnyPath, data: bytes) -> list[_Entry]:
     try:
         content = parse_json(data)
     except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}): get or write it again") from error
+        raise ValueError(f"{path}: not valid JSON ({error}): download or write it again") from error
     if not isinstance(content, list):
         raise ValueError(
             f"{path}: a captions file in JSON is a list of objects, one an image; a Karpathy or "

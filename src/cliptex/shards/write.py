@@ -44,7 +44,7 @@ class ShardFile:
         if not _KEY.fullmatch(key) or "//" in key or key.endswith("/"):
             raise ValueError(f"key {key!r} must be a relative name without dots or backslashes")
         if key in self._keys:
-            raise ValueError(f"{self.path.name}: key {key!r} is there already")
+            raise ValueError(f"{self.path.name}: key {key!r} exists already")
         self._keys.add(key)
         self._add_member(f"{key}.{extension}", image)
         self._add_member(f"{key}.txt", text.encode())
