@@ -40,10 +40,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from cliptex.experts.card import label_from_output, prepare
 from cliptex.experts.load import CARDS
 from cliptex.experts.onnx import OnnxExpert
-from cliptex.experts.postprocess import label_from_output
-from cliptex.experts.preprocess import prepare
 from cliptex.experts.protocol import Expert, Prediction
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.options import LabelOptions

@@ -66,7 +66,7 @@ def dpt_large() -> Callable[[], object]:
 
 def nll_angmf() -> Callable[[], object]:
     """Bae et al. on EfficientNet-B5 at 480x640."""
-    from cliptex.experts.nll_angmf_net import NllAngmf, NllAngmfForm
+    from cliptex.experts.nll_angmf import NllAngmf, NllAngmfForm
 
     return _call(NllAngmf(NllAngmfForm()), torch.zeros(1, 3, 480, 640))
 

@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from cliptex.experts import hub
-from cliptex.experts.hub import label_size
+from cliptex.experts.hub import NYU, label_size
 from cliptex.experts.hub_depth import FAMILIES, learnt_from, load_hub_depth
 from cliptex.experts.load import load_expert
-from cliptex.experts.provenance import NYU
 from cliptex.experts.torch_expert import TorchExpert
 from cliptex.files import sha256_file
 from cliptex.labels.kinds import ScalarField

@@ -13,7 +13,7 @@ import torch
 
 from cliptex.cli.expert_options import ExpertOptions, load_experts
 from cliptex.experts.hub_normals import load_hub_normals
-from cliptex.experts.postprocess import FRAME_SIGNS
+from cliptex.experts.protocol import FRAME_SIGNS
 from cliptex.labels.codecs import fitted_size
 from cliptex.labels.kinds import UnitVector
 
@@ -162,7 +162,7 @@ def test_frame__from_the_command_line(folder) -> None:
 def test_refusals(folder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="documents the axes of tipsv2_dpt"):
         load_hub_normals(folder("tipsv2"))
-    with pytest.raises(ValueError, match="say the frame \\(--frame\\)"):
+    with pytest.raises(ValueError, match="say its frame \\(`frame`\\)"):
         load_experts([f"hub-normals:{folder('tipsv2')}"], ExpertOptions())
     with pytest.raises(ValueError, match="frame 'upside-down' is not one of"):
         load_hub_normals(folder("tipsv2"), frame="upside-down")  # type: ignore[arg-type]

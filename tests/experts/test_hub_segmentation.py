@@ -13,13 +13,13 @@ import transformers as hf
 from torch import Tensor
 
 from cliptex.experts.hub_segmentation import (
+    View,
     _query_forward,
     _query_reader,
     class_columns,
     load_hub_segmentation,
     mask_quality,
 )
-from cliptex.experts.hub_view import View
 from cliptex.experts.protocol import Unlabelled
 from cliptex.experts.torch_expert import TorchExpert
 from cliptex.labels.kinds import Box

@@ -12,14 +12,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cliptex.experts.nll_angmf import NllAngmfSetup, confidence_from_kappa, load_nll_angmf, read
-from cliptex.experts.nll_angmf_net import (
+from cliptex.experts.nll_angmf import (
     NllAngmf,
     NllAngmfForm,
+    NllAngmfSetup,
     Norm,
     WeightStandardisedConv,
+    confidence_from_kappa,
     expected_error,
+    load_nll_angmf,
     normalise,
+    read,
 )
 
 REFERENCE = Path(

@@ -12,12 +12,10 @@ import pytest
 import yaml
 
 from cliptex.experts import onnx as onnx_experts
-from cliptex.experts.card import read_card
+from cliptex.experts.card import network_size, prepare, read_card
 from cliptex.experts.load import CARDS, load_expert, load_on_devices, shipped_cards
 from cliptex.experts.onnx import CUDA, OnnxExpert
-from cliptex.experts.postprocess import FRAME_SIGNS
-from cliptex.experts.preprocess import network_size, prepare
-from cliptex.experts.protocol import Expert, Placement, concurrency_of
+from cliptex.experts.protocol import FRAME_SIGNS, Expert, Placement, concurrency_of
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector
 
 onnx = pytest.importorskip("onnx", reason="the dev extra's onnx builds the tiny models")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from cliptex.experts.load import ReplicatedExpert
 from cliptex.experts.protocol import ExpertSpec, Prediction, concurrency_of
 from cliptex.experts.reliability import (
     FLIP,
     reduce_confidence,
     with_confidence,
 )
-from cliptex.experts.replicas import ReplicatedExpert
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 
 CLASSES = ClassMap(("background", "ball", "chair"))

@@ -12,15 +12,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 
-from cliptex.experts.coco import COCO_CLASSES, COCO_NAMES, SPARSE_IDS, contiguous_ids
-from cliptex.experts.torch_expert import TorchExpert
+from cliptex.experts.torch_expert import TorchExpert, load_exactly, read_weights
 from cliptex.experts.torchvision_detectors import (
+    COCO_CLASSES,
+    COCO_NAMES,
+    SPARSE_IDS,
     _read,
     build_maskrcnn,
+    contiguous_ids,
     load_maskrcnn,
     paste_masks,
 )
-from cliptex.experts.weights import load_exactly, read_weights
 
 DOG = 18  # COCO's raw id; number 17 of the 80
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from upath import UPath
 
-from cliptex.experts.postprocess import FRAME_SIGNS
+from cliptex.experts.protocol import FRAME_SIGNS
 from cliptex.labelling.adopt import ClassPng, DepthPng, NormalsPng, adopt_labels
 from cliptex.labelling.verify import verify_labels
 from cliptex.labels.ledger import Status

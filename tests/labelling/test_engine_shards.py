@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cliptex.experts.load import ReplicatedExpert
 from cliptex.experts.protocol import Prediction
-from cliptex.experts.replicas import ReplicatedExpert
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.options import LabelOptions, share_of
 from cliptex.labelling.stores import claim_shard

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from cliptex.experts.replicas import ReplicatedExpert
+from cliptex.experts.load import ReplicatedExpert
 from cliptex.labelling import plan
 from cliptex.labelling.options import LabelOptions
 from cliptex.labelling.plan import plan_labels

@@ -91,8 +91,8 @@ def load_one(name: str, options: ExpertOptions) -> Expert:
 
 def _stated(expert: Expert, options: ExpertOptions) -> Expert:
     from cliptex.console import say
+    from cliptex.experts.hub import state
     from cliptex.experts.protocol import UNKNOWN
-    from cliptex.experts.provenance import state
 
     benchmarks = options.learnt_from
     if benchmarks is not None:

@@ -1,18 +1,26 @@
 """Cards: YAML files that say everything needed to run an ONNX model as an expert.
 
 A shipped card, `experts/cards/nyu_depth.yaml`, shows every section. Unknown keys are refused.
+`prepare` does what the input section says to an image, `label_from_output` what the output section
+says to the network's answer.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import yaml
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cliptex.experts.protocol import Frame
-from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
+from cliptex.experts.protocol import FRAME_SIGNS, MAX_SIDE, Frame
+from cliptex.labels.codecs import fitted_size
+from cliptex.labels.kinds import Box, ClassMap, Kind, ScalarField, UnitVector
+from cliptex.labels.sampling import SNAP, sample_bilinear
 
 Triple = tuple[float, float, float]
 
@@ -71,6 +79,11 @@ class ClassIds(_Section):
     type: Literal["class-ids"]
     classes: tuple[str, ...]
 
+    @property
+    def kind(self) -> ClassMap:
+        """The kind of label."""
+        return ClassMap(self.classes, 255 if len(self.classes) <= 255 else 65535)
+
 
 class Logits(_Section):
     """Class scores; bilinearly enlarged before the highest wins."""
@@ -78,6 +91,11 @@ class Logits(_Section):
     type: Literal["logits"]
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     classes: tuple[str, ...]
+
+    @property
+    def kind(self) -> ClassMap:
+        """The kind of label."""
+        return ClassMap(self.classes, 255 if len(self.classes) <= 255 else 65535)
 
 
 class Scalar(_Section):
@@ -89,6 +107,11 @@ class Scalar(_Section):
     type: Literal["scalar"]
     unit: Literal["1/m", "m", "relative disparity"]
 
+    @property
+    def kind(self) -> ScalarField:
+        """The kind of label."""
+        return ScalarField("1/m" if self.unit == "m" else self.unit)
+
 
 class Vector(_Section):
     """Surface normals of any length, in one of the known frames; labels are converted."""
@@ -96,6 +119,11 @@ class Vector(_Section):
     type: Literal["vector"]
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     frame: Frame
+
+    @property
+    def kind(self) -> UnitVector:
+        """The kind of label."""
+        return UnitVector()
 
 
 Output = ClassIds | Logits | Scalar | Vector
@@ -130,12 +158,7 @@ class Card(_Section):
     @property
     def kind(self) -> Kind:
         """The kind of label this expert makes."""
-        if isinstance(self.output, ClassIds | Logits):
-            ignore = 255 if len(self.output.classes) <= 255 else 65535
-            return ClassMap(self.output.classes, ignore)
-        if isinstance(self.output, Scalar):
-            return ScalarField("1/m" if self.output.unit == "m" else self.output.unit)
-        return UnitVector()
+        return self.output.kind
 
 
 def read_card(path: Path) -> Card:
@@ -145,3 +168,155 @@ def read_card(path: Path) -> Card:
         return Card.model_validate(data)
     except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a valid expert card: {error}") from None
+
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A tensor without its batch axis, and where the image lies in it.
+
+    `area` is the part of the tensor's plane that the image covers; `image_size` (H, W) is the
+    original image's, `area_size` the image's in tensor pixels.
+    """
+
+    tensor: np.ndarray
+    area: Box
+    area_size: tuple[int, int]
+    image_size: tuple[int, int]
+
+
+def prepare(image: np.ndarray, spec: Input) -> Prepared:
+    """Resize, pad, normalise and lay out one image (H, W, 3) uint8 RGB."""
+    size = (image.shape[0], image.shape[1])
+    inner, plane = network_size(size, spec)
+    pixels = _resize(image, inner, spec.interpolation)
+    if plane != inner:
+        value = spec.resize.value if isinstance(spec.resize, Pad) else 0
+        padded = np.full((*plane, 3), value, dtype=np.uint8)
+        padded[: inner[0], : inner[1]] = pixels
+        pixels = padded
+    if spec.channels == "BGR":
+        pixels = pixels[:, :, ::-1]
+    planes = pixels.transpose(2, 0, 1)  # (3, H, W)
+    if spec.dtype != "uint8":
+        planes = _normalise(planes, spec)
+    pixels = planes if spec.layout == "NCHW" else planes.transpose(1, 2, 0)
+    area = Box(right=inner[1] / plane[1], bottom=inner[0] / plane[0])
+    return Prepared(np.ascontiguousarray(pixels), area, inner, size)
+
+
+def _normalise(planes: np.ndarray, spec: Input) -> np.ndarray:
+    """(3, H, W) uint8 -> (3, H, W) of the card's dtype: a table look-up for each channel."""
+    values = np.arange(256, dtype=np.float32)[:, None] * np.float32(spec.scale)
+    table = (values - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)  # (256, 3)
+    return np.stack(
+        [
+            column.take(plane)
+            for column, plane in zip(table.astype(spec.dtype).T, planes, strict=True)
+        ]
+    )
+
+
+def network_size(size: tuple[int, int], spec: Input) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(size of the resized image, size of the network's input plane), both (h, w)."""
+    rule = spec.resize
+    if isinstance(rule, Pad):
+        ratio = min(rule.height / size[0], rule.width / size[1])
+        inner = (
+            min(rule.height, max(1, round(size[0] * ratio))),
+            min(rule.width, max(1, round(size[1] * ratio))),
+        )
+        return inner, (rule.height, rule.width)
+    if isinstance(rule, Multiple):
+        ratio = rule.side / (max(size) if rule.of == "longer" else min(size))
+        height, width = (
+            max(1, round(side * ratio / rule.multiple)) * rule.multiple for side in size
+        )
+        return (height, width), (height, width)
+    return (rule.height, rule.width), (rule.height, rule.width)
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """(H, W, 3) -> (h, w, 3) uint8."""
+    if image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize((size[1], size[0]), _FILTERS[interpolation])
+    return np.asarray(resized)
+
+
+def label_from_output(output: np.ndarray, spec: Output, prepared: Prepared) -> np.ndarray:
+    """One image's label: padding cut off, at the image's aspect, in its kind's array form.
+
+    The longer side is the smallest of the image's, the network's (its input's for logits, whose
+    maps are coarse) and 512 pixels: enlarging further would add bytes and no information.
+    Raises ValueError where the output has another shape than the card says.
+    """
+    if isinstance(spec, Logits):
+        return _from_logits(output, spec, prepared)
+    if isinstance(spec, Vector):
+        vectors = spec.kind.check(_channels_last(output, spec.layout, 3))
+        values = vectors * np.array(FRAME_SIGNS[spec.frame], dtype=np.float32)
+    else:
+        values = spec.kind.check(_plane(output))
+    if isinstance(spec, Scalar) and spec.unit == "m":
+        disparity = np.full_like(values, np.nan)
+        values = np.divide(1, values, out=disparity, where=values > 0)
+    return spec.kind.sample(*_image_part(values, prepared))
+
+
+def _from_logits(output: np.ndarray, spec: Logits, prepared: Prepared) -> np.ndarray:
+    """Enlarge class by class and keep the best, so that memory holds one class at a time."""
+    scores = _channels_last(output, spec.layout, len(spec.classes))
+    if not np.isfinite(scores).all():
+        raise ValueError("the network's class scores are not finite")
+    scores, box, _ = _image_part(scores, prepared)
+    size = _label_size(prepared, max(prepared.area_size))
+    best = np.full(size, -np.inf, dtype=np.float32)
+    ids = np.zeros(size, dtype=np.uint8 if len(spec.classes) <= 255 else np.uint16)
+    for number in range(len(spec.classes)):
+        score = sample_bilinear(scores[:, :, number], box, size)
+        better = score > best
+        best[better] = score[better]
+        ids[better] = number
+    return ids
+
+
+def _image_part(array: np.ndarray, prepared: Prepared) -> tuple[np.ndarray, Box, tuple[int, int]]:
+    """Pixels of an output plane that the image touches, its box in them, and the label's size.
+
+    Padding is cut off before anything is interpolated, so it cannot bleed into the label.
+    """
+    height = array.shape[0] * prepared.area.bottom
+    width = array.shape[1] * prepared.area.right
+    rows, columns = (math.ceil(extent - SNAP) for extent in (height, width))
+    box = Box(right=min(1.0, width / columns), bottom=min(1.0, height / rows))
+    size = _label_size(prepared, max(1, round(max(height, width))))
+    return array[:rows, :columns], box, size
+
+
+def _label_size(prepared: Prepared, longest: int) -> tuple[int, int]:
+    return fitted_size(prepared.image_size, min(longest, MAX_SIDE))
+
+
+def _plane(output: np.ndarray) -> np.ndarray:
+    """(h, w) from an output with axes of length 1 around or between."""
+    if output.ndim == 3 and output.shape[0] == 1:
+        output = output[0]
+    elif output.ndim == 3 and output.shape[2] == 1:
+        output = output[:, :, 0]
+    if output.ndim != 2:
+        raise ValueError(f"expected one plane (h, w) per image, the network gave {output.shape}")
+    return output
+
+
+def _channels_last(output: np.ndarray, layout: str, channels: int) -> np.ndarray:
+    """(h, w, channels) float32."""
+    moved = np.moveaxis(output, 0, -1) if layout == "NCHW" and output.ndim == 3 else output
+    if moved.ndim != 3 or moved.shape[2] != channels:
+        raise ValueError(
+            f"expected {channels} channels in layout {layout}, the network gave {output.shape} "
+            "per image"
+        )
+    return np.ascontiguousarray(moved, dtype=np.float32)

@@ -12,13 +12,17 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cliptex.experts.coco import COCO_CLASSES
 from cliptex.experts.composite import DETECTOR_SCORE, predict_instances, unlabelled_id
-from cliptex.experts.postprocess import MAX_SIDE
-from cliptex.experts.protocol import ExpertSpec, Prediction, Unlabelled
-from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
-from cliptex.experts.torchvision_detectors import detect_whole
-from cliptex.experts.weights import load_exactly, read_weights
+from cliptex.experts.protocol import MAX_SIDE, ExpertSpec, Prediction, Unlabelled
+from cliptex.experts.torch_expert import (
+    Adapter,
+    Outputs,
+    Placement,
+    TorchExpert,
+    load_exactly,
+    read_weights,
+)
+from cliptex.experts.torchvision_detectors import COCO_CLASSES, detect_whole
 from cliptex.files import sha256_file
 from cliptex.labels.codecs import fitted_size
 from cliptex.models.detection.mask_rcnn import DetectorForm, build_vit_maskrcnn

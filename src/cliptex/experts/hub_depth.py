@@ -16,12 +16,16 @@ import torch
 from torch import Tensor
 
 from cliptex.experts.hub import (
+    NYU,
     Checkpoint,
+    benchmarks_of,
+    by_name,
     centred_box,
     cut_out,
     describe_processor,
     import_transformers,
     label_size,
+    licence_of,
     load_config,
     load_network,
     load_processor,
@@ -30,7 +34,6 @@ from cliptex.experts.hub import (
     resized_size,
 )
 from cliptex.experts.protocol import ExpertSpec, Prediction
-from cliptex.experts.provenance import NYU, benchmarks_of, by_name, licence_of
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.labels.kinds import Box, ScalarField
 from cliptex.labels.sampling import WHOLE

@@ -11,20 +11,21 @@ import numpy as np
 from torch import Tensor
 
 from cliptex.experts.hub import (
+    NYU,
+    benchmarks_of,
     centred_box,
     cut_out,
     describe_processor,
     import_transformers,
     label_size,
+    licence_of,
     load_config,
     load_network,
     load_processor,
     network_input,
     open_checkpoint,
 )
-from cliptex.experts.postprocess import FRAME_SIGNS
-from cliptex.experts.protocol import ExpertSpec, Frame, Prediction
-from cliptex.experts.provenance import NYU, benchmarks_of, licence_of
+from cliptex.experts.protocol import FRAME_SIGNS, ExpertSpec, Frame, Prediction
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.labels.kinds import Box, UnitVector
 from cliptex.labels.sampling import WHOLE
@@ -123,7 +124,7 @@ def _family(model_type: str, source: str, frame: Frame | None) -> tuple[NormalsF
     if frame is None:
         raise ValueError(
             f"{source}: no source documents the axes of {model_type} networks; look at a wall, "
-            f"a floor and a ceiling and say the frame (--frame), one of {', '.join(FRAME_SIGNS)}"
+            f"a floor and a ceiling and say its frame (`frame`), one of {', '.join(FRAME_SIGNS)}"
         )
     if frame not in FRAME_SIGNS:
         raise ValueError(f"frame {frame!r} is not one of {', '.join(FRAME_SIGNS)}")

@@ -1,4 +1,4 @@
-"""From a name on the command line to an expert."""
+"""From a name on the command line to an expert, on one device or on several."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
 
 from cliptex.console import did_you_mean
-from cliptex.experts.protocol import Choices, Expert, Placement, Precision
-from cliptex.experts.replicas import ReplicatedExpert
+from cliptex.experts.protocol import (
+    Choices,
+    Expert,
+    ExpertSpec,
+    Placement,
+    Precision,
+    Prediction,
+    concurrency_of,
+)
 
 CARDS = Path(__file__).parent / "cards"
 PLAYROOM = ("segmentation", "depth", "normals")
@@ -143,7 +153,7 @@ def _load_card(text: str, weights: str | Path | None, placement: Placement) -> E
     if text in shipped_cards():
         card = CARDS / f"{text}.yaml"
         if weights is None:
-            raise ValueError(f"the model of {text} is not shipped: say where it lies (--weights)")
+            raise ValueError(f"the model of {text} is not shipped: say where it lies (`weights`)")
     elif not card.is_file():
         raise FileNotFoundError(f"there is no expert card {card}")
     from cliptex.experts.onnx import OnnxExpert
@@ -225,7 +235,7 @@ def _sobel(weights: Path | None, at: Placement, choices: Choices) -> Expert:
 
 def _needed(name: str, weights: Path | None) -> Path:
     if weights is None:
-        raise ValueError(f"the weights of {name} are not shipped: say where they lie (--weights)")
+        raise ValueError(f"the weights of {name} are not shipped: say where they lie (`weights`)")
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}, the weights of {name}, does not exist")
     return weights
@@ -245,3 +255,32 @@ FILES: dict[str, Callable[[Path | None, Placement, Choices], Expert]] = {
     "sobel-edges": _sobel,
 }
 """Networks with one released weights file."""
+
+
+class ReplicatedExpert:
+    """Copies of one expert, one a device; each call of `predict` takes one that is free.
+
+    Which copy answers depends on timing, so on devices of different make a stored value may differ
+    from run to run by float rounding; on devices of one make it does not. Raises ValueError
+    without a copy, or where the copies are not the same expert.
+    """
+
+    def __init__(self, replicas: Sequence[Expert]) -> None:
+        if not replicas or any(replica.spec != replicas[0].spec for replica in replicas):
+            raise ValueError("replicas must be one or more copies of one expert")
+        self.spec: ExpertSpec = replicas[0].spec
+        self.concurrency = sum(concurrency_of(replica) for replica in replicas)
+        self._free: SimpleQueue[Expert] = SimpleQueue()
+        most = max(concurrency_of(replica) for replica in replicas)
+        for turn in range(most):  # every replica once before any is taken twice
+            for replica in replicas:
+                if turn < concurrency_of(replica):
+                    self._free.put(replica)
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """As the replicas' `predict`; waits where all are busy."""
+        replica = self._free.get()
+        try:
+            return replica.predict(images)
+        finally:
+            self._free.put(replica)

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cliptex.experts.hub import Checkpoint, open_checkpoint
+from cliptex.experts.hub import Checkpoint, benchmarks_of, licence_of, open_checkpoint
 from cliptex.experts.hub_normals import KIND, normals_reader
 from cliptex.experts.protocol import ExpertSpec, Frame
-from cliptex.experts.provenance import benchmarks_of, licence_of
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.labels.sampling import WHOLE
 from cliptex.machine import need

@@ -17,9 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cliptex.experts.card import Card, read_card
-from cliptex.experts.postprocess import label_from_output
-from cliptex.experts.preprocess import Prepared, prepare
+from cliptex.experts.card import Card, Prepared, label_from_output, prepare, read_card
 from cliptex.experts.protocol import ExpertSpec, Placement, Prediction
 from cliptex.files import sha256_file
 from cliptex.machine import cores, need
@@ -123,7 +121,7 @@ def _find_model(card: Card, card_path: Path, weights: Path | None) -> Path:
     if not model.is_file():
         raise FileNotFoundError(
             f"{model}, the model of {card_path}, does not exist: put {card.file} there "
-            "or say which folder holds it (--weights)"
+            "or say which folder holds it (`weights`)"
         )
     return model
 
@@ -164,7 +162,7 @@ def _open_session(model: Path, placement: Placement) -> Any:
     if placement.device != "cpu" and CUDA not in session.get_providers():
         raise ValueError(
             f"onnxruntime could not use {placement.device}: its CUDA and cuDNN must be the ones "
-            "that onnxruntime-gpu was built for; or label with --device cpu"
+            "that onnxruntime-gpu was built for; or label with `device=cpu`"
         )
     return session
 
@@ -188,7 +186,7 @@ def _providers(onnxruntime: Any, device: str) -> list[Any]:
     if CUDA not in onnxruntime.get_available_providers():
         raise ValueError(
             f"this onnxruntime was not built for CUDA, so ONNX models cannot run on {device}: "
-            "pip install onnxruntime-gpu in the place of onnxruntime, or label with --device cpu"
+            "pip install onnxruntime-gpu in the place of onnxruntime, or label with `device=cpu`"
         )
     # By default it would compute float32 products in TF32 on GPUs that have it.
     return [(CUDA, {"device_id": int(number or 0), "use_tf32": 0}), "CPUExecutionProvider"]

@@ -18,6 +18,16 @@ Frame = Literal[
     "right-up-back-toward",
     "right-down-back-toward",
 ]
+FRAME_SIGNS: dict[str, tuple[int, int, int]] = {
+    "right-down-forward-away": (1, 1, 1),  # Bae et al., DSINE, GeoNet's ground truth
+    "right-down-forward-toward": (-1, -1, -1),  # MoGe-2, Metric3D v2
+    "right-up-back-toward": (-1, 1, 1),  # Marigold
+    "right-down-back-toward": (-1, -1, 1),  # Omnidata (left-handed)
+}
+"""Signs that bring (x, y, z) of a frame to right, down, forward, pointing away from the camera.
+"toward" frames describe the surface's side that faces the camera."""
+MAX_SIDE = 512
+"""Longest side in pixels of a label."""
 UNKNOWN = "unknown"
 """What a spec says of a licence, or among `learnt_from`, that nobody has stated."""
 

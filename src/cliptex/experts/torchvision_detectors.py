@@ -1,9 +1,12 @@
-"""torchvision's Mask R-CNN as an expert.
+"""torchvision's Mask R-CNN as an expert, and COCO's classes.
 
 The network's parts are called one after the other instead of its `forward`, which pastes every
 mask at the size of the photograph: ours are pasted at the label's size, and detections below the
 score threshold are dropped before they get a mask. Dropping them early changes no other
 detection, because non-maximum suppression lets only higher scores suppress lower ones.
+
+COCO's ids run from 1 to 90 and leave out ten; detectors trained on the raw ids have 91 outputs,
+with 0 for background. Labels number the classes 1 to 80 in the order of the ids.
 """
 
 from __future__ import annotations
@@ -22,14 +25,44 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.image_list import ImageList
 
-from cliptex.experts.coco import COCO_CLASSES, SPARSE_IDS, contiguous_ids
 from cliptex.experts.composite import DETECTOR_SCORE, predict_instances, unlabelled_id
-from cliptex.experts.postprocess import MAX_SIDE
-from cliptex.experts.protocol import ExpertSpec, Prediction, Unlabelled
-from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
-from cliptex.experts.weights import load_exactly, read_weights
+from cliptex.experts.protocol import MAX_SIDE, ExpertSpec, Prediction, Unlabelled
+from cliptex.experts.torch_expert import (
+    Adapter,
+    Outputs,
+    Placement,
+    TorchExpert,
+    load_exactly,
+    read_weights,
+)
 from cliptex.files import sha256_file
 from cliptex.labels.codecs import fitted_size
+from cliptex.labels.kinds import ClassMap
+
+SPARSE_IDS = 91  # outputs of a detector on raw ids: 0 to 90
+MISSING_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+_NAMES = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
+stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe,
+backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite,
+baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork,
+knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake,
+chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard,
+cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear,
+hair drier, toothbrush
+"""
+COCO_NAMES = tuple(name.strip() for name in _NAMES.replace("\n", " ").split(","))
+COCO_CLASSES = ClassMap(("background", *COCO_NAMES))
+
+
+def contiguous_ids() -> np.ndarray:
+    """Table (91,) int64 from a raw id to 1..80; 0 for background and for ids without a class."""
+    table = np.zeros(SPARSE_IDS, dtype=np.int64)
+    used = [number for number in range(1, SPARSE_IDS) if number not in MISSING_IDS]
+    table[used] = np.arange(1, len(used) + 1)
+    return table
+
 
 THRESHOLDS = {"score": 0.5, "mask": 0.5, "nms": 0.5}
 COCO_WEIGHTS = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
@@ -116,7 +149,7 @@ def _downloaded() -> Path:
         except (OSError, RuntimeError) as error:  # RuntimeError: of another hash
             raise OSError(
                 f"{COCO_WEIGHTS.url} cannot be had ({error}): download it where there is a "
-                "network and give the file (--weights)"
+                "network and give the file (`weights`)"
             ) from error
     return path
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cliptex.console import say
 from cliptex.datasets.class_ids import stored_values
-from cliptex.experts.postprocess import FRAME_SIGNS
+from cliptex.experts.protocol import FRAME_SIGNS
 from cliptex.files import AnyPath, exists, read_bytes, walk
 from cliptex.labelling.stores import open_stores
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector

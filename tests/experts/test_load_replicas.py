@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from cliptex.experts import load as load_module
-from cliptex.experts.load import load_on_devices
+from cliptex.experts.load import ReplicatedExpert, load_on_devices
 from cliptex.experts.protocol import ExpertSpec, Placement, Prediction, concurrency_of
-from cliptex.experts.replicas import ReplicatedExpert
 from cliptex.experts.torch_expert import TorchExpert
 from cliptex.labels.kinds import ScalarField
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptex.experts.hub import Checkpoint
+from cliptex.experts.hub import FACTS, NYU, Checkpoint, benchmarks_of, by_name, licence_of, state
+from cliptex.experts.load import ReplicatedExpert
 from cliptex.experts.protocol import ExpertSpec, Prediction, concurrency_of
-from cliptex.experts.provenance import FACTS, NYU, benchmarks_of, by_name, licence_of, state
-from cliptex.experts.replicas import ReplicatedExpert
 from cliptex.labels.kinds import ScalarField
 
 
