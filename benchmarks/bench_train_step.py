@@ -2,7 +2,7 @@
 
     python benchmarks/bench_train_step.py [--check] [--rounds N] [--threads N] [--gains]
 
-ViT-B/16 at 512x512, batch 2, bfloat16 autocast, the configuration of `recipes.cliptex_vit_b16`
+ViT-B/16 at 512x512, batch 2, bfloat16 autocast, the configuration of `recipes.paper`
 with random weights and made-up labels; all variants interleaved in one process, medians. Peak
 memory is that of a fresh process for each variant. The losses are also timed alone, from labels in
 memory to the predictions' gradients; reading and cropping labels is `bench_loader.py`'s.
@@ -32,7 +32,7 @@ from cliptex.losses import DenseTargets
 from cliptex.machine import keep_freed_memory
 from cliptex.models.config import ModelSpec
 from cliptex.models.towers import PlainAttention
-from cliptex.recipes import cliptex_vit_b16
+from cliptex.recipes import paper
 from cliptex.tasks import TASKS
 from cliptex.training.config import TrainConfig
 from cliptex.training.distributed import World
@@ -76,7 +76,8 @@ def make_batch(channels: Mapping[str, int]) -> Batch:
 
 def make_run(channels: Mapping[str, int], **changes: Any) -> Run:
     """A run of the recipe without its data."""
-    config: TrainConfig = cliptex_vit_b16(
+    config: TrainConfig = paper(
+        "vit-b16",
         Path("none"),
         Path("none"),
         tasks=dict.fromkeys(channels, "none"),

@@ -6,26 +6,39 @@ is special about the run. docs/recipes.md tells where each value comes from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cliptex.console import not_among
 from cliptex.data.sampler import Around
 from cliptex.models.config import ClipConfig, DenseConfig, ModelSpec, OutputStride
 from cliptex.training.config import LOSS_WEIGHTS, TrainConfig, changed
-from cliptex.training.tables import (
-    BATCH_SIZE,
-    HEADS,
-    LrRule,
-    Row,
-    learning_rates,
-    tasks_of,
-)
 
-# What the paper's CLIPs start from is the authors' own; "corenet:FILE" reads their ViTs. These are
-# open weights of the same towers, or None where there are none.
-VIT_B16 = "open_clip:ViT-B-16/laion2b_s34b_b88k"
-RESNET50 = "open_clip:RN50/openai"
+Tower = Literal["vit-b16", "resnet50", "vit-h16"]
+Row = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8"]
+LrRule = Literal["none", "sqrt", "linear"]
+
+# The three image towers of section 4.2. What the paper's CLIPs start from is the authors' own;
+# "corenet:FILE" reads their ViTs. These are open weights of the same towers, None where there are
+# none.
+TOWERS: Mapping[Tower, str | None] = {
+    "vit-b16": "open_clip:ViT-B-16/laion2b_s34b_b88k",
+    "resnet50": "open_clip:RN50/openai",
+    "vit-h16": None,
+}
+TABLE_5: Mapping[Row, tuple[str, ...]] = {
+    "R1": (),
+    "R2": ("segmentation",),
+    "R3": ("depth",),
+    "R4": ("normals",),
+    "R5": ("segmentation", "depth"),
+    "R6": ("segmentation", "normals"),
+    "R7": ("depth", "normals"),
+    "R8": ("segmentation", "depth", "normals"),
+}
+HEADS: Mapping[int, Literal["light", "heavy"]] = {1: "light", 3: "heavy"}  # Table 6: layers
+BATCH_SIZE = 32  # Table 7
 
 # The authors' CLIP was trained at 160 to 320 pixels in five sizes around a base of 224. The range
 # around 512 is not published; this is theirs in proportion (512 * 160 / 224 to 512 * 320 / 224).
@@ -37,161 +50,92 @@ PLAYROOM_EXPERTS: Mapping[str, str] = {task: f"playroom-{task}" for task in TASK
 PLAYROOM_WEIGHTS = {"clip": 1.0, "segmentation": 10.0, "depth": 10.0, "normals": 10.0}
 
 
-def clip_ft_vit_b16(
+def paper(
+    tower: Tower,
     data: Path,
+    labels: Path | None = None,
     *,
-    start_from: str = VIT_B16,
+    tasks: Mapping[str, str] | None = None,
+    row: Row | None = None,
+    head_layers: Literal[1, 3] = 1,
+    start_from: str | None = None,
     batch_size: int = BATCH_SIZE,
     lr_rule: LrRule = "none",
     around: Around = AROUND_512,
+    output_stride: OutputStride | None = None,
     **changes: Any,
 ) -> TrainConfig:
-    """The paper's CLIP-FT: Table 7 without tasks.
+    """The paper's fine-tuning with Table 7's values: CLIPTeX with tasks, CLIP-FT without.
+
+    Both see the same samples in the same order.
 
     Args:
+        tower: image tower; the paper gives all three the same settings.
+        labels: folder of label stores; needed where there are tasks.
+        tasks: task and folder of its expert below `labels`, for each task; none is CLIP-FT.
+        row: of Table 5: learn from this subset of `tasks` (R1 is CLIP-FT); by default from all.
+        head_layers: layers of each task's head (Table 6).
         start_from: the CLIP to go on from: a folder, open_clip:NAME/TAG, or corenet:FILE for the
-            authors' own.
+            authors' own; by default open weights of the tower, which vit-h16 does not have.
         batch_size: samples of all ranks together; Table 7's 32 may be meant per GPU.
         lr_rule: what a batch other than 32 does to the three learning rates of Table 7: nothing,
             or multiply them by sqrt(batch_size / 32) or by batch_size / 32.
         around: the resolutions.
+        output_stride: of resnet50: 16 or 8 dilates the last one or two stages; by default 32, as
+            the weights were trained.
     """
-    rates = learning_rates(batch_size, lr_rule)
+    if tower not in TOWERS:
+        raise ValueError(f"`tower`: {not_among(tower, TOWERS)}")
+    if (start := start_from or TOWERS[tower]) is None:
+        raise ValueError(
+            f"`start_from`: there are no open weights of {tower}; give corenet:FILE, or "
+            "corenet:ViT-H-16 for random weights"
+        )
+    chosen = dict(tasks or {}) if row is None else tasks_of(row, tasks or {})
     base = TrainConfig(
-        model=ModelSpec(name=start_from),
+        model=ModelSpec(name=start, output_stride=output_stride),
         data=data,
+        labels=labels if chosen else None,
+        tasks=chosen,
+        loss_weights={**dict.fromkeys(chosen, 1.0), **LOSS_WEIGHTS},
+        dense=DenseConfig(head=HEADS[head_layers]) if chosen else DenseConfig(),
         epochs=30,
         batch_size=batch_size,
         resolution=around.sizes(),
-        **rates,
+        activation_checkpointing=tower == "vit-h16",  # as the authors' library
+        **learning_rates(batch_size, lr_rule),
     )
     return changed(base, changes)
 
 
-def cliptex_vit_b16(
-    data: Path,
-    labels: Path,
-    *,
-    tasks: Mapping[str, str],
-    row: Row | None = None,
-    head_layers: Literal[1, 3] = 1,
-    start_from: str = VIT_B16,
-    batch_size: int = BATCH_SIZE,
-    lr_rule: LrRule = "none",
-    around: Around = AROUND_512,
-    **changes: Any,
-) -> TrainConfig:
-    """The paper's CLIPTeX: CLIP-FT's recipe and order of samples, with `tasks` (Table 7).
+def tasks_of(row: Row, tasks: Mapping[str, str]) -> dict[str, str]:
+    """Those of `tasks` (task -> expert) that a row of Table 5 learns from.
 
-    The other options are those of `clip_ft_vit_b16`.
-
-    Args:
-        tasks: task and folder of its expert below `labels`, for each task.
-        row: of Table 5: learn from this subset of `tasks` (R1 is CLIP-FT); by default from all.
-        head_layers: layers of each task's head (Table 6).
+    Raises ValueError naming those that are missing.
     """
-    chosen = dict(tasks) if row is None else tasks_of(row, tasks)
-    experts: dict[str, Any] = {}
-    if chosen:
-        dense = DenseConfig(head=HEADS[head_layers])
-        experts = {"labels": labels, "tasks": chosen, "dense": dense}
-        experts["loss_weights"] = {**dict.fromkeys(chosen, 1.0), **LOSS_WEIGHTS}
-    options = {"batch_size": batch_size, "lr_rule": lr_rule, "around": around}
-    return clip_ft_vit_b16(data, start_from=start_from, **options, **{**experts, **changes})
+    if missing := [task for task in TABLE_5[row] if task not in tasks]:
+        raise ValueError(
+            f"`tasks`: row {row} of Table 5 needs the labels of an expert for {missing}"
+        )
+    return {task: tasks[task] for task in TABLE_5[row]}
 
 
-def clip_ft_resnet50(
-    data: Path,
-    *,
-    start_from: str = RESNET50,
-    batch_size: int = BATCH_SIZE,
-    lr_rule: LrRule = "none",
-    around: Around = AROUND_512,
-    output_stride: OutputStride | None = None,
-    **changes: Any,
-) -> TrainConfig:
-    """CLIP-FT with ResNet-50: the paper gives all three image towers the same settings.
-
-    Args:
-        output_stride: 16 or 8 dilates the last one or two stages; by default 32, as the weights
-            were trained.
-    """
-    options = {"batch_size": batch_size, "lr_rule": lr_rule, "around": around}
-    base = clip_ft_vit_b16(data, start_from=start_from, **options)
-    return changed(base, {"model": _strided(base.model, output_stride), **changes})
-
-
-def cliptex_resnet50(
-    data: Path,
-    labels: Path,
-    *,
-    tasks: Mapping[str, str],
-    row: Row | None = None,
-    head_layers: Literal[1, 3] = 1,
-    start_from: str = RESNET50,
-    batch_size: int = BATCH_SIZE,
-    lr_rule: LrRule = "none",
-    around: Around = AROUND_512,
-    output_stride: OutputStride | None = None,
-    **changes: Any,
-) -> TrainConfig:
-    """CLIPTeX with ResNet-50; `output_stride` as for `clip_ft_resnet50`, else `cliptex_vit_b16`."""
-    options = {"row": row, "head_layers": head_layers, "batch_size": batch_size}
-    options |= {"lr_rule": lr_rule, "around": around}
-    base = cliptex_vit_b16(data, labels, tasks=tasks, start_from=start_from, **options)
-    return changed(base, {"model": _strided(base.model, output_stride), **changes})
-
-
-def clip_ft_vit_h16(
-    data: Path,
-    start_from: str,
-    *,
-    batch_size: int = BATCH_SIZE,
-    lr_rule: LrRule = "none",
-    around: Around = AROUND_512,
-    **changes: Any,
-) -> TrainConfig:
-    """CLIP-FT with ViT-H/16, of which only the authors have published weights.
-
-    Args:
-        start_from: the CLIP to go on from: corenet:FILE; the weights of corenet:ViT-H-16 and
-            open_clip:ViT-H-16 are random.
-    """
-    return clip_ft_vit_b16(
-        data,
-        start_from=start_from,
-        batch_size=batch_size,
-        lr_rule=lr_rule,
-        around=around,
-        **{"activation_checkpointing": True, **changes},  # as the authors' library for this tower
-    )
-
-
-def cliptex_vit_h16(
-    data: Path,
-    labels: Path,
-    start_from: str,
-    *,
-    tasks: Mapping[str, str],
-    row: Row | None = None,
-    head_layers: Literal[1, 3] = 1,
-    batch_size: int = BATCH_SIZE,
-    lr_rule: LrRule = "none",
-    around: Around = AROUND_512,
-    **changes: Any,
-) -> TrainConfig:
-    """CLIPTeX with ViT-H/16; start_from as for `clip_ft_vit_h16`, options of `cliptex_vit_b16`."""
-    options = {"row": row, "head_layers": head_layers, "lr_rule": lr_rule, "around": around}
-    options |= {"activation_checkpointing": True, **changes}
-    return cliptex_vit_b16(
-        data, labels, tasks=tasks, start_from=start_from, batch_size=batch_size, **options
-    )
+def learning_rates(batch_size: int, rule: LrRule) -> dict[str, Any]:
+    """Table 7's learning rates for a batch of `batch_size`, by their keys in the configuration."""
+    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[rule]
+    factor = (batch_size / BATCH_SIZE) ** power
+    table = {"warmup_init_lr": 1e-6, "lr": 3e-5, "min_lr": 1e-6}
+    return {name: rate * factor for name, rate in table.items()}
 
 
 def playroom_pretrain(
     data: Path, *, vocabulary: Sequence[int] | None = None, seed: int = 0, **changes: Any
 ) -> TrainConfig:
-    """The shipped CLIP of the playroom: from nothing, on web images at 64 pixels."""
+    """The shipped CLIP of the playroom: from nothing, on web images at 64 pixels.
+
+    Args:
+        vocabulary: byte-pair ids of the captions' words; without it the text tower has all 49,408.
+    """
     config = ClipConfig(
         embed_dim=128,
         vision_cfg={"image_size": 64, "layers": 6, "width": 192, "patch_size": 16},
@@ -294,5 +238,7 @@ def photos(
     return changed(base, changes)
 
 
-def _strided(spec: ModelSpec, output_stride: OutputStride | None) -> ModelSpec:
-    return spec.model_copy(update={"output_stride": output_stride})
+RECIPES: Mapping[str, Callable[..., TrainConfig]] = {
+    recipe.__name__: recipe for recipe in (paper, playroom, playroom_pretrain, photos)
+}
+"""By name, for the command line. Every option of one is documented there, or in TrainConfig."""

@@ -65,7 +65,16 @@ def test_label_and_train(world: Path) -> None:
     options += ["--around.count", "2", "--dense.width", "16", "--loss-weights.edges", "0.5"]
     options += ["--depth-norm", "none", "--workers", "0", "--no-tensorboard", "--log-every", "1"]
     run = world / "run"
-    arguments = ["cliptex_vit_b16", "--data", str(world / "web"), "--out", str(run), *options]
+    arguments = [
+        "paper",
+        "--tower",
+        "vit-b16",
+        "--data",
+        str(world / "web"),
+        "--out",
+        str(run),
+        *options,
+    ]
     assert main(["train", *arguments]) == 0
     config = load_config(run / "config.yaml")
     assert config.resolution == ((64, 64), (32, 32)) and config.loss_weights["edges"] == 0.5

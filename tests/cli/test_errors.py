@@ -57,9 +57,9 @@ IN_FULL = [
         "--size: 2 values, not 1; see `cliptex export --help`",
     ),
     (
-        "train clip_ft_vit_b16 --out x --data y --batchsize 3",
-        "--batchsize is no option of `cliptex train clip_ft_vit_b16` (did you mean --batch-size?); "
-        "see `cliptex train clip_ft_vit_b16 --help`",
+        "train paper --tower vit-b16 --out x --data y --batchsize 3",
+        "--batchsize is no option of `cliptex train paper` (did you mean --batch-size?); "
+        "see `cliptex train paper --help`",
     ),
 ]
 
@@ -82,7 +82,7 @@ def test_of_every_command_an_unknown_option_is_one_line(
     command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"cliptex {' '.join(command)}"
-    words = ["clip_ft_vit_b16"] if command == ("train",) else []
+    words = ["paper"] if command == ("train",) else []
     assert main([*command, *words, "--nonsense", "1"]) == 2
     out, errors = capsys.readouterr()
     assert out == "" and errors.count("\n") == 1
@@ -110,7 +110,7 @@ WRITERS = [
     "zeroshot --model playroom --dataset folder --root {images} --out {bad}/r.jsonl",
     "export playroom --to open-clip --out {bad}",
     "blend playroom playroom --out {bad}",
-    "train clip_ft_vit_b16 --data {pairs} --out {bad}",
+    "train paper --tower vit-b16 --data {pairs} --out {bad}",
     "playroom export home --out {bad} --count 1",
     "playroom export web --out {bad} --count 1",
     "datasets overlap --data {pairs} --dataset folder --root {images} --out {bad}/r.jsonl",
@@ -202,7 +202,10 @@ def test_in_flags__names_the_options_of_the_running_command(text: str, said: str
     ("line", "said"),
     [
         ("demo", "take a smaller --jobs, or other `layers`"),
-        ("train clip_ft_vit_b16 --out x --data y", "take a smaller `jobs`, or other `layers`"),
+        (
+            "train paper --tower vit-b16 --out x --data y",
+            "take a smaller `jobs`, or other `layers`",
+        ),
     ],
 )
 def test_errors_below_name_fields_and_the_command_line_its_options(
@@ -218,5 +221,5 @@ def test_errors_below_name_fields_and_the_command_line_its_options(
 
 
 def test_nested_keys_of_a_recipe_are_options() -> None:
-    names = [name for part in options_of("cliptex_vit_b16") for name in option_names(part)]
+    names = [name for part in options_of("paper") for name in option_names(part)]
     assert {"--around.divisor", "--loss-weights.depth", "--no-tensorboard"} <= set(names)

@@ -20,7 +20,7 @@ from cliptex.cli.train import configuration, options_of
 LINES = 60
 FORM = re.compile(r"\((?:default|required).*?\)|\{.*?\}+|\b[A-Z|]{3,}\b")
 """What is shown without a text: defaults, choices, types."""
-RECIPES = ["playroom", "clip_ft_vit_b16", "cliptex_vit_b16"]
+RECIPES = ["paper", "playroom", "playroom_pretrain", "photos"]
 
 
 def verbs(tree: Mapping[str, object], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -76,7 +76,7 @@ def test_help_all__explains_every_option(words: tuple[str, ...], capsys) -> None
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
 def test_first_options_are_options(words: tuple[str, ...]) -> None:
     verb = verb_of(words)
-    parts = options_of("cliptex_vit_b16") if words == ("train",) else [verb.function]
+    parts = options_of("paper") if words == ("train",) else [verb.function]
     options = [option for part in parts for option in read_options(part)]
     assert set(verb.first) <= {option.field for option in options}
     assert verb.first or len(options) <= FIRST_OPTIONS + 1

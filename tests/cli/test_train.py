@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptex.cli import main
+from cliptex import recipes
+from cliptex.cli import main, train
 from cliptex.models.config import ClipConfig, ModelSpec
 from cliptex.shards.write import ShardWriter
 from cliptex.training.config import TrainConfig, dump_config
@@ -50,14 +51,13 @@ def test_dry_run_then_run(given: Path, tmp_path: Path, capsys) -> None:
 
 
 def test_help_of_a_recipe__once_each_with_its_own_values(capsys) -> None:
-    assert main(["train", "cliptex_vit_h16", "--help-all"]) == 0
+    assert main(["train", "paper", "--help-all"]) == 0
     printed = capsys.readouterr().out
-    assert "CLIPTeX with ViT-H/16" in printed
+    assert "The paper's fine-tuning" in printed
     for option in ("--out", "--dry-run", "--labels", "--tasks", "--batch-size", "--pool-pos"):
         assert len(re.findall(rf"^  {option}\b", printed, re.M)) == 1, option
     assert "--no-dry-run" not in printed
     assert re.search(r"--epochs [^(]*\(default: 30.0\)", printed)
-    assert re.search(r"--activation-checkpointing[^(]*\(default: yes\)", printed)
 
 
 def test_help_of_a_file__has_its_values(given: Path, capsys) -> None:
@@ -80,3 +80,50 @@ def test_keys_of_the_engine(given: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert main(["train", str(given), "--out", str(out), *arguments]) == 0
     assert (out / "checkpoints" / "final-ema" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("old", "tower"),
+    [
+        ("clip_ft_vit_b16", "vit-b16"),
+        ("cliptex_resnet50", "resnet50"),
+        ("clip_ft_vit_h16", "vit-h16"),
+    ],
+)
+def test_former_names_of_the_papers_recipes_work_and_say_so(old, tower, tmp_path, capsys) -> None:
+    words = ["--data", str(tmp_path), "--out", str(tmp_path / "run"), "--start-from", "playroom"]
+    words += ["--labels", "l", "--tasks", "depth", "dpt"] if old.startswith("cliptex") else []
+    assert main(["train", old, *words]) == 2
+    notice, error = capsys.readouterr().err.splitlines()
+    assert f"{old} is called `paper --tower {tower}` now" in notice
+    assert "no *.tar in this folder" in error  # of what comes next
+    configuration, _ = train.configuration(*_split(train.with_new_names([old, *words])))
+    assert configuration == recipes.paper(
+        tower,
+        tmp_path,
+        Path("l"),
+        tasks={"depth": "dpt"} if old.startswith("cliptex") else {},
+        start_from="playroom",
+    )
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    return words[0], words[1:]
+
+
+def test_former_names_of_cliptex_need_tasks_as_before(tmp_path: Path, capsys) -> None:
+    assert main(["train", "cliptex_vit_b16", "--data", "d", "--labels", "l", "--out", "o"]) == 2
+    assert "cliptex_vit_b16 needs --tasks" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_weights_of_tasks_that_are_added_to_a_file(given: Path, tmp_path: Path) -> None:
+    words = ["--out", "o", "--labels", "l", "--tasks", "depth", "dpt", "--loss-weights.depth", "3"]
+    configuration, _ = train.configuration(str(given), words)
+    assert configuration.loss_weights == {"clip": 1.0, "depth": 3.0}
+    without, _ = train.configuration(str(given), words[:2])
+    assert without.loss_weights == {"clip": 1.0}
+
+
+def test_a_recipe_that_is_misspelt(capsys) -> None:
+    assert main(["train", "papr", "--out", "x"]) == 2
+    assert "recipe 'papr' is unknown (did you mean paper?)" in capsys.readouterr().err

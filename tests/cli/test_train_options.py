@@ -27,16 +27,16 @@ def test_clip_ft_of_a_dilated_resnet(tmp_path: Path, capsys) -> None:
             writer.add(f"{number:03d}", path.read_bytes(), "png", "grey")
     config = ClipConfig(embed_dim=8, vision_cfg=RESNET, text_cfg=TEXT)
     save_clip(random_clip(config, 0), tmp_path / "start")
-    out = tmp_path / "run"
+    out, recipe = tmp_path / "run", ["paper", "--tower", "resnet50"]
     options = ["--data", str(tmp_path / "web"), "--start-from", str(tmp_path / "start")]
     options += ["--output-stride", "16", "--around.base", "64", "--around.low", "64"]
     options += ["--around.high", "64", "--around.count", "1", "--batch-size", "3"]
     options += ["--batch-per", "rank", "--range-augment", "40", "20", "--contrast", "sigmoid"]
     options += ["--sigmoid-bias", "-4", "--steps", "2", "--warmup-steps", "0", "--workers", "0"]
     options += ["--precision", "fp32", "--no-tensorboard", "--log-every", "1", "--out", str(out)]
-    assert main(["train", "clip_ft_resnet50", *options, "--dry-run"]) == 0
+    assert main(["train", *recipe, *options, "--dry-run"]) == 0
     assert "output_stride: 16" in capsys.readouterr().out
-    assert main(["train", "clip_ft_resnet50", *options]) == 0, capsys.readouterr().err
+    assert main(["train", *recipe, *options]) == 0, capsys.readouterr().err
     saved = load_config(out / "config.yaml")
     assert (saved.batch_size, saved.batch_per, saved.range_augment) == (3, "global", (40, 20))
     assert saved.resolution == ((64, 64),) and saved.model.output_stride == 16

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cliptex.training.config import TrainConfig, differences, dump_config, load_config
+from cliptex.training.config import TrainConfig, changed, differences, dump_config, load_config
 
 
 def test_yaml_holds_every_key_and_comes_back_equal(configure, tmp_path: Path) -> None:
@@ -44,6 +44,22 @@ def test_weights_of_other_tasks_are_no_difference(configure) -> None:
     ]
     assert differences(augmented[0], augmented[1]) == []
     assert differences(augmented[0], augmented[2]) == ["loss_weights"]
+
+
+def test_weights_are_those_of_the_terms_that_the_run_has(configure, tmp_path: Path) -> None:
+    """Configurations of earlier versions list all of Table 7."""
+    table_7 = {"clip": 1.0, "segmentation": 0.1, "depth": 1.0, "normals": 1.0}
+    config = configure("depth", loss_weights=table_7)
+    assert config.loss_weights == {"clip": 1.0, "depth": 1.0}
+    assert configure(range_augment=(40, 20)).loss_weights == {"clip": 1.0, "range_augment": 1.0}
+    path = tmp_path / "config.yaml"
+    dump_config(config, path)
+    assert load_config(path) == config
+    listed = path.read_text().replace("  depth: 1.0\n", "  depth: 1.0\n  segmentation: 0.1\n", 1)
+    path.write_text(listed)
+    assert load_config(path) == config
+    tasks = {"segmentation": "exact-segmentation"}
+    assert changed(config, {"tasks": tasks}).loss_weights == {"clip": 1.0, "segmentation": 0.1}
 
 
 @pytest.mark.parametrize(

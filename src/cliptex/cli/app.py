@@ -130,6 +130,7 @@ def _run(arguments: list[str]) -> None:
     verb = Verb.of(target)
     parts: Callable[[], Sequence[Any]] = lambda: [verb.function]  # noqa: E731
     if verb is train.train and rest and not rest[0].startswith("-"):
+        rest = train.with_new_names(rest)
         command, parts = f"{command} {rest[0]}", partial(train.options_of, rest[0])
         verb = train.of_recipe(rest[0]) if asked else verb
     if asked:

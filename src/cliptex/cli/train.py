@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass, replace
 from functools import partial
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from cliptex.cli.help import Verb, field_texts, verb
+from cliptex.cli.help import HELP_WORDS, Verb, field_texts, verb
 from cliptex.console import not_among, warn
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ DRY_RUN = "--dry-run"
 POOL_POS = "pool_pos"
 TASKS = "--tasks"
 START, OLD_START = "--start-from", "--start"
+OLD_RECIPE = re.compile(r"(clip_ft|cliptex)_(vit_b16|vit_h16|resnet50)")
 
 
 @verb(
     "cliptex train playroom --data runs/demo/web/shards --labels runs/demo/labels"
     " --out runs/cliptex",
-    "cliptex train cliptex_vit_b16 --data shards --labels labels"
-    " --tasks depth dpt-large normals nll-angmf --out runs/r6",
-    first="out data labels tasks start_from batch_size epochs lr device dry_run",
+    "cliptex train paper --tower vit-b16 --data shards --labels labels"
+    " --tasks depth dpt-large normals nll-angmf --out runs/r7",
+    first="out tower data labels tasks batch_size epochs lr device dry_run",
 )
 def train(
     recipe: Positional[str],
@@ -42,7 +44,8 @@ def train(
     """Train from a recipe or a YAML file, going on where it stopped (RECIPE --help: all options).
 
     Args:
-        recipe: name of a function in cliptex.recipes, or a YAML file (such as a run's config.yaml).
+        recipe: paper, playroom, playroom_pretrain or photos, see cliptex.recipes; or a YAML file,
+            such as a run's config.yaml.
         out: folder of the run.
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
         dry_run: train nothing; print configuration, parameters, arithmetic and memory, and write
@@ -81,7 +84,6 @@ def configuration(recipe: str, arguments: Sequence[str]) -> tuple[TrainConfig, A
     """
     prog = f"cliptex train {recipe}"
     build, own = _source(recipe)
-    arguments = _renamed(arguments) if "start_from" in own else arguments
     _check_pairs(arguments)
     options = _options(own)
     chosen, rest = tyro.cli(options, prog=prog, args=arguments, return_unknown_args=True)
@@ -116,7 +118,7 @@ def changed(config: TrainConfig, keys: Any) -> TrainConfig:
     """`config` with the values of `keys` (see `_keys`), validated again."""
     from cliptex.training.config import changed as change_keys
 
-    old = {**dict(config), POOL_POS: config.model.pool_pos}
+    old = _values(config)
     new = {f.name: getattr(keys, f.name) for f in fields(keys)}
     changes = {name: value for name, value in new.items() if value != old[name]}
     if POOL_POS in changes:
@@ -127,25 +129,38 @@ def changed(config: TrainConfig, keys: Any) -> TrainConfig:
 
 def _recipe(name: str) -> Callable[..., TrainConfig]:
     """The recipe called `name`; ValueError with what was perhaps meant where there is none."""
+    from cliptex.recipes import RECIPES
     from cliptex.training.runfolder import CONFIG
 
-    recipes = _recipes()
-    if name in recipes:
-        return recipes[name]
+    if name in RECIPES:
+        return RECIPES[name]
     if (Path(name) / CONFIG).is_file():
         raise ValueError(f"recipe {name}: a run's folder; name its file: {Path(name) / CONFIG}")
-    raise ValueError(f"recipe {not_among(name, recipes)}, or a YAML file")
+    raise ValueError(f"recipe {not_among(name, RECIPES)}, or a YAML file")
 
 
-def _renamed(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the old name of --start-from replaced, which is said.
+def with_new_names(arguments: Sequence[str]) -> list[str]:
+    """RECIPE and its options, with former names replaced and a line said of each.
 
-    torchrun takes the old one for its own --start-method, whichever side of `-m` it stands on.
+    torchrun takes --start, which is --start-from now, for its own --start-method, whichever side
+    of `-m` it stands on.
     """
-    old = [word for word in arguments if word == OLD_START or word.startswith(f"{OLD_START}=")]
-    if old:
-        warn(f"{OLD_START} is called {START} now, since torchrun knows an option of the old name")
-    return [word.replace(OLD_START, START, 1) if word in old else word for word in arguments]
+    recipe, *rest = arguments
+    former = OLD_RECIPE.fullmatch(recipe)
+    if former is not None:
+        tower = ["--tower", former[2].replace("_", "-")]
+        warn(f"{recipe} is called `paper {' '.join(tower)}` now")
+        if former[1] == "cliptex" and not any(w == TASKS or w in HELP_WORDS for w in rest):
+            raise ValueError(
+                f"{recipe} needs {TASKS}: pairs of a task and the folder of its labels"
+            )
+        recipe, rest = "paper", [*tower, *rest]
+    if recipe == "paper":
+        for number, word in enumerate(rest):
+            if word == OLD_START or word.startswith(f"{OLD_START}="):
+                warn(f"{OLD_START} is called {START} now, since torchrun has an option {OLD_START}")
+                rest[number] = word.replace(OLD_START, START, 1)
+    return [recipe, *rest]
 
 
 def _check_pairs(arguments: Sequence[str]) -> None:
@@ -163,28 +178,14 @@ def _check_pairs(arguments: Sequence[str]) -> None:
         )
 
 
-def _recipes() -> dict[str, Callable[..., TrainConfig]]:
-    from cliptex import recipes
-
-    return {
-        name: value
-        for name, value in vars(recipes).items()
-        if inspect.isfunction(value)
-        and value.__module__ == recipes.__name__
-        and not name.startswith("_")
-    }
-
-
 def _parameters(build: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """Name -> (type, default) of a recipe's own options, without the free `**changes`.
 
-    Their help is what the recipe says of them, else the first recipe that does, or TrainConfig.
+    Their help is what the recipe says of them, else TrainConfig.
     """
     from cliptex.training.config import TrainConfig
 
-    hints, texts = get_type_hints(build), field_texts(TrainConfig)
-    for one in (*reversed(_recipes().values()), build):
-        texts |= field_texts(one)
+    hints, texts = get_type_hints(build), field_texts(TrainConfig) | field_texts(build)
     return {
         name: (Annotated[hints[name], arg(help=texts[name])], parameter.default)
         for name, parameter in inspect.signature(build).parameters.items()
@@ -214,9 +215,12 @@ def _options(parameters: Mapping[str, tuple[Any, Any]]) -> type[Any]:
 
 def _placeholders(parameters: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     """Values for a recipe's required options, so that its help can show what it sets."""
-    stand_ins = {Path: Path("PATH"), str: "NAME"}
+
+    def stand_in(kind: Any) -> Any:
+        return Path("PATH") if kind is Path else get_args(kind)[0]  # of a Literal
+
     return {
-        name: stand_ins.get(get_args(kind)[0], {})
+        name: stand_in(get_args(kind)[0])
         for name, (kind, default) in parameters.items()
         if default is inspect._empty
     }
@@ -229,17 +233,25 @@ def _keys(config: TrainConfig, own: Collection[str]) -> type[Any]:
     """
     from cliptex.models.config import PositionRule
 
-    hints, texts = get_type_hints(type(config)), field_texts(type(config))
+    hints, texts, values = get_type_hints(type(config)), field_texts(type(config)), _values(config)
     keys: list[tuple[str, Any, Any]] = [
         (
             name,
             Annotated[hints[name], arg(help=texts[name])],
-            field(default_factory=partial(getattr, config, name)),
+            field(default_factory=partial(values.__getitem__, name)),
         )
         for name in type(config).model_fields
         if name not in ("model", "data", *own)
     ]
     text = "how attention pooling stretches its positions; by default as the model says"
     kind = Annotated[PositionRule | None, arg(help=text)]
-    pool_pos = (POOL_POS, kind, field(default=config.model.pool_pos))
+    pool_pos = (POOL_POS, kind, field(default=values[POOL_POS]))
     return make_dataclass("Keys", [*keys, pool_pos])
+
+
+def _values(config: TrainConfig) -> dict[str, Any]:
+    """What the command line can change of `config`, also the weights of tasks that it may add."""
+    from cliptex.training.config import LOSS_WEIGHTS
+
+    weights = {**LOSS_WEIGHTS, **config.loss_weights}
+    return {**dict(config), "loss_weights": weights, POOL_POS: config.model.pool_pos}

@@ -28,7 +28,6 @@ OPERATIONAL = frozenset(
 
 LOSS_WEIGHTS = {"clip": 1.0, "segmentation": 0.1, "depth": 1.0, "normals": 1.0}  # Table 7
 RANGE_AUGMENT = "range_augment"
-WEIGHED = ("clip", RANGE_AUGMENT)  # terms of loss (1) beside the tasks
 LENGTHS = ("steps", "epochs", "samples")  # ways to say how long a run is
 
 
@@ -41,8 +40,8 @@ class TrainConfig(BaseModel):
         caption_key: field of every KEY.json that holds the captions; by default KEY.txt does.
         labels: folder of label stores.
         tasks: task and folder of its expert below `labels`, for each task; none is CLIP-FT.
-        loss_weights: weight λ of a term of loss (1): "clip", a task, or "range_augment" (1 if not
-            given); weights of tasks that the run does not have are ignored.
+        loss_weights: weight λ of each term of loss (1): "clip", every task of the run (by default
+            Table 7's), and "range_augment" where it is used (by default 1).
         uncertainty: learn a log-variance per task that divides its loss.
         confidence: tasks whose loss weighs every pixel by the confidence stored with its label.
         depth_norm: how depth, and any other scalar field, is normalised.
@@ -148,6 +147,20 @@ class TrainConfig(BaseModel):
     peak_tflops: float | None = Field(default=None, gt=0)
     bad_steps: int = Field(default=10, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _weigh_own_terms(cls, values: Any) -> Any:
+        """Leave out the weights of terms that the run does not have: configurations had them."""
+        weights = values.get("loss_weights", LOSS_WEIGHTS) if isinstance(values, dict) else None
+        if not isinstance(weights, Mapping):
+            return values
+        own = {"clip", *(values.get("tasks") or ())}
+        if values.get(RANGE_AUGMENT) is not None:
+            own.add(RANGE_AUGMENT)
+            weights = {RANGE_AUGMENT: 1.0, **weights}
+        kept = {name: w for name, w in weights.items() if name in own or name not in _terms()}
+        return {**values, "loss_weights": kept}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(getattr(self, name) is not None for name in LENGTHS) != 1:
@@ -156,8 +169,8 @@ class TrainConfig(BaseModel):
             raise ValueError(f"labels: name the folder with the labels of {sorted(self.tasks)}")
         if unknown := sorted(self.tasks.keys() - TASKS.keys()):
             raise ValueError(f"tasks: {not_among(unknown[0], TASKS)}")
-        if unknown := sorted(self.loss_weights.keys() - {*WEIGHED, *TASKS}):
-            raise ValueError(f"loss_weights: {not_among(unknown[0], (*WEIGHED, *TASKS))}")
+        if unknown := sorted(self.loss_weights.keys() - _terms()):
+            raise ValueError(f"loss_weights: {not_among(unknown[0], _terms())}")
         if missing := {"clip", *self.tasks} - self.loss_weights.keys():
             raise ValueError(f"loss_weights: no weight for {sorted(missing)}")
         if bad := [name for name, w in self.loss_weights.items() if not 0 <= w < math.inf]:
@@ -174,11 +187,20 @@ class TrainConfig(BaseModel):
         return self
 
 
+def _terms() -> set[str]:
+    """All terms that loss (1) can have."""
+    return {"clip", RANGE_AUGMENT, *TASKS}
+
+
 def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """`config` with some keys changed, validated again; one length given takes the others back."""
+    """`config` with some keys changed, validated again.
+
+    One length given takes the others back; tasks that are added have Table 7's weights.
+    """
     given = [name for name in LENGTHS if changes.get(name) is not None]
-    others = {name: None for name in LENGTHS if given and name not in given}
-    return TrainConfig.model_validate({**dict(config), **others, **changes})
+    values = {**dict(config), **{name: None for name in LENGTHS if given and name not in given}}
+    values["loss_weights"] = {**LOSS_WEIGHTS, **config.loss_weights}
+    return TrainConfig.model_validate({**values, **changes})
 
 
 def of_all_ranks(config: TrainConfig, ranks: int) -> TrainConfig:
@@ -219,16 +241,11 @@ def _said(error: ValidationError) -> str:
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
     """Names of the keys in which two configurations lead to different weights."""
     before, after = (config.model_dump(mode="json") for config in (old, new))
-    terms = _terms(old) & _terms(new)  # a term that one of them lacks shows in its own key
+    # A term that one of them lacks shows in its own key.
+    common = old.loss_weights.keys() & new.loss_weights.keys()
     for config, values in ((old, before), (new, after)):
-        values["loss_weights"] = {term: config.loss_weights.get(term, 1.0) for term in terms}
+        values["loss_weights"] = {term: config.loss_weights[term] for term in common}
     return [key for key in before if key not in OPERATIONAL and before[key] != after[key]]
-
-
-def _terms(config: TrainConfig) -> set[str]:
-    """The terms of the run's loss."""
-    augment = () if config.range_augment is None else (RANGE_AUGMENT,)
-    return {"clip", *config.tasks, *augment}
 
 
 def as_json(config: TrainConfig) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def _weighted(run: Run, name: str, loss: Tensor, *, constant: bool = True) -> Te
     uncertainty = uncertainty_of(run.model)
     if uncertainty is not None and name in run.tasks:
         loss = uncertainty(name, loss, constant=constant)
-    return run.config.loss_weights.get(name, 1.0) * loss
+    return run.config.loss_weights[name] * loss
 
 
 def train_step(run: Run, batch: Batch, agreed: Agreed) -> StepReport:
