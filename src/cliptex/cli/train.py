@@ -130,7 +130,7 @@ def changed(config: TrainConfig, keys: Any) -> TrainConfig:
 def _recipe(name: str) -> Callable[..., TrainConfig]:
     """The recipe called `name`; ValueError with what was perhaps meant where there is none."""
     from cliptex.recipes import RECIPES
-    from cliptex.training.runfolder import CONFIG
+    from cliptex.training.config import CONFIG
 
     if name in RECIPES:
         return RECIPES[name]

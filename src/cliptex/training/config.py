@@ -26,6 +26,7 @@ OPERATIONAL = frozenset(
     }
 )
 
+CONFIG = "config.yaml"  # in the folder of a run
 LOSS_WEIGHTS = {"clip": 1.0, "segmentation": 0.1, "depth": 1.0, "normals": 1.0}  # Table 7
 RANGE_AUGMENT = "range_augment"
 LENGTHS = ("steps", "epochs", "samples")  # ways to say how long a run is

@@ -18,10 +18,10 @@ from cliptex.console import warn
 from cliptex.files import check_can_make, sweep, write_atomic
 from cliptex.machine import cores
 from cliptex.training.checkpoint import CHECKPOINTS, has_checkpoint
-from cliptex.training.config import TrainConfig, differences, dump_config, load_config
+from cliptex.training.config import CONFIG, TrainConfig, differences, dump_config, load_config
 from cliptex.training.distributed import World
 
-CONFIG, ENVIRONMENT, LOCK = "config.yaml", "environment.json", ".lock"
+ENVIRONMENT, LOCK = "environment.json", ".lock"
 _PACKAGES = ("cliptex", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
 
 
