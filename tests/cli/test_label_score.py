@@ -108,6 +108,20 @@ def test_score__of_a_store(kind: str, tmp_path: Path, capsys) -> None:
     assert "either --expert or --labels" in capsys.readouterr().err
 
 
+def test_score__on_layouts_without_keys_takes_an_expert(tmp_path: Path, capsys) -> None:
+    name = tmp_path / "dsine_eval/nyuv2/test/000000"
+    name.parent.mkdir(parents=True)
+    for kind in ("img", "normal"):
+        picture = png_bytes(np.full((64, 64, 3), (128, 128, 255), np.uint8))
+        name.with_name(f"000000_{kind}.png").write_bytes(picture)
+    words = ["--root", str(tmp_path / "dsine_eval"), "--dataset-kind", "dsine-normals"]
+    words = ["label", "score", *words, "--split", "test"]
+    assert main([*words, "--expert", "playroom:normals"]) == 0
+    assert "1 images" in capsys.readouterr().out
+    assert main([*words, "--labels", str(tmp_path)]) == USER_ERROR
+    assert "--labels: pictures of the layout dsine-normals have no keys" in capsys.readouterr().err
+
+
 def test_adopt__with_another_codec(tmp_path: Path) -> None:
     from cliptex.labels.reader import LabelReader
 

@@ -18,14 +18,14 @@ from cliptex.cli.expert_options import (
 )
 from cliptex.cli.help import verb
 from cliptex.cli.label_data import check_share, tell_losses, whole_shards
+from cliptex.cli.layouts import DenseLayout
 from cliptex.cli.rows import check_writable
 from cliptex.console import MAX_FAILURES
+from cliptex.datasets.catalogue import LAYOUTS
 
 if TYPE_CHECKING:
     from cliptex.labelling.adopt import Form
     from cliptex.labelling.score import KeyedDataset
-
-DatasetKind = Literal["voc", "ade20k", "nyu-depth", "nyu-normals"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def verify(
 )
 def score(
     root: Path,
-    dataset_kind: DatasetKind,
+    dataset_kind: DenseLayout,
     split: str = "val",
     expert: str | None = None,
     loading: ExpertArgs = NO_OPTIONS,
@@ -113,8 +113,8 @@ def score(
     """Measure an expert, or stored labels, against a benchmark in its real layout.
 
     Args:
-        root: folder of the benchmark: VOCdevkit, ADEChallengeData2016, or that of NYU.
-        dataset_kind: which benchmark.
+        root: where the benchmark lies.
+        dataset_kind: layout of the benchmark (see docs/datasets.md).
         split: which of its splits.
         expert: as `cliptex label run` takes it; or give --labels.
         loading: where the expert runs, and what is said about it.
@@ -132,7 +132,7 @@ def score(
         raise ValueError("say what to score: either --expert or --labels")
     if out is not None:
         check_writable(out)
-    dataset = _dataset(dataset_kind, root, split)
+    dataset = _dataset(dataset_kind, root, split, labels is not None)
     if expert is not None:
         rows = score_expert_on(dataset, load_one(expert, loading), batch_size=batch_size)
     else:
@@ -294,14 +294,15 @@ def adopt(
     refuse_losses(tell_losses([report.folder], shards.shards), max_failures)
 
 
-def _dataset(kind: DatasetKind, root: Path, split: str) -> KeyedDataset:
-    from cliptex.datasets import Ade20k, NormalsFolder, NyuDepth, VocSegmentation
-
-    if kind == "voc":
-        return VocSegmentation(root, split)
-    if kind == "ade20k":
-        return Ade20k(root, split)
-    return NyuDepth(root, split) if kind == "nyu-depth" else NormalsFolder(root, split)
+def _dataset(layout: str, root: Path, split: str, keyed: bool) -> KeyedDataset:
+    """The benchmark; ValueError where its pictures must have keys and have none."""
+    data = LAYOUTS[layout].open(root, split)
+    if keyed and not hasattr(data, "keys"):
+        raise ValueError(
+            f"`labels`: pictures of the layout {layout} have no keys by which labels are joined; "
+            "score an `expert` instead"
+        )
+    return data
 
 
 def _form(

@@ -35,9 +35,16 @@ def _one_of(names: Any) -> PrimitiveConstructorSpec[Any]:
     )
 
 
+def _dense() -> Names:
+    return catalogue.names_of("segmentation", "depth", "normals")
+
+
+def _scored() -> Names:
+    return tuple(name for name in _dense() if not catalogue.LAYOUTS[name].hub)
+
+
 def _probed() -> Names:
-    dense: Names = catalogue.names_of("segmentation", "depth", "normals")
-    return dense + catalogue.names_of("classification", "detection")
+    return _dense() + catalogue.names_of("classification", "detection")
 
 
 def _prompted() -> Names:
@@ -45,11 +52,13 @@ def _prompted() -> Names:
 
 
 if TYPE_CHECKING:
+    DenseLayout: TypeAlias = str
     Layout: TypeAlias = str
     Compared: TypeAlias = str
     Checked: TypeAlias = str
     Prompted: TypeAlias = str
 else:
+    DenseLayout = Annotated[str, _one_of(_scored)]  # what labels are scored on
     Layout = Annotated[str, _one_of(_probed)]  # what a probe learns from
     Compared = Annotated[str, _one_of(catalogue.names_of)]
     Checked = Annotated[str, _one_of(catalogue.checked)]

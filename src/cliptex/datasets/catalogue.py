@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -340,6 +340,14 @@ def benchmark_of(layout: str, name: str) -> str:
 # Kept until their callers read the table.
 DENSE = {name: LAYOUTS[name].open for name in names_of("segmentation", "depth", "normals")}
 LABELLED = {name: LAYOUTS[name].open for name in names_of("classification")}
+
+
+def is_leak(layout: str, name: str, learnt_from: Iterable[str]) -> bool:
+    """Whether a set of `layout` called `name` shows pictures of a benchmark in `learnt_from`.
+
+    Benchmarks may be stated by the name of a layout or of a copy ("nyu-raw", "imagenet-1k").
+    """
+    return benchmark_of(layout, name) in {benchmark_of(one, one) for one in learnt_from}
 
 
 def open_dataset(layout: str, root: Path, split: str, images: Path | None = None) -> Any:

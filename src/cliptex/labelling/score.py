@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from cliptex.console import track
+from cliptex.datasets.catalogue import is_leak
 from cliptex.datasets.protocol import DenseDataset
 from cliptex.experts.protocol import UNKNOWN, Expert, ExpertSpec
 from cliptex.labels.kinds import Kind
@@ -123,7 +124,7 @@ def score_predictions(dataset: DenseDataset, source: Source, pairs: Iterable[Pai
             better=score.better,
             n=scored,
             protocol=protocol,
-            leak=dataset.name in source.learnt_from,
+            leak=is_leak(dataset.name, dataset.name, source.learnt_from),
         )
         for metric, score in scorer.metrics().items()
     ]
