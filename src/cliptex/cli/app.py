@@ -18,7 +18,6 @@ import cliptex
 from cliptex import console
 from cliptex.cli import (
     blend,
-    data,
     datasets,
     evaluate,
     experts,
@@ -26,6 +25,7 @@ from cliptex.cli import (
     label,
     label_tools,
     runs,
+    shards,
     train,
 )
 from cliptex.cli.errors import (
@@ -42,7 +42,7 @@ from cliptex.machine import MissingPackage
 Commands = dict[str, "Callable[..., None] | Verb[...] | Commands"]
 
 COMMANDS: Commands = {
-    "shards": {"import": data.import_, "check": data.check},
+    "shards": {"import": shards.import_, "check": shards.check},
     "datasets": {"check": datasets.check, "overlap": datasets.overlap},
     "label": {
         "run": label.run,
@@ -63,7 +63,7 @@ COMMANDS: Commands = {
     "report": runs.report,
     "export": export.export,
     "blend": blend.blend,
-    "playroom": {"export": data.export, "zoo": runs.zoo, "reproduce": runs.reproduce},
+    "playroom": {"export": runs.export, "zoo": runs.zoo, "reproduce": runs.reproduce},
     "demo": runs.demo,
     "photos": runs.photos,
 }

@@ -1,4 +1,4 @@
-"""`cliptex report`, `demo`, `photos`, `playroom zoo|reproduce`: whole runs and their pages."""
+"""`cliptex report`, `demo`, `photos`, `playroom export|zoo|reproduce`: whole runs, their pages."""
 
 from __future__ import annotations
 
@@ -96,6 +96,41 @@ def photos(data_root: Path, out: Path = Path("runs/photos"), seed: int = 0) -> N
 
     run_photos(data_root, out, seed)
     _show_run(out)
+
+
+@verb(
+    "cliptex playroom export web --out web --count 500",
+    "cliptex playroom export home --out home --count 80",
+)
+def export(
+    domain: Positional[Literal["web", "home"]],
+    /,
+    out: Path,
+    count: int | None = None,
+    size: int = 128,
+    seed: int = 0,
+    workers: Annotated[int, arg(help="processes")] = 2,
+) -> None:
+    """Render the playroom: image-text shards (web), or downstream sets in real layouts (home).
+
+    Args:
+        domain: web, or home for VOC, ADE20K, COCO, NYU, class folders and captions.
+        out: folder to write to; a stopped export goes on.
+        count: number of image-text pairs (4,000 by default), or of rooms to learn from (1,000),
+            with the other splits in proportion.
+        size: height and width in pixels.
+        seed: seed of the world.
+    """
+    from cliptex.playroom.export import HomeSizes, export_home, export_web
+
+    if domain == "web":
+        export_web(
+            out, count=4000 if count is None else count, size=size, seed=seed, workers=workers
+        )
+    else:
+        sizes = HomeSizes() if count is None else HomeSizes.scaled(count)
+        export_home(out, sizes=sizes, size=size, seed=seed, workers=workers)
+    print(out)
 
 
 @verb(

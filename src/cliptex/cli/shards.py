@@ -1,11 +1,10 @@
-"""`cliptex shards` and `cliptex playroom export`."""
+"""`cliptex shards import` and `check`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
 from cliptex.cli.help import verb
@@ -89,7 +88,7 @@ def _refuse_foreign(source: str, **options: object) -> None:
         if value not in unset and name not in taken[source]:
             layouts = [layout for layout, names in taken.items() if name in names]
             raise ValueError(
-                f"{name} {value}: not for the layout {source}, but for {' and '.join(layouts)}"
+                f"`{name}` {value}: applies to the source {' and '.join(layouts)}, not to {source}"
             )
 
 
@@ -119,38 +118,3 @@ def check(
         )
     if not report.ok:
         raise ValueError(f"{shards}: {len(report.problems)} problems, listed above")
-
-
-@verb(
-    "cliptex playroom export web --out web --count 500",
-    "cliptex playroom export home --out home --count 80",
-)
-def export(
-    domain: Positional[Literal["web", "home"]],
-    /,
-    out: Path,
-    count: int | None = None,
-    size: int = 128,
-    seed: int = 0,
-    workers: Annotated[int, arg(help="processes")] = 2,
-) -> None:
-    """Render the playroom: image-text shards (web), or downstream sets in real layouts (home).
-
-    Args:
-        domain: web, or home for VOC, ADE20K, COCO, NYU, class folders and captions.
-        out: folder to write to; a stopped export goes on.
-        count: number of image-text pairs (4,000 by default), or of rooms to learn from (1,000),
-            with the other splits in proportion.
-        size: height and width in pixels.
-        seed: seed of the world.
-    """
-    from cliptex.playroom.export import HomeSizes, export_home, export_web
-
-    if domain == "web":
-        export_web(
-            out, count=4000 if count is None else count, size=size, seed=seed, workers=workers
-        )
-    else:
-        sizes = HomeSizes() if count is None else HomeSizes.scaled(count)
-        export_home(out, sizes=sizes, size=size, seed=seed, workers=workers)
-    print(out)

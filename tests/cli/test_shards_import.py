@@ -52,7 +52,8 @@ def test_options_that_are_refused_write_nothing(
     assert "max_failures 5.0: not a share" in capsys.readouterr().err
     assert run(captions, "--caption-key", "x") == USER_ERROR
     assert (
-        "caption_key x: not for the layout folder, but for img2dataset" in capsys.readouterr().err
+        "--caption-key x: applies to the source img2dataset, not to folder"
+        in capsys.readouterr().err
     )
     assert run(captions, "--skip-bad-rows", source="coco") == USER_ERROR
     assert run(captions, "--images", str(captions.parent), source="img2dataset") == USER_ERROR
