@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliptex.models.config import CORENET, OPEN_CLIP, TIMM, split_name
-
 if TYPE_CHECKING:
     from cliptex.models.clip import Clip
 
@@ -18,6 +16,8 @@ RANDOM = "random"
 def random_towers(model: str) -> frozenset[str]:
     """Those of `image` and `text` that nothing has trained: names without weights have both so,
     and timm's weights are of pictures alone."""
+    from cliptex.models.config import CORENET, OPEN_CLIP, TIMM, split_name
+
     name, weights = split_name(model)
     if name.startswith((OPEN_CLIP, TIMM)) and weights is None:
         return frozenset((IMAGE, TEXT))
@@ -28,6 +28,8 @@ def random_towers(model: str) -> frozenset[str]:
 
 def check_text(model: str) -> None:
     """ValueError where only the text tower is random: its zero-shot scores would be chance."""
+    from cliptex.models.config import split_name
+
     if random_towers(model) == {TEXT}:
         raise ValueError(
             f"{model} has trained weights for pictures only, and its text tower would be random: "
