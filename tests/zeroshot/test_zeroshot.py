@@ -181,10 +181,10 @@ def test_zeroshot__wrong_names_give_wrong_classes():
 def test_alike__by_tokens_of_every_template():
     clip = ColourClip()
     names = ["red", "shiny red", ("red", "crimson"), ("crimson", "old red"), "green", "red"]
-    assert prompts.alike_classes(clip, names, ("a {}", "{} thing")) == [(0, 1, 5), (2, 3)]
+    assert prompts.same_prompt_groups(clip, names, ("a {}", "{} thing")) == [(0, 1, 5), (2, 3)]
     # the first template alone hides what tells these two apart
-    assert prompts.alike_classes(clip, ["red", "blue"], ("the{}", "a {}")) == []
-    assert prompts.alike_classes(clip, ["red", "blue"], ("the{}",)) == [(0, 1)]
+    assert prompts.same_prompt_groups(clip, ["red", "blue"], ("the{}", "a {}")) == []
+    assert prompts.same_prompt_groups(clip, ["red", "blue"], ("the{}",)) == [(0, 1)]
 
 
 def test_zeroshot__classes_with_the_same_prompts_are_named_and_counted(caplog):
@@ -219,8 +219,10 @@ def test_zeroshot__classes_that_tie_count_by_expectation_and_are_counted(caplog)
 
 def test_alike__of_many_a_few_are_named(caplog):
     names = [f"{i} {colour}" for colour in ("red", "green") for i in range(7)]
-    groups = prompts.alike_classes(ColourClip(), names, ("a {}",))
-    assert prompts.alike_protocol(groups, names, label="m", so="they tie") == {"classes_alike": 14}
+    groups = prompts.same_prompt_groups(ColourClip(), names, ("a {}",))
+    assert prompts.same_prompt_protocol(groups, names, label="m", so="they tie") == {
+        "classes_alike": 14
+    }
     assert caplog.messages[0].endswith(": they tie")
     assert "0 red = 1 red = 2 red = 3 red and 3 more; 0 green = 1 green" in caplog.messages[0]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cliptex.datasets.hub import Rows, name_of, splits_of
-from cliptex.datasets.protocol import DenseItem, paired
+from cliptex.datasets.protocol import DenseItem, measured, paired
 from cliptex.labels.kinds import ScalarField, UnitVector
 
 DEPTH_COLUMNS = ("depth", "depths")
@@ -154,9 +154,7 @@ def _of_depth(depth: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _depth(rows: Rows, index: int, column: str) -> np.ndarray:
-    depth = rows.planes(index, column, 1)[..., 0]
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
+    return measured(rows.planes(index, column, 1)[..., 0])
 
 
 def _paired(rows: Rows, index: int, target: np.ndarray, column: str) -> DenseItem:

@@ -19,6 +19,7 @@ from cliptex.datasets.class_ids import read_ids
 from cliptex.datasets.mat import open_h5, read_mat, read_row
 from cliptex.datasets.protocol import (
     DenseItem,
+    measured,
     paired,
     read_image,
     read_lines,
@@ -101,8 +102,7 @@ class NyuDepth:
         file, row = self._open(), int(self.indices[index])
         image = read_row(file, "images", row).transpose(2, 1, 0)  # (3, W, H) -> (H, W, 3)
         depth = read_row(file, self.depths, row).T.astype(np.float32)  # (W, H) -> (H, W)
-        with np.errstate(invalid="ignore"):
-            depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
+        depth = measured(depth)
         return DenseItem(image=np.ascontiguousarray(image), target=np.ascontiguousarray(depth))
 
 
@@ -175,9 +175,7 @@ class NyuRaw:
         else:
             pixels = read_image(image, upright=False)
             metres = read_ids(depth).astype(np.float32) / MILLIMETRES
-        with np.errstate(invalid="ignore"):
-            metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(np.nan))
-        return paired(pixels, metres, image, depth)
+        return paired(pixels, measured(metres), image, depth)
 
 
 def list_name(split: str) -> str:

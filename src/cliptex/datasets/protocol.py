@@ -143,6 +143,12 @@ def paired(
     return DenseItem(image=image, target=target)
 
 
+def measured(depth: np.ndarray) -> np.ndarray:
+    """Depths (H, W) float32 with NaN where they are not positive and finite: not measured."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
+
+
 def read_lines(path: Path) -> list[str]:
     """The non-empty lines of a UTF-8 file, stripped; ValueError names a file of other bytes."""
     try:

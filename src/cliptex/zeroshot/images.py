@@ -31,11 +31,11 @@ from cliptex.zeroshot.encode import (
 )
 from cliptex.zeroshot.prompts import (
     Names,
-    alike_classes,
-    alike_protocol,
     classifier_weights,
     names_for,
     prompt_protocol,
+    same_prompt_groups,
+    same_prompt_protocol,
 )
 
 KS = (1, 5, 10)
@@ -55,14 +55,14 @@ def run_zeroshot(
 
     `classes` gives names or synonyms to prompt with, one entry per class of `test`; its own names
     by default. ValueError where these name nothing (synset numbers), and where embeddings are not
-    finite. Classes that share all prompts are named (see `alike_protocol`) and score alike; how
-    ties count is said by `cliptex.metrics.expected_hits`, how many there are by the rows.
+    finite. Classes with the same prompts are named (see `same_prompt_protocol`) and get the same
+    scores. Ties count by `cliptex.metrics.expected_hits`; rows say how many there are.
     """
     asked = names_for(test.classes, classes, test.name)
     clip = evaluating(clip)
     label = f"{model}: zero-shot on {test.name}"
-    groups = alike_classes(clip, asked, config.templates)
-    alike = alike_protocol(groups, asked, label=label, so="they tie")
+    groups = same_prompt_groups(clip, asked, config.templates)
+    alike = same_prompt_protocol(groups, asked, label=label, so="they tie")
     weights = classifier_weights(clip, asked, config, label=label)
     labels: list[int] = []
 

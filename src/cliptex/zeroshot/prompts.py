@@ -142,7 +142,7 @@ def classifier_weights(
     return F.normalize(torch.stack(means), dim=-1)
 
 
-def alike_classes(
+def same_prompt_groups(
     clip: TwoTowers, classes: Names, templates: Sequence[str]
 ) -> list[tuple[int, ...]]:
     """Groups of the indices of classes whose prompts are the same tokens, template by template.
@@ -162,13 +162,13 @@ def alike_classes(
     return groups
 
 
-def alike_protocol(
+def same_prompt_protocol(
     groups: Sequence[tuple[int, ...]], classes: Names, *, label: str, so: str
 ) -> dict[str, object]:
-    """How many classes no prompt tells from another, for rows; {} where all are told apart.
+    """How many classes have the same prompts as another, for rows; {} where none has.
 
-    `groups` are those of `alike_classes`. They are named on standard error, in a line that starts
-    with `label` and ends with `so`: what comes of it.
+    `groups` are those of `same_prompt_groups`. They are named on standard error, in a line that
+    starts with `label` and ends with `so`: what comes of it.
     """
     if not groups:
         return {}

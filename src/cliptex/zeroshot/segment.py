@@ -31,11 +31,11 @@ from cliptex.zeroshot.encode import (
 )
 from cliptex.zeroshot.prompts import (
     Names,
-    alike_classes,
-    alike_protocol,
     classifier_weights,
     names_for,
     prompt_protocol,
+    same_prompt_groups,
+    same_prompt_protocol,
 )
 
 TASK = "zeroshot-segmentation"
@@ -72,8 +72,8 @@ def run_zeroshot_segmentation(
     asked = names_for(kind.classes, classes, test.name)
     clip = clip.eval()
     label = f"{model}: segmentation by text on {test.name}"
-    groups = alike_classes(clip, asked, config.templates)
-    alike = alike_protocol(
+    groups = same_prompt_groups(clip, asked, config.templates)
+    alike = same_prompt_protocol(
         groups, asked, label=label, so="which of them a pixel gets means nothing"
     )
     weights = classifier_weights(clip, asked, config, label=label)
