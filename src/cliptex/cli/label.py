@@ -1,4 +1,4 @@
-"""`cliptex label run`, `retry`, `status`, `stats` and `view`."""
+"""`cliptex label plan`, `run`, `retry` and `adopt`: the commands that make labels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,56 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from cliptex.cli.arguments import AnyPathArg
 from cliptex.cli.expert_options import NO_OPTIONS, Confidence, ExpertArgs, load_experts
 from cliptex.cli.help import verb
-from cliptex.cli.label_data import check_share, tell_losses, whole_shards
 from cliptex.console import MAX_FAILURES
+from cliptex.files import AnyPath
 from cliptex.labelling.options import LabelOptions, RayOptions
 
 if TYPE_CHECKING:
+    from cliptex.labelling.adopt import Form
     from cliptex.labelling.engine import LabelRunReport
+    from cliptex.labelling.stores import Losses
+    from cliptex.shards.dataset import ImageTextShards
+
+RunArgs = OmitArgPrefixes[LabelOptions]
+"""`LabelOptions` as --batch-size, not as --options.batch-size."""
+RUN_OPTIONS = LabelOptions()
+RAY_OPTIONS = RayOptions()
+
+
+@verb(
+    "cliptex label plan --data runs/demo/web/shards --expert playroom:depth",
+    "cliptex label plan --data shards --expert hub-depth:Intel/dpt-large --count 64 --device cuda",
+    first="data expert count weights device precision batch_size max_side codec confidence",
+)
+def plan(
+    data: AnyPathArg,
+    expert: tuple[str, ...],
+    loading: ExpertArgs = NO_OPTIONS,
+    count: int = 16,
+    options: RunArgs = RUN_OPTIONS,
+    confidence: Confidence = "own",
+) -> None:
+    """Label a few images, and say what the whole data set will cost; nothing is kept.
+
+    Experts label in one pass, as in a run. Of each kind of label, all codecs are compared.
+
+    Args:
+        data: folder of image-text shards, or one tar.
+        expert: one or more experts, as `cliptex label run` takes them.
+        loading: where the experts run, and what is said about them.
+        count: images to label.
+        options: settings of the run.
+        confidence: as `cliptex label run` takes it.
+    """
+    from cliptex.labelling.plan import plan_labels
+
+    models = load_experts(expert, loading, confidence)
+    print(plan_labels(whole_shards(data), models, options, count=count))
 
 
 @verb(
@@ -32,13 +71,11 @@ def run(
     expert: tuple[str, ...],
     out: AnyPathArg,
     loading: ExpertArgs = NO_OPTIONS,
-    batch_size: int = 8,
-    max_side: int = 512,
-    codec: tuple[str, ...] = (),
+    options: RunArgs = RUN_OPTIONS,
     confidence: Confidence = "own",
     max_failures: float = MAX_FAILURES,
     engine: Literal["local", "ray"] = "local",
-    ray: RayOptions = RayOptions(),  # noqa: B008 (frozen)
+    ray: RayOptions = RAY_OPTIONS,
     rank: int | None = None,
     world_size: int | None = None,
 ) -> None:
@@ -52,9 +89,7 @@ def run(
             of shipped cards and released weight files need --weights.
         out: folder of label stores; each expert's own is made in it.
         loading: where the experts run, and what is said about them.
-        batch_size: images per call of an expert.
-        max_side: longest side in pixels of what is stored.
-        codec: instead of the default codecs, one a kind of label; `cliptex label plan` shows them.
+        options: settings of the run.
         confidence: what is stored of the experts' reliability: what they say themselves, whether
             they say the same of the mirrored image (twice the time), or nothing.
         max_failures: share of the labelled shards' images that may be without a label; above it
@@ -72,7 +107,6 @@ def run(
     shards = ImageTextShards(data, on_damaged="leave out")
     mine = shards.shards
     load = partial(load_experts, expert, loading, confidence)
-    options = LabelOptions(batch_size=batch_size, max_side=max_side, codec=codec)
     failures = dict(shards.damaged)
     if engine == "ray":
         from cliptex.labelling.ray_engine import label_shards_with_ray
@@ -146,6 +180,98 @@ def retry(
     refuse_losses(losses, max_failures)
 
 
+@verb(
+    "cliptex label adopt --data shards --source depth_pngs --out labels"
+    ' --name my-depth --origin "my model" --form depth --scale 0.001 --unit m',
+    "cliptex label adopt --data shards --source class_pngs --out labels"
+    ' --name my-classes --origin "my model" --form classes --classes names.txt',
+    first="data source out name origin form classes scale unit frame",
+)
+def adopt(
+    data: AnyPathArg,
+    source: AnyPathArg,
+    out: AnyPathArg,
+    name: str,
+    origin: str,
+    form: Literal["classes", "depth", "normals"],
+    classes: Path | None = None,
+    ignore: int = 255,
+    scale: float | None = None,
+    unit: Literal["m", "1/m", "relative disparity"] | None = None,
+    invalid: int = 0,
+    frame: str | None = None,
+    licence: str = "",
+    learnt_from: tuple[str, ...] = (),
+    max_side: int = 512,
+    codec: str | None = None,
+    max_failures: float = MAX_FAILURES,
+) -> None:
+    """Bring labels made elsewhere into a label store.
+
+    Args:
+        data: the image-text shards that the labels belong to.
+        source: folder or URL of KEY.png or SHARD/KEY.png, or of tars aligned with the shards.
+        out: folder of label stores; NAME is made in it.
+        name: of the expert's folder.
+        origin: who made the labels: goes to the manifest.
+        form: class ids in grey PNG, depth in 16-bit grey PNG, or normals in RGB PNG.
+        classes: for classes: file of names, one a line, from id 0.
+        ignore: for classes: id of pixels without a class (255, or 65535 for 16 bits).
+        scale: for depth: unit per step of the PNG, such as 0.001 for millimetres.
+        unit: for depth: of value times scale.
+        invalid: for depth: the value of pixels without a depth.
+        frame: for normals: axes, such as right-down-forward-away.
+        licence: of the labels.
+        learnt_from: benchmarks whose images their maker learnt from, such as nyu-depth.
+        max_side: longest side in pixels of what is stored.
+        codec: instead of the kind's default; `cliptex label plan` shows those of a kind.
+        max_failures: share of the images that may be without a label; above it the command ends
+            with status 3, and what was written stays. 1 where only a part has labels.
+    """
+    from cliptex.labelling.adopt import adopt_labels
+    from cliptex.labelling.stores import refuse_losses
+
+    check_share(max_failures)
+    shards = whole_shards(data)
+    report = adopt_labels(
+        shards,
+        source,
+        out,
+        _form(form, classes, ignore, scale, unit, invalid, frame),
+        name=name,
+        origin=origin,
+        licence=licence,
+        learnt_from=learnt_from,
+        max_side=max_side,
+        codec=codec,
+    )
+    print(report)
+    print(report.folder)
+    refuse_losses(tell_losses([report.folder], shards.shards), max_failures)
+
+
+def _form(
+    form: Literal["classes", "depth", "normals"],
+    classes: Path | None,
+    ignore: int,
+    scale: float | None,
+    unit: Literal["m", "1/m", "relative disparity"] | None,
+    invalid: int,
+    frame: str | None,
+) -> Form:
+    from cliptex.datasets.protocol import read_lines
+    from cliptex.labelling.adopt import ClassPng, DepthPng, NormalsPng
+
+    if form == "classes" and classes is not None:
+        return ClassPng(classes=tuple(read_lines(classes)), ignore=ignore)
+    if form == "depth" and scale is not None and unit is not None:
+        return DepthPng(scale=scale, unit=unit, invalid=invalid)
+    if form == "normals" and frame is not None:
+        return NormalsPng(frame=frame)
+    needed = {"classes": "--classes", "depth": "--scale and --unit", "normals": "--frame"}
+    raise ValueError(f"labels of form {form} need {needed[form]}")
+
+
 def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:
     from cliptex.console import say
     from cliptex.labelling.options import rank_and_world
@@ -173,56 +299,30 @@ def _fail_for(shards: Mapping[str, str]) -> None:
         )
 
 
-@verb(
-    "cliptex label status runs/demo/labels --data runs/demo/web/shards",
-    "cliptex label status labels/dpt-large --data shards",
-)
-def status(labels: Positional[AnyPathArg], /, data: AnyPathArg) -> None:
-    """Count what is labelled, and list what is not with the reason.
-
-    Args:
-        labels: folder of label stores, or that of one expert.
-        data: the image-text shards that are labelled.
-    """
-    from cliptex.labelling.stores import describe_status, label_status
+def whole_shards(data: AnyPath) -> ImageTextShards:
+    """The shards without the damaged ones, of which a line is printed."""
     from cliptex.shards.dataset import ImageTextShards
 
-    print(describe_status(label_status(ImageTextShards(data, on_damaged="leave out"), labels)))
+    shards = ImageTextShards(data, on_damaged="leave out")
+    if shards.damaged:
+        named = "; ".join(f"{shard} ({why})" for shard, why in shards.damaged.items())
+        print(f"{len(shards.damaged)} damaged shards are left out: {named}")
+    return shards
 
 
-@verb(
-    "cliptex label stats runs/demo/labels",
-    "cliptex label stats labels/dpt-large",
-)
-def stats(labels: Positional[AnyPathArg], /) -> None:
-    """What the labels hold: shares of classes, ranges of depth, sizes on disk.
+def check_share(max_failures: float) -> None:
+    """ValueError where it is no share, before any work."""
+    from cliptex.console import check_failures
 
-    Args:
-        labels: folder of label stores, or that of one expert.
-    """
-    from cliptex.labelling.stats import describe_stats, label_stats
-    from cliptex.labelling.stores import expert_folders
-
-    folders = expert_folders(labels)
-    if not folders:
-        raise FileNotFoundError(f"{labels} holds no labels; `cliptex label run` makes them")
-    for folder in folders:
-        print(describe_stats(label_stats(folder)))
+    check_failures(0, 0, allowed=max_failures, what="", remedy="")
 
 
-@verb(
-    "cliptex label view runs/demo/labels --data runs/demo/web/shards --out view.html",
-    "cliptex label view labels/dpt-large --data shards --count 100 --out view.html",
-)
-def view(labels: Positional[AnyPathArg], /, data: AnyPathArg, out: Path, count: int = 24) -> None:
-    """Write an HTML page of labels drawn beside and over their images.
+def tell_losses(folders: Sequence[AnyPath], shards: Sequence[str]) -> list[Losses]:
+    """Print what the stores lack of the images in `shards`, whichever run labelled them."""
+    from cliptex.labelling.stores import find_losses
 
-    Args:
-        labels: folder of label stores, or that of one expert.
-        data: the image-text shards that were labelled.
-        out: the page.
-        count: number of samples.
-    """
-    from cliptex.labelling.view import write_view
-
-    print(write_view(whole_shards(data), labels, out, count=count))
+    found = [find_losses(folder, shards) for folder in folders]
+    for losses in found:
+        if losses.lost:
+            print(losses)
+    return found

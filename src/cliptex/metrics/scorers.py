@@ -33,7 +33,7 @@ Depths = Literal["rawDepths", "depths"]
 class Protocol(BaseModel):
     """Rules of scoring, written into every row that follows them.
 
-    name: what rows, tables and `--protocol` call it; "" for the whole picture.
+    name: what rows, tables and `protocol` call it; "" for the whole picture.
     crop: (top, bottom, left, right) bounds in pixels of the part that counts; None is all of it.
     depth_range: metres; of depth, only pixels strictly inside count, and predictions are clamped
         to it.

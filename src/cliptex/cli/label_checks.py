@@ -1,30 +1,22 @@
-"""`cliptex label verify`, `score`, `agreement`, `plan` and `adopt`."""
+"""`cliptex label status`, `stats`, `view`, `verify`, `score` and `agreement`: looks at labels."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from cliptex.cli.arguments import AnyPathArg
-from cliptex.cli.expert_options import (
-    NO_OPTIONS,
-    Confidence,
-    ExpertArgs,
-    load_experts,
-    load_one,
-)
+from cliptex.cli.expert_options import NO_OPTIONS, ExpertArgs, load_one
 from cliptex.cli.help import verb
-from cliptex.cli.label_data import check_share, tell_losses, whole_shards
+from cliptex.cli.label import whole_shards
 from cliptex.cli.layouts import DenseLayout
 from cliptex.cli.rows import check_writable
-from cliptex.console import MAX_FAILURES
 from cliptex.datasets.catalogue import LAYOUTS
 
 if TYPE_CHECKING:
-    from cliptex.labelling.adopt import Form
     from cliptex.labelling.score import KeyedDataset
 
 
@@ -44,6 +36,61 @@ class ToleranceOptions:
 
 
 AS_DEFAULT = ToleranceOptions()
+
+
+@verb(
+    "cliptex label status runs/demo/labels --data runs/demo/web/shards",
+    "cliptex label status labels/dpt-large --data shards",
+)
+def status(labels: Positional[AnyPathArg], /, data: AnyPathArg) -> None:
+    """Count what is labelled, and list what is not with the reason.
+
+    Args:
+        labels: folder of label stores, or that of one expert.
+        data: the image-text shards that are labelled.
+    """
+    from cliptex.labelling.stores import describe_status, label_status
+    from cliptex.shards.dataset import ImageTextShards
+
+    print(describe_status(label_status(ImageTextShards(data, on_damaged="leave out"), labels)))
+
+
+@verb(
+    "cliptex label stats runs/demo/labels",
+    "cliptex label stats labels/dpt-large",
+)
+def stats(labels: Positional[AnyPathArg], /) -> None:
+    """What the labels hold: shares of classes, ranges of depth, sizes on disk.
+
+    Args:
+        labels: folder of label stores, or that of one expert.
+    """
+    from cliptex.labelling.stats import describe_stats, label_stats
+    from cliptex.labelling.stores import expert_folders
+
+    folders = expert_folders(labels)
+    if not folders:
+        raise FileNotFoundError(f"{labels} holds no labels; `cliptex label run` makes them")
+    for folder in folders:
+        print(describe_stats(label_stats(folder)))
+
+
+@verb(
+    "cliptex label view runs/demo/labels --data runs/demo/web/shards --out view.html",
+    "cliptex label view labels/dpt-large --data shards --count 100 --out view.html",
+)
+def view(labels: Positional[AnyPathArg], /, data: AnyPathArg, out: Path, count: int = 24) -> None:
+    """Write an HTML page of labels drawn beside and over their images.
+
+    Args:
+        labels: folder of label stores, or that of one expert.
+        data: the image-text shards that were labelled.
+        out: the page.
+        count: number of samples.
+    """
+    from cliptex.labelling.view import write_view
+
+    print(write_view(whole_shards(data), labels, out, count=count))
 
 
 @verb(
@@ -182,118 +229,6 @@ def agreement(
             print(path)
 
 
-@verb(
-    "cliptex label plan --data runs/demo/web/shards --expert playroom:depth",
-    "cliptex label plan --data shards --expert hub-depth:Intel/dpt-large --count 64 --device cuda",
-    first="data expert count weights device precision batch_size max_side codec confidence",
-)
-def plan(
-    data: AnyPathArg,
-    expert: tuple[str, ...],
-    loading: ExpertArgs = NO_OPTIONS,
-    count: int = 16,
-    batch_size: int = 8,
-    max_side: int = 512,
-    codec: tuple[str, ...] = (),
-    confidence: Confidence = "own",
-) -> None:
-    """Label a few images, and say what the whole data set will cost; nothing is kept.
-
-    Experts label in one pass, as in a run. Of each kind of label, all codecs are compared.
-
-    Args:
-        data: folder of image-text shards, or one tar.
-        expert: one or more experts, as `cliptex label run` takes them.
-        loading: where the experts run, and what is said about them.
-        count: images to label.
-        batch_size: images per call of an expert.
-        max_side: longest side in pixels of what is stored.
-        codec: instead of the default codecs, as `cliptex label run` takes them.
-        confidence: as `cliptex label run` takes it.
-    """
-    from cliptex.labelling.options import LabelOptions
-    from cliptex.labelling.plan import plan_labels
-
-    print(
-        plan_labels(
-            whole_shards(data),
-            load_experts(expert, loading, confidence),
-            LabelOptions(batch_size=batch_size, max_side=max_side, codec=codec),
-            count=count,
-        )
-    )
-
-
-@verb(
-    "cliptex label adopt --data shards --source depth_pngs --out labels"
-    ' --name my-depth --origin "my model" --form depth --scale 0.001 --unit m',
-    "cliptex label adopt --data shards --source class_pngs --out labels"
-    ' --name my-classes --origin "my model" --form classes --classes names.txt',
-    first="data source out name origin form classes scale unit frame",
-)
-def adopt(
-    data: AnyPathArg,
-    source: AnyPathArg,
-    out: AnyPathArg,
-    name: str,
-    origin: str,
-    form: Literal["classes", "depth", "normals"],
-    classes: Path | None = None,
-    ignore: int = 255,
-    scale: float | None = None,
-    unit: Literal["m", "1/m", "relative disparity"] | None = None,
-    invalid: int = 0,
-    frame: str | None = None,
-    licence: str = "",
-    learnt_from: tuple[str, ...] = (),
-    max_side: int = 512,
-    codec: str | None = None,
-    max_failures: float = MAX_FAILURES,
-) -> None:
-    """Bring labels made elsewhere into a label store.
-
-    Args:
-        data: the image-text shards that the labels belong to.
-        source: folder or URL of KEY.png or SHARD/KEY.png, or of tars aligned with the shards.
-        out: folder of label stores; NAME is made in it.
-        name: of the expert's folder.
-        origin: who made the labels: goes to the manifest.
-        form: class ids in grey PNG, depth in 16-bit grey PNG, or normals in RGB PNG.
-        classes: for classes: file of names, one a line, from id 0.
-        ignore: for classes: id of pixels without a class (255, or 65535 for 16 bits).
-        scale: for depth: unit per step of the PNG, such as 0.001 for millimetres.
-        unit: for depth: of value times scale.
-        invalid: for depth: the value of pixels without a depth.
-        frame: for normals: axes, such as right-down-forward-away.
-        licence: of the labels.
-        learnt_from: benchmarks whose images their maker learnt from, such as nyu-depth.
-        max_side: longest side in pixels of what is stored.
-        codec: instead of the kind's default; `cliptex label plan` shows those of a kind.
-        max_failures: share of the images that may be without a label; above it the command ends
-            with status 3, and what was written stays. 1 where only a part has labels.
-    """
-    from cliptex.labelling.adopt import adopt_labels
-    from cliptex.labelling.stores import refuse_losses
-
-    check_share(max_failures)
-    shards = whole_shards(data)
-    report = adopt_labels(
-        shards,
-        source,
-        out,
-        _form(form, classes, ignore, scale, unit, invalid, frame),
-        name=name,
-        origin=origin,
-        licence=licence,
-        learnt_from=learnt_from,
-        max_side=max_side,
-        codec=codec,
-    )
-    print(report)
-    print(report.folder)
-    refuse_losses(tell_losses([report.folder], shards.shards), max_failures)
-
-
 def _dataset(layout: str, root: Path, split: str, keyed: bool) -> KeyedDataset:
     """The benchmark; ValueError where its pictures must have keys and have none."""
     data = LAYOUTS[layout].open(root, split)
@@ -303,25 +238,3 @@ def _dataset(layout: str, root: Path, split: str, keyed: bool) -> KeyedDataset:
             "score an `expert` instead"
         )
     return data
-
-
-def _form(
-    form: Literal["classes", "depth", "normals"],
-    classes: Path | None,
-    ignore: int,
-    scale: float | None,
-    unit: Literal["m", "1/m", "relative disparity"] | None,
-    invalid: int,
-    frame: str | None,
-) -> Form:
-    from cliptex.datasets.protocol import read_lines
-    from cliptex.labelling.adopt import ClassPng, DepthPng, NormalsPng
-
-    if form == "classes" and classes is not None:
-        return ClassPng(classes=tuple(read_lines(classes)), ignore=ignore)
-    if form == "depth" and scale is not None and unit is not None:
-        return DepthPng(scale=scale, unit=unit, invalid=invalid)
-    if form == "normals" and frame is not None:
-        return NormalsPng(frame=frame)
-    needed = {"classes": "--classes", "depth": "--scale and --unit", "normals": "--frame"}
-    raise ValueError(f"labels of form {form} need {needed[form]}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptex.cli import experts, label_tools
+from cliptex.cli import experts, label, label_checks
 from cliptex.cli.app import USER_ERROR, main
 from cliptex.experts.protocol import Expert, Placement
 from cliptex.shards.write import ShardWriter
@@ -37,13 +37,13 @@ def adopted(capsys, data: Path, tmp_path: Path) -> Path:
         (source / f"key{number}.png").write_bytes(png(np.full((4, 6), number, np.uint8)))
     names = tmp_path / "names.txt"
     names.write_text("background\ncat\n")
-    label_tools.adopt(data, source, tmp_path / "labels", "mine", "hand", "classes", classes=names)
+    label.adopt(data, source, tmp_path / "labels", "mine", "hand", "classes", classes=names)
     return tmp_path / "labels" / "mine"
 
 
 def test_adopt_verify_and_score(data: Path, adopted: Path, tmp_path: Path, capsys) -> None:
     assert "2 of 2 images have a label" in capsys.readouterr().out
-    label_tools.verify(adopted, data)
+    label_checks.verify(adopted, data)
     assert "nothing is wrong" in capsys.readouterr().out
     voc = tmp_path / "VOC2012"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -55,23 +55,23 @@ def test_adopt_verify_and_score(data: Path, adopted: Path, tmp_path: Path, capsy
         truth = np.full((4, 6), number, np.uint8)
         (voc / f"SegmentationClass/key{number}.png").write_bytes(png(truth))
     out = tmp_path / "results.jsonl"
-    label_tools.score(voc, "voc", labels=adopted, out=out)
+    label_checks.score(voc, "voc", labels=adopted, out=out)
     assert "miou: 100" in capsys.readouterr().out and out.read_text().count("\n") == 3
     with pytest.raises(ValueError, match="either --expert or --labels"):
-        label_tools.score(voc, "voc")
+        label_checks.score(voc, "voc")
 
 
 def test_verify__exits_with_1(data: Path, adopted: Path, capsys) -> None:
     tar = adopted / "x-00000.tar"
     tar.write_bytes(tar.read_bytes()[:-1])
     with pytest.raises(SystemExit) as stop:
-        label_tools.verify(adopted, data)
+        label_checks.verify(adopted, data)
     assert stop.value.code == 1 and str(tar) in capsys.readouterr().out
 
 
 def test_adopt__says_what_it_needs(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--scale and --unit"):
-        label_tools.adopt(data, tmp_path, tmp_path / "labels", "mine", "hand", "depth")
+        label.adopt(data, tmp_path, tmp_path / "labels", "mine", "hand", "depth")
 
 
 def test_experts(tmp_path: Path, capsys) -> None:
@@ -88,7 +88,7 @@ def test_experts(tmp_path: Path, capsys) -> None:
 
 
 def test_plan(data: Path, capsys) -> None:
-    label_tools.plan(data, ("playroom:depth", "playroom:normals"), count=2)
+    label.plan(data, ("playroom:depth", "playroom:normals"), count=2)
     printed = capsys.readouterr().out
     assert "bytes per image" in printed and "all 2 images, from 2 drawn" in printed
     for codec in ("png-scalar-10 (used)", "png-scalar-16", "png-normal-oct (used)"):
