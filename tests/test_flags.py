@@ -14,7 +14,6 @@ FLAG = re.compile(r"(?<![-\w])--[a-z]")
 # Rooms that still name flags. Take yours out once it names fields; none is added.
 EXCEPTIONS = {
     "data",
-    "labelling",
     "models",
     "probes",
     "report",

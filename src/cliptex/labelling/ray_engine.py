@@ -226,8 +226,9 @@ def _refuse_silent(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
     except OSError as error:
         raise ValueError(
-            f"no Ray cluster answers at {address} ({error}): start one with `ray start --head`, "
-            "or correct `ray.address` or the environment variable RAY_ADDRESS"
+            f"no Ray cluster answers at {address} ({error}): start one with the command `ray "
+            "start` on its head node, or correct `ray.address` or the environment variable "
+            "RAY_ADDRESS"
         ) from None
 
 

@@ -8,21 +8,22 @@ so the cost per image does not grow with the store.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from cliptex.console import track
-from cliptex.experts.protocol import Expert
+from cliptex.experts.protocol import Expert, Prediction
 from cliptex.files import AnyPath, exists, sha256_file
-from cliptex.labelling.reinfer import disagreements
+from cliptex.labelling.expert_worker import Predictor
 from cliptex.labelling.stores import belongs, damage
 from cliptex.labels.kinds import Tolerance
 from cliptex.labels.ledger import Ledger, ledger_path
 from cliptex.labels.reader import DamagedLabel, LabelReader
 from cliptex.labels.writer import label_tar
 from cliptex.shards.dataset import ImageTextShards
+from cliptex.shards.images import ImageError, decode_image
 
 SHOWN = 20  # problems that the text lists one by one
 RELABEL = "remove {ledger} and run `cliptex label run` again: only this shard is labelled anew"
@@ -277,9 +278,68 @@ def _inference_problems(
         what = f"made by {manifest.expert} with weights {manifest.weights_sha256[:16] or 'unknown'}"
         remedy = f"verify with that expert, not {spec.name} ({spec.weights_sha256[:16]})"
         return [Problem(reader.folder / "manifest.json", what, remedy)]
-    bad = disagreements(shards, reader, expert, drawn, tolerance=tolerance, batch_size=batch_size)
+    bad = _disagreements(shards, reader, expert, drawn, tolerance=tolerance, batch_size=batch_size)
     what = "labels that the expert does not give again"
     return [_label_problem(reader, shard, what, keys) for shard, keys in bad.items()]
+
+
+def _disagreements(
+    shards: ImageTextShards,
+    reader: LabelReader,
+    expert: Expert,
+    drawn: list[tuple[str, str]],
+    *,
+    tolerance: Tolerance,
+    batch_size: int,
+) -> dict[str, list[str]]:
+    """The drawn labels that the expert does not give again: key and reason, by shard.
+
+    `drawn` are (shard, key) that have a label; `expert` is of the labels' kind.
+    """
+    bad: dict[str, list[str]] = defaultdict(list)
+    fresh = _predicted(shards, Predictor(expert, batch_size), drawn)
+    label = f"inferring with {expert.spec.name}"
+    for shard, key, answer in track(fresh, label=label, total=len(drawn)):
+        if isinstance(answer, str):
+            error = answer
+        else:
+            error = _disagreement(reader, shard, key, answer, tolerance)
+        if error:
+            bad[shard].append(f"{key!r} ({error})")
+    return bad
+
+
+def _predicted(
+    shards: ImageTextShards, predictor: Predictor, drawn: list[tuple[str, str]]
+) -> Iterator[tuple[str, str, Prediction | str]]:
+    """(shard, key, prediction, or why there is none) of the drawn images, a batch at a time."""
+    size = predictor.limit
+    for start in range(0, len(drawn), size):
+        images: dict[tuple[str, str], np.ndarray] = {}
+        for place in drawn[start : start + size]:
+            try:
+                images[place] = decode_image(shards.read_image(*place))
+            except ImageError as reason:
+                yield *place, f"labelled, but its image does not decode: {reason}"
+        answers = predictor.predict(list(images.values()))
+        for place, answer in zip(images, answers, strict=True):
+            yield *place, f"now {answer}" if isinstance(answer, str) else answer
+
+
+def _disagreement(
+    reader: LabelReader, shard: str, key: str, answer: Prediction, tolerance: Tolerance
+) -> str:
+    """Why a fresh prediction's label is not the stored one, or an empty string."""
+    kind, stored = reader.kind, reader.read(shard, key)
+    assert stored is not None  # the ledger said ok
+    try:
+        fresh = kind.fit(kind.check(answer.label), reader.manifest.max_side)
+    except ValueError as error:
+        return f"now {error}"
+    if fresh.shape != stored.array.shape:
+        return f"stored as {stored.array.shape}, now {fresh.shape}"
+    found = kind.difference(stored.array, fresh)
+    return "" if kind.within(found, tolerance.of_stored()) else kind.describe(found)
 
 
 def _label_problem(reader: LabelReader, shard: str, what: str, keys: list[str]) -> Problem:
