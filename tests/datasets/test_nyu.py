@@ -1,11 +1,15 @@
+"""NYUv2: the labelled file and the frames of its videos."""
+
 import pickle
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from cliptex.datasets import NormalsFolder, NyuDepth
+from cliptex.datasets.nyu import NyuRaw
 
 from .conftest import picture, save_image
 
@@ -80,30 +84,6 @@ def test_nyu__a_file_without_the_depths_is_refused_at_once(nyu):
         NyuDepth(nyu, "train", depths="rawDepths")
 
 
-def test_normals__decoded_to_unit_length_and_black_is_invalid(normals):
-    train = NormalsFolder(normals, "train")
-    assert len(train) == 2 and len(NormalsFolder(normals / "normals", "test")) == 1
-    target = train[0].target
-    np.testing.assert_allclose(target[0, 1], [0.6, 0, 0.8], atol=0.01)
-    np.testing.assert_allclose(target[1, 0], [0, -1, 0], atol=0.01)
-    np.testing.assert_array_equal(target[1, 1], 0)
-    np.testing.assert_allclose(np.linalg.norm(target, axis=-1), [[1, 1], [1, 0]], atol=1e-6)
-
-
-def test_normals__sizes_differ(normals):
-    save_image(normals / "normals/test/img/000000.png", picture(0, (4, 2)))
-    with pytest.raises(ValueError, match="norm/000000.png has 2x2 .*img/000000.png has 4x2"):
-        NormalsFolder(normals, "test")[0]
-
-
-def test_normals__faults(normals, tmp_path):
-    (normals / "normals/test/img/000000.png").unlink()
-    with pytest.raises(FileNotFoundError, match="000000"):
-        NormalsFolder(normals, "test")[0]
-    with pytest.raises(FileNotFoundError, match="norm/000000.png"):
-        NormalsFolder(tmp_path / "nowhere", "test")
-
-
 def test_real(shared_data):
     root = shared_data / "nyu-mini"
     train, test = NyuDepth(root, "train"), NyuDepth(root, "test")
@@ -119,3 +99,41 @@ def test_real(shared_data):
     # in the lower part of most rooms.
     lower = np.mean([normals[i].target[200:, :, 1].mean() for i in range(len(normals))])
     assert lower > 0.1
+
+
+def test_nyu_raw__lists_of_bts(tmp_path):
+    save_image(tmp_path / "sync/kitchen/rgb_00045.jpg", picture(0))
+    depth = np.full((6, 8), 2500, np.uint16)
+    depth[0, 0] = 0
+    Image.fromarray(depth).save(tmp_path / "sync/kitchen/sync_depth_00045.png")
+    line = "/kitchen/rgb_00045.jpg /kitchen/sync_depth_00045.png 518.8579\n"
+    (tmp_path / "nyudepthv2_train_files_with_gt.txt").write_text(line)
+    train = NyuRaw(tmp_path, "train")
+    target = train[0].target
+    assert len(train) == 1 and train.kind.unit == "m" and target.dtype == np.float32
+    assert target[1, 1] == np.float32(2.5) and np.isnan(target[0, 0])
+    assert np.isnan(target).sum() == 1
+    (tmp_path / "nyudepthv2_train_files_with_gt.txt").write_text("kitchen\n")
+    with pytest.raises(ValueError, match="expected 'RGB DEPTH FOCAL', got 'kitchen'"):
+        NyuRaw(tmp_path, "train")
+
+
+def test_nyu_raw__files_of_fastdepth(tmp_path):
+    path = tmp_path / "val/official/00001.h5"
+    path.parent.mkdir(parents=True)
+    image = picture(4)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("rgb", data=image.transpose(2, 0, 1))
+        file.create_dataset("depth", data=np.full((6, 8), 1.5, np.float32))
+    for split in ("val", "test"):
+        (item,) = (NyuRaw(tmp_path, split)[i] for i in range(1))
+        np.testing.assert_array_equal(item.image, image)
+        assert np.all(item.target == 1.5)
+    with pytest.raises(ValueError, match=r"no split 'train', only \['val'\]"):
+        NyuRaw(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match="SCENE/00001.h5"):
+        NyuRaw(tmp_path / "val", "train")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("rgb", data=image)
+    with pytest.raises(ValueError, match="00001.h5 has no 'rgb' and 'depth'"):
+        NyuRaw(tmp_path, "val")[0]

@@ -1,8 +1,13 @@
+"""PASCAL VOC: lists, masks, SBD, and 20 classes."""
+
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from cliptex.datasets import VOC_CLASSES, Ade20k, VocSegmentation
+
+from .conftest import VOC_MASK, picture, save_image, save_palette
 
 
 def test_voc__palette_indices_are_ids(voc):
@@ -91,45 +96,10 @@ def test_voc__damaged_mask_is_named(voc):
             VocSegmentation(voc, "val")[0]
 
 
-def test_ade__ids_and_sizes_of_other_masks_are_refused(ade):
-    mask = ade / "annotations/validation/ADE_val_00000000.png"
-    for value in (151, 255, 256):  # 256 would be "other" in 8 bits
-        Image.fromarray(np.full((2, 3), value, np.uint16)).save(mask)
-        with pytest.raises(ValueError, match=f"00000000.png: class id {value},.*0 to 150: "):
-            Ade20k(ade, "validation")[0]
-    Image.fromarray(np.zeros((3, 2), np.uint8)).save(mask)
-    with pytest.raises(ValueError, match="00000000.png has 3x2 .*00000000.jpg has 2x3"):
-        Ade20k(ade, "validation")[0]
-
-
 def test_voc__broken_picture_is_named(voc):
     (voc / "VOC2012" / "JPEGImages" / "2008_000003.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match="2008_000003.jpg"):
         VocSegmentation(voc, "val")[0]
-
-
-def test_ade__other_becomes_ignored_and_classes_start_at_zero(ade):
-    train = Ade20k(ade, "training")
-    assert (len(train), len(Ade20k(ade, "validation"))) == (3, 2)
-    np.testing.assert_array_equal(train[0].target, [[255, 0, 149], [1, 255, 2]])
-    assert len(train.kind.classes) == 150 and train.kind.ignore == 255
-    assert len(Ade20k(ade.parent, "training")) == 3
-
-
-def test_ade__names(ade):
-    (ade / "classes.txt").write_text("wall\nfloor\nchair\n")
-    assert Ade20k(ade, "training").kind.classes == ("wall", "floor", "chair")
-    (ade / "objectInfo150.txt").write_text(
-        "Idx\tRatio\tTrain\tVal\tName\n1\t0.15\t11664\t1172\twall\n2\t0.1\t6046\t612\tbed, cot\n"
-    )
-    assert Ade20k(ade, "training").kind.classes == ("wall", "bed")
-
-
-def test_ade__missing_split(ade):
-    with pytest.raises(ValueError, match=r"no split 'test', only \['training', 'validation'\]"):
-        Ade20k(ade, "test")
-    with pytest.raises(FileNotFoundError, match="annotations/SPLIT"):
-        Ade20k(ade / "images", "training")
 
 
 def test_lists__without_a_line_or_of_other_bytes_are_named(voc, ade):
@@ -158,3 +128,64 @@ def test_voc__real(shared_data):
     item = val[0]
     assert item.image.shape[:2] == item.target.shape
     assert set(np.unique(item.target)) <= {*range(21), 255}
+
+
+KEYS = ("2007_000001", "2007_000002", "2008_000003")
+
+
+def save_sbd(root, keys, train, val):
+    for value, key in enumerate(keys, start=5):
+        ids = np.full((2, 3), value, np.uint8)
+        path = root / "benchmark_RELEASE/dataset/cls" / f"{key}.mat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        struct = {"Boundaries": np.zeros(3), "Segmentation": ids}
+        scipy.io.savemat(path, {"GTcls": struct})
+    for part, listed in (("train", train), ("val", val)):
+        (root / f"benchmark_RELEASE/dataset/{part}.txt").write_text("\n".join(listed))
+
+
+@pytest.mark.parametrize("place", ["VOCdevkit/VOC2012", "VOCdevkit", "."])
+def test_voc__train_aug_from_sbd(voc, tmp_path, place):
+    folder = voc / "VOC2012"
+    lists = folder / "ImageSets" / "Segmentation"
+    (lists / "train_aug.txt").unlink()
+    (lists / "train.txt").write_text(KEYS[0])
+    (folder / "SegmentationClassAug").rename(folder / "SegmentationClass")
+    extra = "2009_000004"
+    save_image(folder / "JPEGImages" / f"{extra}.jpg", picture(9, (2, 3)))
+    # SBD's train holds a picture of VOC's val and one of VOC's train: neither may come from SBD
+    save_sbd(tmp_path / place, (*KEYS, extra), (KEYS[2], KEYS[0]), (extra,))
+    train = VocSegmentation(voc, "train_aug")
+    assert [image.stem for image, _ in train.files] == [KEYS[0], extra]
+    np.testing.assert_array_equal(train[0].target, VOC_MASK)
+    np.testing.assert_array_equal(train[1].target, np.full((2, 3), 8))
+    assert train[1].target.dtype == np.uint8
+
+
+def test_voc__official_masks_go_before_augmented_ones(voc):
+    folder = voc / "VOC2012"
+    save_palette(folder / "SegmentationClass" / f"{KEYS[2]}.png", np.full((2, 3), 7, np.uint8))
+    assert VocSegmentation(voc, "val")[0].target.tolist() == [[7, 7, 7], [7, 7, 7]]
+    np.testing.assert_array_equal(VocSegmentation(voc, "train_aug")[0].target, VOC_MASK)
+
+
+def test_voc__listed_without_a_mask(voc):
+    (voc / f"VOC2012/SegmentationClassAug/{KEYS[1]}.png").unlink()
+    with pytest.raises(FileNotFoundError, match=f"1 of 2 listed pictures .* {KEYS[1]}"):
+        VocSegmentation(voc, "train_aug")
+
+
+def test_voc__damaged_sbd_mask_is_named(voc, tmp_path):
+    (voc / f"VOC2012/SegmentationClassAug/{KEYS[2]}.png").unlink()
+    save_sbd(tmp_path, [KEYS[2]], [KEYS[2]], [])
+    path = tmp_path / f"benchmark_RELEASE/dataset/cls/{KEYS[2]}.mat"
+    scipy.io.savemat(path, {"GTinst": 1})
+    with pytest.raises(ValueError, match=f"{KEYS[2]}.mat has no 'GTcls'"):
+        VocSegmentation(voc, "val")[0]
+
+
+def test_voc__without_background(voc):
+    val = VocSegmentation(voc, "val", background="ignore")
+    assert val.kind.classes == VOC_CLASSES[1:] and val.kind.ignore == 255
+    np.testing.assert_array_equal(val[0].target, [[255, 0, 19], [255, 14, 255]])
+    assert val[0].target.dtype == np.uint8
