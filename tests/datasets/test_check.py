@@ -284,7 +284,7 @@ def test_check__exit_codes(voc, capsys):
     (voc / "VOC2012/JPEGImages/2007_000002.jpg").unlink()
     assert main(["datasets", "check", str(voc), "--kind", "voc"]) == 2
     out, err = capsys.readouterr()
-    assert "2007_000002.jpg" in out and "voc not whole" in err
+    assert "2007_000002.jpg" in out and "voc incomplete" in err
 
 
 def test_check__real(shared_data):
@@ -335,7 +335,7 @@ def test_decode__lists_every_broken_picture_and_mask(voc, ade, imagenet, capsys)
     assert all(str(path) in said for path, said in zip(paths, broken, strict=True))
     assert main(["datasets", "check", str(voc), "--decode"]) == 2
     shown = capsys.readouterr()
-    assert f"  broken: {paths[0]}: truncated" in shown.out and "not whole or broken" in shown.err
+    assert f"  broken: {paths[0]}: truncated" in shown.out and "incomplete or broken" in shown.err
     assert main(["datasets", "check", str(voc)]) == 0
 
 

@@ -23,16 +23,16 @@ SHOWN = 10  # pairs printed where no file is asked for
     "cliptex datasets check ADEChallengeData2016 --kind ade20k --decode",
 )
 def check(path: Positional[Path], /, kind: Checked | None = None, decode: bool = False) -> None:
-    """Recognise a benchmark's layout, count its splits, and say what is missing and where it is.
+    """Recognise the layout of a benchmark, count its splits, and list what is missing.
 
-    Fails where something essential is missing or does not decode. A smaller count than the
-    release's is said, but is no failure, since parts of a benchmark are of use.
+    Fails where an essential file is missing or does not decode. Fewer pictures than the release
+    has are reported, but are no failure: parts of a benchmark are useful.
 
     Args:
         path: folder of the benchmark as unpacked, or a Karpathy JSON.
-        kind: which layout; by default all that are recognised.
-        decode: also read every picture with its mask, depth or normals, and list the broken ones:
-            hours for ImageNet, but a probe would meet them later.
+        kind: check this layout; by default all that are recognised.
+        decode: also read every picture with its mask, depth or normals, and list those that are
+            broken, at which a probe would stop. Takes hours for ImageNet.
     """
     from cliptex.datasets.check import check_dataset
 
@@ -41,7 +41,7 @@ def check(path: Positional[Path], /, kind: Checked | None = None, decode: bool =
         print(report)
     bad = [report.kind for report in reports if not report.ok]
     if bad:
-        raise ValueError(f"{path}: {', '.join(bad)} not whole or broken, see above")
+        raise ValueError(f"{path}: {', '.join(bad)} incomplete or broken, see above")
 
 
 @verb(
@@ -62,20 +62,19 @@ def overlap(
     name: str | None = None,
     pairs: Path | None = None,
 ) -> None:
-    """Find pictures of a benchmark that are also, nearly, in training shards, by perceptual hash.
+    """Find near-duplicates between training shards and a benchmark, by perceptual hash.
 
     Args:
         data: image-text shards that models are trained on.
         dataset: layout of the benchmark, as in docs/datasets.md.
         root: where the benchmark lies.
         out: results file (JSON lines) to append the row to: percent of test pictures.
-        split: of the benchmark, what models are tested on; by default the layout's usual one.
-        images: folder of the images of a Karpathy JSON (karpathy alone); by default as for
-            `cliptex zeroshot`.
-        threshold: of 128 bits, in how many near-duplicates may differ.
-        mirrored: look for mirror images, too.
-        name: of the training data in the report; by default the folder's.
-        pairs: file to write, a JSON line per pair; what it held is replaced.
+        split: split of the benchmark that is compared; by default the one that is usually scored.
+        images: folder of the images of a Karpathy JSON; by default one beside the JSON.
+        threshold: number of the 128 bits in which near-duplicates may differ.
+        mirrored: also look for mirror images.
+        name: name of the training data in the report; by default that of its folder.
+        pairs: file to write with one JSON line per pair; an earlier one is replaced.
     """
     check_writable(out)
     if pairs is not None:

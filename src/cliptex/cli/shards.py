@@ -36,21 +36,23 @@ def import_(
     """Write image-text shards from another layout.
 
     Args:
-        source: layout: folder with a table of captions (CSV, TSV, JSON lines or list); Karpathy
-            JSON; COCO captions; img2dataset.
-        path: the captions file, or the folder of img2dataset.
-        out: folder of the shards.
+        source: what is imported: folder is images with a table of captions (CSV, TSV, JSON lines
+            or a JSON list), karpathy and coco are JSON files, img2dataset is its output folder.
+        path: captions file, or output folder of img2dataset.
+        out: folder to write the shards to.
         images: folder of the images; by default the folder of the captions file.
-        split: which split of a Karpathy JSON.
-        image_column: of a table: column or key of the images' names; by default a usual name.
-        caption_column: of a table: column or key of the captions; by default a usual name.
-        separator: of a table: one character, or comma, tab, semicolon; by default as the header.
-        quoting: of a table: standard (a quote in a quoted field is doubled), backslash (it follows
-            one), none (quotes are text); guessed where only one reading is possible.
-        skip_bad_rows: of a table: leave out and count rows that do not fit, rather than stop.
-        caption_key: of img2dataset's files: field of every KEY.json that holds the captions,
-            instead of KEY.txt.
-        max_failures: share of the inputs, 0 to 1, that may be left out; more end with status 3.
+        split: split of a Karpathy JSON.
+        image_column: table column or JSON key of the images' names; by default a usual name.
+        caption_column: table column or JSON key of the captions; by default a usual name.
+        separator: separator of table columns: one character, or comma, tab, semicolon; by default
+            the one that fits the header.
+        quoting: how a table quotes fields: standard doubles a quote in a quoted field, backslash
+            escapes it, none treats quotes as text. Guessed where only one reading is possible.
+        skip_bad_rows: leave out and count rows of a table that do not fit, instead of stopping.
+        caption_key: field of every KEY.json of img2dataset that holds the captions, instead of
+            KEY.txt.
+        max_failures: share of the inputs, 0 to 1, that may be left out; above it the command ends
+            with status 3.
     """
     from cliptex.shards import importers
 
@@ -99,11 +101,11 @@ def _refuse_foreign(source: str, **options: object) -> None:
 def check(
     shards: Positional[AnyPathArg], /, decode: bool = True, caption_key: str | None = None
 ) -> None:
-    """Count samples and problems of image-text shards; fails where there are any.
+    """Count samples and problems of image-text shards; fails where there are problems.
 
     Args:
         shards: folder of tars, or one tar.
-        decode: decode every image, too.
+        decode: also decode every image.
         caption_key: field of every KEY.json that holds the captions, instead of KEY.txt.
     """
     from cliptex.shards.check import check as check_shards

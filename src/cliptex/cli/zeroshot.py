@@ -20,26 +20,25 @@ class ZeroShotOptions:
     """What `cliptex zeroshot` understands.
 
     Args:
-        model: as for `cliptex probe`.
+        model: model to score, named as for `cliptex probe`.
         dataset: layout of the data set (see docs/datasets.md): of classes, of captions (retrieval),
             or of class maps (segmentation by text on patch features).
         root: where the data set lies; the JSON of karpathy; a folder or hub id of hub-*.
         out: results file (JSON lines) to append to.
         name: how the model is called in the results; by default as `model`.
-        images: folder of the images of a Karpathy JSON (karpathy alone); by default `images` or
-            another usual folder beside it, or its own.
+        images: folder of the images of a Karpathy JSON; by default one beside the JSON.
         split: split that is scored; by default the layout's usual one, as in docs/datasets.md.
-        resolution: side in pixels of the square that the model sees, by default what it was trained
-            at; the nearest multiple of its stride where that does not divide it.
-        precision: of the towers.
-        crop: squash the whole picture, or take the central square of its short side (as CLIP and
-            the authors' library do; not for segmentation).
+        resolution: side in pixels of the square that the model sees, rounded to a multiple of its
+            stride; by default the side that it was trained at.
+        precision: precision of both towers.
+        crop: squash resizes the whole picture to a square; center takes the central square of its
+            short side, as CLIP and the authors' library do (not for segmentation).
         templates: openai80 (CLIP's 80 for ImageNet), simple (their best seven), or a file with one
             template a line, `{}` for the name.
-        classes: file of class names in the classes' order, one a line, synonyms after `;`; by
-            default the data set's own.
-        leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
-            folder says so (provenance.json).
+        classes: file of class names in the order of the classes, one a line, synonyms after `;`;
+            by default the names of the data set.
+        leak: mark the rows as a leak: an expert learnt from this data set. Automatic where the
+            model's folder says so (provenance.json).
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
     """
 

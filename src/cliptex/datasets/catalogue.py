@@ -337,11 +337,6 @@ def benchmark_of(layout: str, name: str) -> str:
     return next((benchmark for benchmark, sign in signs if re.search(sign, words)), name)
 
 
-# Kept until their callers read the table.
-DENSE = {name: LAYOUTS[name].open for name in names_of("segmentation", "depth", "normals")}
-LABELLED = {name: LAYOUTS[name].open for name in names_of("classification")}
-
-
 def is_leak(layout: str, name: str, learnt_from: Iterable[str]) -> bool:
     """Whether a set of `layout` called `name` shows pictures of a benchmark in `learnt_from`.
 
