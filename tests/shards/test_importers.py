@@ -433,6 +433,42 @@ def test_img2dataset_files_of_every_image_suffix(
     assert report.ok and texts(tmp_path / "out") == {str(i): f"caption {i}" for i in range(5)}
 
 
+def test_img2dataset_files_of_one_stem_are_chosen_by_the_stated_order(
+    tmp_path: Path, encode: Callable[..., bytes]
+) -> None:
+    folder = tmp_path / "source/00000"
+    folder.mkdir(parents=True)
+    for name, kind, grey in (("0.bmp", "BMP", 0), ("0.jpg", "JPEG", 255)):
+        (folder / name).write_bytes(encode(np.full((8, 8, 3), grey, np.uint8), kind))
+    (folder / "0.txt").write_text("A wall")
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert report.problems == ("00000/0.bmp: 0.jpg is taken",)
+    (sample,) = ImageTextShards(tmp_path / "out")
+    assert sample.image.min() > 250
+
+
+def test_img2dataset_files_whose_names_are_no_utf8_are_named(
+    tmp_path: Path, picture: Picture
+) -> None:
+    folder = tmp_path / "source/00000"
+    folder.mkdir(parents=True)
+    for name in (b"0", b"1\xff"):
+        (folder / os.fsdecode(name + b".jpg")).write_bytes(picture(1))
+        (folder / os.fsdecode(name + b".txt")).write_text("A dog")
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert report.samples == 1 and len(report.problems) == 1
+    assert "its name is not UTF-8" in report.problems[0]
+
+
+def test_empty_captions_of_img2dataset_tars_do_not_count(
+    tmp_path: Path, picture: Picture, make_tar: MakeTar
+) -> None:
+    members = [("0.jpg", picture(0)), ("0.txt", b""), ("1.jpg", picture(1)), ("1.txt", b"A dog")]
+    make_tar(tmp_path / "source/00000.tar", members)
+    report = import_img2dataset(tmp_path / "source", tmp_path / "out")
+    assert (report.samples, report.captions) == (2, 1)
+
+
 def test_img2dataset_files_that_are_left_out_are_named(tmp_path: Path, picture: Picture) -> None:
     folder = tmp_path / "source/00000"
     (folder / "deeper").mkdir(parents=True)

@@ -237,3 +237,19 @@ def test_quotes_that_both_readings_take_otherwise_are_not_guessed(
     with pytest.raises(ValueError, match=r"line 2: .*two ways"):
         read(tmp_path / name)
     assert read(tmp_path / name, quoting="none").rows == [("a.jpg", [row])]
+
+
+def test_a_header_that_two_separators_fit_is_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "both.csv"
+    path.write_text("image,caption,more;filepath;title\na.jpg,A dog,x;b.jpg;A cat\n")
+    with pytest.raises(ValueError, match=r"both\.csv: the header has both columns by \[',', ';'\]"):
+        read(path)
+    assert read(path, separator="semicolon").rows == [("b.jpg", ["A cat"])]
+
+
+def test_rows_whose_captions_have_separators_are_counted(tmp_path: Path) -> None:
+    lines = "image,caption\na.jpg,A man, a dog\nb.jpg,A cat\nc.jpg,One, two, three\n"
+    (tmp_path / "last.csv").write_text(lines)
+    (tmp_path / "tabs.tsv").write_text("image\tcaption\na.jpg\tA\nb.jpg\tC\n")
+    assert "the rest of the line in 2 rows" in read(tmp_path / "last.csv").said
+    assert "rest of the line" not in read(tmp_path / "tabs.tsv").said
