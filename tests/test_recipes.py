@@ -229,7 +229,7 @@ def test_changes_are_validated_and_replace_the_length() -> None:
     seen = paper("vit-b16", DATA, samples=12_800)
     assert (seen.samples, seen.epochs, seen.steps) == (12_800, None, None)
     assert changed(seen, {"steps": 3}).samples is None
-    with pytest.raises(ValueError, match="exactly one of steps, epochs, samples"):
+    with pytest.raises(ValueError, match="exactly one of `steps`, `epochs`, `samples`"):
         playroom(DATA, steps=7, samples=9)
     with pytest.raises(ValueError, match="learning_rate"):
         playroom(DATA, learning_rate=1.0)
@@ -240,7 +240,7 @@ def test_what_a_tower_needs() -> None:
         paper("vit-b14", DATA)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="`start_from`: there are no open weights of vit-h16"):
         paper("vit-h16", DATA)
-    with pytest.raises(ValueError, match="labels: name the folder"):
+    with pytest.raises(ValueError, match="`labels`: give the folder"):
         paper("vit-b16", DATA, tasks=TASKS)
 
 

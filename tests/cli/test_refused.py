@@ -24,7 +24,7 @@ REFUSED = {
     "train playroom --data web --labels web --out o --tasks deeplab-voc21": "name pairs of a task",
     "train playroom --data web --labels web --out o --tasks dpeth x": "did you mean depth?",
     "train playroom --data web --out o --batch-size 4 --steps 30": "`--warmup-steps 1`",
-    "train playroom --data web --out o --steps 60": "batch_size: 48 makes a batch of 48",
+    "train playroom --data web --out o --steps 60": "--batch-size: 48 makes a batch of 48",
     "train playroom --data web --out o --batch-size 4 --resolution 120 120": "120 x 120",
     "train playroom --data web --labels web --out o --tasks depth x --batch-size 4": "x",
     "train runs/config.yaml --out o": "'dpeth' is unknown (did you mean depth?)",

@@ -65,10 +65,10 @@ def test_weights_are_those_of_the_terms_that_the_run_has(configure, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": None}, "exactly one of steps, epochs, samples"),
-        ({"epochs": 2.0}, "exactly one of steps, epochs, samples"),
-        ({"tasks": {"depth": "dpt"}}, "labels: name the folder"),
-        ({"loss_weights": {"depth": 1.0}}, "no weight for ['clip']"),
+        ({"steps": None}, "exactly one of `steps`, `epochs`, `samples`"),
+        ({"epochs": 2.0}, "exactly one of `steps`, `epochs`, `samples`"),
+        ({"tasks": {"depth": "dpt"}}, "`labels`: give the folder"),
+        ({"loss_weights": {"depth": 1.0}}, "give a weight for ['clip']"),
         ({"loss_weights": {"clip": float("nan")}}, "finite"),
         ({"loss_weights": {"clip": 1.0, "dpeth": 5}}, "'dpeth' is unknown (did you mean depth?)"),
         ({"tasks": {"edge": "sobel"}, "labels": "x"}, "'edge' is unknown (did you mean edges?)"),

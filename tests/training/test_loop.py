@@ -214,7 +214,7 @@ def test_half_written_files_of_killed_runs_are_swept(configure, tmp_path: Path) 
 @pytest.mark.parametrize("where", ["file", "file/run"])
 def test_a_folder_that_cannot_be_made(configure, tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("text")
-    with pytest.raises(NotADirectoryError, match=r"\(--out\) cannot be made.* file; give another"):
+    with pytest.raises(NotADirectoryError, match=r"\(`out`\) cannot be made.* file; give another"):
         train(configure(), tmp_path / where)
 
 
@@ -335,8 +335,8 @@ def test_labels_of_other_data_are_refused(configure, write_labels, tmp_path: Pat
             "depth: .*unit-vector, not scalar-field",
         ),
         ({"tasks": {"depth": "nowhere"}}, FileNotFoundError, "nowhere"),
-        ({"batch_size": 33}, ValueError, "batch_size: 33 .* larger than the data set of 32"),
-        ({"warmup_steps": 6}, ValueError, r"warm-up .*--warmup-steps 0\b"),
+        ({"batch_size": 33}, ValueError, "`batch_size`: 33 .* larger than the data set of 32"),
+        ({"warmup_steps": 6}, ValueError, r"warm-up .*`warmup_steps=0`"),
         ({"data": Path("/nowhere")}, FileNotFoundError, "/nowhere"),
     ],
 )

@@ -32,13 +32,13 @@ def test_train__every_family(name: str, configure, tower, tmp_path: Path) -> Non
 def test_more_ranks_than_samples_are_refused_at_once(configure) -> None:
     config = configure(resolution=((32, 32), (64, 64)))  # 8 samples, or 2
     prepare(config, World(size=1))
-    with pytest.raises(ValueError, match="batch_size: 8 .* of 2 at 64 x 64 .* for 3 ranks"):
+    with pytest.raises(ValueError, match="`batch_size`: 8 .* of 2 at 64 x 64 .* for 3 ranks"):
         prepare(config, World(size=3))
 
 
 def test_sizes_that_the_tower_cannot_take_are_refused_at_once(configure, tmp_path: Path) -> None:
     config = configure(resolution=((32, 32), (36, 32)))
-    with pytest.raises(ValueError, match="resolution: .* 36 x 32 pixels.* multiples of 8"):
+    with pytest.raises(ValueError, match="`resolution`: .* 36 x 32 pixels.* multiples of 8"):
         train(config, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -96,5 +96,5 @@ def test_all_that_is_learnt_beside_goes_on_after_an_interruption(configure, tmp_
 
 
 def test_without_tasks_there_is_nothing_to_weigh(configure) -> None:
-    with pytest.raises(ValueError, match="uncertainty: there are no tasks"):
+    with pytest.raises(ValueError, match="`uncertainty` weighs .* `tasks` is empty"):
         configure(uncertainty=True)

@@ -33,10 +33,10 @@ def test_the_run_records_the_global_batch_and_goes_on_with_no_other(configure, t
 @pytest.mark.parametrize(
     ("changes", "ranks", "message"),
     [
-        ({"batch_size": 33}, 1, "batch_size: 33 makes a batch of 33 at 32 x 32"),
-        ({"batch_size": 20}, 1, "batch_size: 20 makes a batch of 80 at 16 x 16"),
-        ({"batch_size": 17, "batch_per": "rank"}, 2, "batch_size: 17 for each of 2 ranks makes"),
-        ({"batch_size": 12, "accumulate": 4}, 4, "batch_size: 12 makes a batch of 3 at 64 x 64"),
+        ({"batch_size": 33}, 1, "`batch_size`: 33 makes a batch of 33 at 32 x 32"),
+        ({"batch_size": 20}, 1, "`batch_size`: 20 makes a batch of 80 at 16 x 16"),
+        ({"batch_size": 17, "batch_per": "rank"}, 2, "`batch_size`: 17 for each of 2 ranks makes"),
+        ({"batch_size": 12, "accumulate": 4}, 4, "`batch_size`: 12 makes a batch of 3 at 64 x 64"),
     ],
 )
 def test_an_error_names_the_batch_that_was_given(configure, changes, ranks, message) -> None:

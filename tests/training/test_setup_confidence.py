@@ -88,10 +88,10 @@ def test_parts_of_a_batch_weigh_as_much_as_their_confidence(make) -> None:
 
 
 def test_a_store_without_confidence_is_refused(make) -> None:
-    with pytest.raises(ValueError, match=r"plain stores none: .* --confidence own"):
+    with pytest.raises(ValueError, match=r"`confidence`: .*plain stores none; label again"):
         make("depth", expert="plain")
 
 
 def test_confidence_of_no_task_is_refused(configure) -> None:
-    with pytest.raises(ValueError, match=r"confidence: \['normals'\] are not among the tasks"):
+    with pytest.raises(ValueError, match=r"`confidence`: \['normals'\] are not in `tasks`"):
         configure("depth", confidence=("normals",))

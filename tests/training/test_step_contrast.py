@@ -45,5 +45,5 @@ def test_the_loss_of_a_step_is_the_sigmoid_one(configure) -> None:
 
 
 def test_a_format_without_a_place_for_a_bias_is_refused(configure) -> None:
-    with pytest.raises(ValueError, match="contrast: the sigmoid loss needs a bias"):
+    with pytest.raises(ValueError, match="`contrast=sigmoid` needs a bias"):
         prepare(configure(contrast="sigmoid", model=ModelSpec(name="corenet:ViT-B-16")))

@@ -11,7 +11,7 @@ from cliptex.training.setup import prepare
 
 def named(error: pytest.ExceptionInfo[ValueError]) -> list[str]:
     """The samples in the message of a run that stopped."""
-    return str(error.value).split("} on ")[1].split("; look at")[0].split(", ")
+    return str(error.value).split("} on ")[1].split("; check these")[0].split(", ")
 
 
 @pytest.mark.parametrize("batch_size", [8, 23])

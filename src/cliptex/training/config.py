@@ -165,26 +165,28 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(getattr(self, name) is not None for name in LENGTHS) != 1:
-            raise ValueError(f"set exactly one of {', '.join(LENGTHS)}")
+            raise ValueError(f"set exactly one of {', '.join(f'`{name}`' for name in LENGTHS)}")
         if self.tasks and self.labels is None:
-            raise ValueError(f"labels: name the folder with the labels of {sorted(self.tasks)}")
+            raise ValueError(f"`labels`: give the folder with the labels of {sorted(self.tasks)}")
         if unknown := sorted(self.tasks.keys() - TASKS.keys()):
-            raise ValueError(f"tasks: {not_among(unknown[0], TASKS)}")
+            raise ValueError(f"`tasks`: {not_among(unknown[0], TASKS)}")
         if unknown := sorted(self.loss_weights.keys() - _terms()):
-            raise ValueError(f"loss_weights: {not_among(unknown[0], _terms())}")
+            raise ValueError(f"`loss_weights`: {not_among(unknown[0], _terms())}")
         if missing := {"clip", *self.tasks} - self.loss_weights.keys():
-            raise ValueError(f"loss_weights: no weight for {sorted(missing)}")
+            raise ValueError(f"`loss_weights`: give a weight for {sorted(missing)}")
         if bad := [name for name, w in self.loss_weights.items() if not 0 <= w < math.inf]:
-            raise ValueError(f"loss_weights: {bad} must be finite and not negative")
+            raise ValueError(f"`loss_weights`: {bad} must be finite and not negative")
         if unknown := sorted(set(self.confidence) - set(self.tasks)):
-            raise ValueError(f"confidence: {unknown} are not among the tasks {sorted(self.tasks)}")
+            raise ValueError(
+                f"`confidence`: {unknown} are not in `tasks`, which has {sorted(self.tasks)}"
+            )
         if self.uncertainty and not self.tasks:
-            raise ValueError("uncertainty: there are no tasks whose losses could be weighed")
+            raise ValueError("`uncertainty` weighs the losses of tasks, but `tasks` is empty")
         if not self.resolution:
-            raise ValueError("resolution: name at least one (height, width)")
+            raise ValueError("`resolution`: give at least one (height, width)")
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale: need 0 < low <= high <= 1, not {self.crop_scale}")
+            raise ValueError(f"`crop_scale`: {self.crop_scale}; it must be 0 < low <= high <= 1")
         return self
 
 

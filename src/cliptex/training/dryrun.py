@@ -59,7 +59,7 @@ def dry_run(config: TrainConfig, out: Path, device: str = "auto") -> tuple[str, 
     (a folder, a hub name, a corenet file). Raises ValueError as `train` does where data, labels
     and configuration do not belong together.
     """
-    check_can_make(out, "the folder of the run (--out)")
+    check_can_make(out, "the folder of the run (`out`)")
     dataset, sampler, channels, steps = open_data(config)
     clip = describe_clip(config.model)
     network = meta_network(clip, config.dense, channels)

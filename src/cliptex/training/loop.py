@@ -197,9 +197,9 @@ def _skipped(
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         names = ", ".join(found[:SHOWN]) + more
         raise ValueError(
-            f"{progress.in_row} steps in a row gave no finite loss and gradient, the last (step "
-            f"{step + 1}) with {report.losses} on {names}; look at these samples and their labels, "
-            "or lower lr, or set clip_grad"
+            f"{progress.in_row} steps in a row had a loss or gradient that is not finite, the last "
+            f"(step {step + 1}) with {report.losses} on {names}; check these samples and their "
+            "labels, lower `lr`, or set `clip_grad`"
         )
 
 

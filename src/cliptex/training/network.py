@@ -119,8 +119,8 @@ class FlopCount:
                 self.per_image((height, width))
             except (ValueError, RuntimeError, AssertionError) as error:
                 raise ValueError(
-                    f"resolution: the image tower cannot take {height} x {width} pixels: {error}; "
-                    f"the paper's recipes round theirs to multiples of --around.divisor"
+                    f"`resolution`: the image tower cannot take {height} x {width} pixels: "
+                    f"{error}; recipes.paper rounds resolutions to multiples of `around.divisor`"
                 ) from error
 
     def per_image(self, size: tuple[int, int]) -> float:
@@ -149,8 +149,8 @@ def prepare_bias(clip: Clip, config: TrainConfig) -> None:
     if clip.logit_bias is None:
         if clip.config.family == "corenet":
             raise ValueError(
-                "contrast: the sigmoid loss needs a bias, and a model of the authors' library has "
-                "no place for one; take softmax, or another model to start from"
+                "`contrast=sigmoid` needs a bias, which models of the authors' library cannot "
+                "hold; use softmax, or start from another model"
             )
         clip.logit_bias = nn.Parameter(clip.logit_scale.detach().new_tensor(config.sigmoid_bias))
         clip.config = clip.config.model_copy(update={"init_logit_bias": config.sigmoid_bias})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cliptex.models.decay import decay_groups
 from cliptex.training.config import TrainConfig
 from cliptex.training.parallel import by_kind, placed_like, whole_tensors
 
@@ -34,31 +35,16 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over CLIP and the modules added to it (pyramid and heads).
 
-    Weight decay spares parameters of fewer than two dimensions: biases, gains of norms and the
-    logit scale. Every group carries `lr_scale`, its learning rate over the schedule's.
+    Every group carries `lr_scale`, its learning rate over the schedule's.
     """
+    scaled = [(clip, 1.0), *((module, config.head_lr_multiplier) for module in added)]
     groups = [
-        *_groups(clip.named_parameters(), config, 1.0),
-        *(
-            group
-            for module in added
-            for group in _groups(module.named_parameters(), config, config.head_lr_multiplier)
-        ),
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-
-
-def _groups(
-    named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig, lr_scale: float
-) -> list[dict[str, object]]:
-    parameters = [parameter for _, parameter in named if parameter.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2]
-    spared = [p for p in parameters if p.ndim < 2]
-    return [
         {"params": members, "weight_decay": decay, "lr_scale": lr_scale}
-        for same_decay, decay in ((decayed, config.weight_decay), (spared, 0.0))
+        for module, lr_scale in scaled
+        for same_decay, decay in decay_groups(module.parameters(), config.weight_decay)
         for members in by_kind(same_decay)
     ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

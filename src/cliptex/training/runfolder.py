@@ -32,7 +32,7 @@ def check_run(config: TrainConfig, out: Path, *, tell: bool = False) -> None:
     ValueError, naming the keys, where it holds a run with another configuration, and OSError where
     it cannot be made.
     """
-    check_can_make(out, "the folder of the run (--out)")
+    check_can_make(out, "the folder of the run (`out`)")
     path = out / CONFIG
     if not path.exists() or not (changed := differences(load_config(path), config)):
         return

@@ -117,8 +117,8 @@ def open_data(
     steps = _length(config, sampler)
     if config.warmup_steps >= steps:
         raise ValueError(
-            f"warmup_steps: {config.warmup_steps} steps of warm-up in a run of {steps} steps; "
-            f"shorten the warm-up (`--warmup-steps {steps // 20}`) or train longer"
+            f"`warmup_steps`: {config.warmup_steps} steps of warm-up in a run of {steps} steps; "
+            f"shorten the warm-up (`warmup_steps={steps // 20}`) or train longer"
         )
     channels = {task: reader.kind.channels for task, reader in labels.items()}
     return dataset, sampler, channels, steps
@@ -126,7 +126,7 @@ def open_data(
 
 def _check_batch(config: TrainConfig, samples: int, ranks: int) -> None:
     """ValueError, by the batch_size that was given, where batches do not fit data and ranks."""
-    given = f"batch_size: {config.batch_size}"
+    given = f"`batch_size`: {config.batch_size}"
     if config.batch_per == "rank":
         given += f" for each of {ranks} ranks"
     batches = batch_sizes(of_all_ranks(config, ranks).batch_size, config.resolution)
@@ -135,12 +135,12 @@ def _check_batch(config: TrainConfig, samples: int, ranks: int) -> None:
     if most > samples:
         raise ValueError(
             f"{given} makes a batch of {most} at {wide[0]} x {wide[1]} pixels, larger than the "
-            f"data set of {samples} samples; choose a smaller batch_size"
+            f"data set of {samples} samples; choose a smaller `batch_size`"
         )
     if least < ranks:
         raise ValueError(
             f"{given} makes a batch of {least} at {narrow[0]} x {narrow[1]} pixels, too few for "
-            f"{ranks} ranks; choose a larger batch_size, or fewer ranks"
+            f"{ranks} ranks; choose a larger `batch_size`, or fewer ranks"
         )
 
 
@@ -187,13 +187,13 @@ def _open_labels(
             raise ValueError(
                 f"{reader.folder}: these labels belong to the data set "
                 f"{reader.manifest.dataset_id}, but {config.data} is {shards.dataset_id}; label "
-                f"this data (`cliptex label run --data {config.data}`) or train on the other"
+                f"{config.data} (`cliptex label run`), or train on the other"
             )
-        TASKS[task].kind.expect(reader.kind, f"tasks: {task}: {reader.folder}")
+        TASKS[task].kind.expect(reader.kind, f"`tasks`: {task}: {reader.folder}")
         if task in config.confidence and not reader.manifest.confidence:
             raise ValueError(
-                f"confidence: {reader.folder} stores none: label with an expert that says how far "
-                f"to trust it (`cliptex label run --confidence own` or `flip`), or take {task} out"
+                f"`confidence`: {reader.folder} stores none; label again with a "
+                f"confidence (own or flip), or leave out {task}"
             )
         coverage = reader.coverage(shards)
         if tell:
