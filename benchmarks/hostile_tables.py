@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from cliptex.shards import importers
+from cliptex.shards.tables import TableForm
 from hostile_cases import Case, damage, disturb, short, write
 
 Row = tuple[str, str]
@@ -109,7 +110,7 @@ def case(rng: random.Random, number: int, folder: Path) -> Case:
     column = "caption" if rng.random() < 0.2 and b"caption" in data[:40] else ""
 
     def run() -> tuple[str, Captions]:
-        report = importers.import_folder(path, images, out, caption_column=column)
+        report = importers.import_folder(path, images, out, form=TableForm(caption_column=column))
         return str(report), imported(out)
 
     def judge(answer: tuple[str, Captions], said: str) -> str:

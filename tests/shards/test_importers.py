@@ -20,6 +20,7 @@ from cliptex.shards.importers import (
     import_karpathy,
 )
 from cliptex.shards.sources import Item
+from cliptex.shards.tables import TableForm
 
 Picture = Callable[..., bytes]
 MakeTar = Callable[..., Path]
@@ -93,7 +94,10 @@ def test_columns_by_name_and_unknown_columns(tmp_path: Path, images: Path) -> No
     with pytest.raises(ValueError, match=r"c\.csv: no column any of image, .*\['wo', 'was'\]"):
         import_folder(tmp_path / "c.csv", images, tmp_path / "out")
     import_folder(
-        tmp_path / "c.csv", images, tmp_path / "out", image_column="wo", caption_column="was"
+        tmp_path / "c.csv",
+        images,
+        tmp_path / "out",
+        form=TableForm(image_column="wo", caption_column="was"),
     )
     assert texts(tmp_path / "out") == {"000000000": "ein hund"}
 

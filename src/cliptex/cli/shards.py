@@ -55,19 +55,22 @@ def import_(
             with status 3.
     """
     from cliptex.shards import importers
+    from cliptex.shards.tables import TableForm
 
     check_failures(0, 1, allowed=max_failures, what="inputs", remedy="")  # the share itself
-    table = {
+    form = {
         "image_column": image_column,
         "caption_column": caption_column,
         "separator": separator,
         "quoting": quoting,
-        "skip_bad_rows": skip_bad_rows,
     }
+    rest = {"images": images, "split": split, "caption_key": caption_key}
+    _refuse_foreign(source, skip_bad_rows=skip_bad_rows, **form, **rest)
     pictures = path.parent if images is None else images
-    _refuse_foreign(source, images=images, split=split, caption_key=caption_key, **table)
     report = {
-        "folder": lambda: importers.import_folder(path, pictures, out, **table),
+        "folder": lambda: importers.import_folder(
+            path, pictures, out, form=TableForm(**form), skip_bad_rows=skip_bad_rows
+        ),
         "karpathy": lambda: importers.import_karpathy(path, pictures, out, split=split),
         "coco": lambda: importers.import_coco(path, pictures, out),
         "img2dataset": lambda: importers.import_img2dataset(path, out, caption_key=caption_key),

@@ -44,9 +44,10 @@ from cliptex.shards.sources import (
     folder_source,
     karpathy_source,
 )
-from cliptex.shards.tables import GUESS, TableForm
+from cliptex.shards.tables import TableForm
 from cliptex.shards.write import ShardFile, shard_path
 
+GUESSED_FORM = TableForm()
 _CHECK_SIDE = 32  # decode no finer than this when only asking whether an image is whole
 _STATS_FORMAT = 1
 _OWN_FAULTS = (ImageError, FileNotFoundError)  # of an image, wherever it lies
@@ -110,25 +111,16 @@ def import_folder(
     images: AnyPath,
     out: AnyPath,
     *,
-    image_column: str = "",
-    caption_column: str = "",
-    separator: str = "",
-    quoting: str = GUESS,
+    form: TableForm = GUESSED_FORM,
     skip_bad_rows: bool = False,
     samples_per_shard: int = 1000,
 ) -> ImportReport:
     """Import a folder of images with a table of captions: CSV, TSV, JSON lines or a JSON list.
 
-    Image names are relative to `images`. Several rows of one image are several captions. How the
-    table is written is guessed where `TableForm` is not told, and stands in the report's notes.
-    A row that does not fit is a ValueError, or left out with `skip_bad_rows`.
+    Image names are relative to `images`. Several rows of one image are several captions. What
+    `form` leaves open is guessed, and the report's notes say how the table was read. A row that
+    does not fit is a ValueError, or left out with `skip_bad_rows`.
     """
-    form = TableForm(
-        image_column=image_column,
-        caption_column=caption_column,
-        separator=separator,
-        quoting=quoting,
-    )
     source = folder_source(captions_file, form, skip_bad_rows=skip_bad_rows)
     return _import_items(
         source, captions_file, images, out, prefix="images", samples_per_shard=samples_per_shard
