@@ -16,7 +16,6 @@ EXCEPTIONS = {
     "data",
     "models",
     "probes",
-    "report",
     "training",
 }
 

@@ -33,7 +33,7 @@ def save_per_image(
     numerators and denominators of a ratio of sums, as for metrics pooled over pixels or captions
     (percentages are 100 times the ratio, RMSE is its root); (N, C, 3) pixels of intersection,
     prediction and truth per class, for mIoU; or (N,) of `OF_CLASSES`. Or several named arrays, as
-    for detection (see `cliptex.report.resampled_ap`).
+    for detection (see `cliptex.report.bootstrap`).
     """
     arrays = values if isinstance(values, Mapping) else {"values": values}
     buffer = io.BytesIO()

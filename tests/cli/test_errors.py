@@ -11,6 +11,7 @@ from cliptex.cli import app, main
 from cliptex.cli.errors import in_flags, now_running
 from cliptex.cli.help import option_names
 from cliptex.cli.train import options_of
+from cliptex.console import say
 from cliptex.results import Result, append_results
 from cliptex.shards.write import ShardWriter
 
@@ -218,6 +219,21 @@ def test_errors_below_name_fields_and_the_command_line_its_options(
     monkeypatch.setattr("cliptex.training.loop.train", fail)
     assert main(shlex.split(line)) == 2
     assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_messages_below_name_options_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tell(*_: object) -> None:
+        say("fewer `jobs` need less memory")
+        raise ValueError("stop")
+
+    monkeypatch.setattr("cliptex.pipeline.demo.run_demo", tell)
+    monkeypatch.setenv("CLIPTEX_QUIET", "")
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == "fewer --jobs need less memory\nerror: stop\n"
+    say("`jobs`")
+    assert capsys.readouterr().err == "`jobs`\n"
 
 
 def test_nested_keys_of_a_recipe_are_options() -> None:

@@ -15,7 +15,7 @@ from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, sma
 from cliptex.probes.schedule import Schedule
 from cliptex.probes.small import small_probes
 from cliptex.probes.table8 import TASKS
-from cliptex.report.alike import control_owner
+from cliptex.report.comparability import control_owner
 from cliptex.results import CONTROLS, Result, read_results
 
 HEADS = {"linear", "deeplabv3", "pspnet"}

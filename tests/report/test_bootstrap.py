@@ -9,7 +9,6 @@ import pytest
 from cliptex.metrics import ImageConfusion, mean_per_class
 from cliptex.per_image import OF_CLASSES, per_image_path, save_per_image
 from cliptex.report import bootstrap as module
-from cliptex.report.alike import with_splits
 from cliptex.report.bootstrap import (
     bootstrap,
     compare_images,
@@ -20,6 +19,7 @@ from cliptex.report.bootstrap import (
     paired_bootstrap,
     read_per_image,
 )
+from cliptex.report.comparability import with_splits
 from cliptex.report.names import Measure
 
 

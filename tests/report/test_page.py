@@ -184,7 +184,7 @@ def said(monkeypatch) -> list[str]:
 @pytest.mark.parametrize("role", ["baseline", "ours", "start"])
 def test_models_that_do_not_exist_are_refused_with_those_that_do(run_folder, role):
     out = run_folder / "out.html"
-    with pytest.raises(ValueError, match=rf"--{role} strat: no such model, .* hold clip, clip-ft,"):
+    with pytest.raises(ValueError, match=rf"`{role}` strat: no such model, .* hold clip, clip-ft,"):
         write_report(run_folder, out, title="t", **{role: "strat"})
     assert not out.exists()
 
@@ -194,7 +194,7 @@ def test_a_page_that_compares_nothing_says_so(tmp_path, make_row, said):
     append_results(tmp_path / "results.jsonl", rows)
     write_report(tmp_path, tmp_path / "out.html", title="t")
     (line,) = said
-    assert "cliptex (--ours) with clip-ft (--baseline)" in line and "hold start, mine" in line
+    assert "cliptex (`ours`) and clip-ft (`baseline`)" in line and "hold start, mine" in line
     write_report(tmp_path, tmp_path / "out.html", title="t", ours="mine", baseline="start")
     assert len(said) == 1
 
@@ -310,7 +310,7 @@ def test_controls_of_two_architectures_do_not_clash(tmp_path, make_row):
     append_results(tmp_path / "results.jsonl", [make_row("clip", 0.5), *rows])
     write_report(tmp_path, tmp_path / "out.html", title="t")
     text, _ = parse(tmp_path / "out.html")
-    assert "<td>pixels and places (2)</td>" in text and "a further one of its kind" in text
+    assert "<td>pixels and places (2)</td>" in text and "another control of the same kind" in text
 
 
 def test_overlap_rows_have_a_table_and_no_column(tmp_path, rows, make_row):

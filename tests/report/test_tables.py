@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cliptex.report.compare import compare_all
-from cliptex.report.marks import legend
+from cliptex.report.footnotes import legend
 from cliptex.report.names import model_name
 from cliptex.report.tables import control_rows, expert_rows, model_order, task_tables
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cliptex.per_image import save_per_image
-from cliptex.report.alike import controls_apart
 from cliptex.report.bootstrap import compare_images
+from cliptex.report.comparability import controls_apart
 from cliptex.report.compare import Comparison, Interval, compare_all
 from cliptex.report.names import Measure
 from cliptex.report.verdicts import KEPT_MARGIN, Verdict, primary_measures, verdicts, with_images

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -100,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["--version"]:
             print(_versions())
         else:
-            _run(arguments)
+            with _naming_options():
+                _run(arguments)
     except KeyboardInterrupt as error:
         stateful = any(word.startswith("--state") for word in arguments)
         kept = GO_ON if stateful or not GOING_ON.isdisjoint(arguments[:1]) else KEPT
@@ -142,6 +144,21 @@ def _run(arguments: list[str]) -> None:
             train.run(rest)
         else:
             tyro.cli(verb.function, prog=command, args=rest)
+
+
+@contextlib.contextmanager
+def _naming_options() -> Iterator[None]:
+    """Within, messages of the library name options where they name fields, as errors do."""
+
+    def translate(record: logging.LogRecord) -> bool:
+        record.msg, record.args = in_flags(record.getMessage()), ()
+        return True
+
+    console.LOGGER.addFilter(translate)
+    try:
+        yield
+    finally:
+        console.LOGGER.removeFilter(translate)
 
 
 def _names(parts: Callable[[], Sequence[Any]]) -> list[str]:

@@ -14,10 +14,9 @@ import numpy as np
 
 from cliptex.metrics import iou_from_counts, mean_of_present, percent_of
 from cliptex.per_image import OF_CLASSES, per_image_path
-from cliptex.report.alike import without_split
+from cliptex.report.comparability import without_split
 from cliptex.report.compare import CONFIDENCE, Interval
 from cliptex.report.names import Measure, control_kind, measures_in_order
-from cliptex.report.resampled_ap import resampled_ap
 from cliptex.results import Result
 
 DRAWS = 2000
@@ -258,3 +257,48 @@ def read_per_image(path: Path) -> dict[str, np.ndarray]:
     if "values" not in found and not found.keys() >= MATCHES:
         raise ValueError(f"{path}: no array named 'values' (there are {sorted(found)}): {AGAIN}")
     return found
+
+
+RECALLS = np.linspace(0, 1, 101)
+
+
+def resampled_ap(found: Mapping[str, np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """AP in % of each draw, (D,); `weights` (D, N) say how often each image is drawn.
+
+    Matches do not reach beyond an image, so drawing images only reweights them.
+
+    Args:
+        found: `image` (M,) and `category` (M,) of every detection, its `score` (M,), whether it is
+            `matched` and whether it is `ignored` (M, T) at each of T overlaps, and the `objects`
+            (N, K) that count per image and category. AP is the mean over overlaps and over the
+            categories with an object; NaN for a draw without any.
+    """
+    objects = weights @ found["objects"].astype(np.float64)  # (D, K)
+    scores = np.full((len(weights), objects.shape[1]), np.nan)
+    for category in np.flatnonzero(found["objects"].any(axis=0)):
+        rows = np.flatnonzero(found["category"] == category)
+        rows = rows[np.argsort(-found["score"][rows], kind="stable")]
+        drawn = weights[:, found["image"][rows]].astype(np.float64)  # (D, m)
+        counted = ~found["ignored"][rows]  # (m, T)
+        hits = found["matched"][rows] & counted
+        scores[:, category] = np.mean(
+            [
+                _precision(drawn * hit, drawn * count, objects[:, category])
+                for hit, count in zip(hits.T, counted.T, strict=True)
+            ],
+            axis=0,
+        )
+    return 100 * mean_of_present(scores)
+
+
+def _precision(hits: np.ndarray, counted: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Mean over `RECALLS` of the interpolated precision; (D, m), (D, m), (D,) -> (D,)."""
+    true, found = hits.cumsum(axis=1), counted.cumsum(axis=1)
+    precision = true / np.maximum(found, 1)
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    result = np.full(len(hits), np.nan)
+    for draw in np.flatnonzero(objects > 0):
+        first = np.searchsorted(true[draw] / objects[draw], RECALLS, side="left")
+        reached = first[first < precision.shape[1]]
+        result[draw] = precision[draw, reached].sum() / len(RECALLS)
+    return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cliptex.report.compare import Comparison
-from cliptex.report.marks import UNLIKE
+from cliptex.report.footnotes import UNLIKE
 from cliptex.report.names import MODELS, Measure, is_control, model_name, number, told_apart
 from cliptex.report.tables import interval_text
 from cliptex.report.verdicts import KEPT_MARGIN, Rival, Verdict, Word
@@ -114,7 +114,7 @@ def _unheld(found: Sequence[Verdict], ours: str) -> list[str]:
     if bare:
         sentences.append(
             f"No control was probed on {_of(bare, up)} that improve: what random weights or the "
-            "mean answer score there is not known (--controls)."
+            "mean answer score there is not known; probe the model with controls, too."
         )
     if alone and placebo in MODELS:
         sentences.append(

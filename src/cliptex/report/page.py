@@ -13,20 +13,18 @@ from markupsafe import Markup
 
 from cliptex.console import say
 from cliptex.files import write_atomic
-from cliptex.report.alike import (
+from cliptex.report.bootstrap import ImageComparison, compare_images
+from cliptex.report.comparability import (
     CLASS_IOU,
     CLASS_SUPPORT,
     control_owner,
     controls_apart,
     with_splits,
 )
-from cliptex.report.blends import blend_chart
-from cliptex.report.bootstrap import ImageComparison, compare_images
-from cliptex.report.class_gaps import class_gaps
-from cliptex.report.compare import compare_all
-from cliptex.report.figures import class_gap_chart, gain_chart, loss_curves
+from cliptex.report.compare import class_gaps, compare_all
+from cliptex.report.figures import blend_chart, class_gap_chart, gain_chart, loss_curves
+from cliptex.report.footnotes import UNLIKE, legend
 from cliptex.report.headline import headline
-from cliptex.report.marks import UNLIKE, legend
 from cliptex.report.names import (
     EXPERT_PREFIX,
     Measure,
@@ -35,7 +33,6 @@ from cliptex.report.names import (
     task_name,
     told_apart,
 )
-from cliptex.report.overlaps import OVERLAP, overlap_rows
 from cliptex.report.parts import (
     find_logs,
     read_environment,
@@ -45,12 +42,14 @@ from cliptex.report.parts import (
 )
 from cliptex.report.tables import (
     ABSENT,
+    OVERLAP,
     Table,
     control_rows,
     difference_text,
     expert_rows,
     interval_text,
     model_order,
+    overlap_rows,
     task_tables,
 )
 from cliptex.report.verdicts import Verdict, verdicts, with_images
@@ -127,12 +126,12 @@ def _roles(rows: Sequence[Result], named: Mapping[str, str | None]) -> tuple[str
     there = f"the results hold {', '.join(models) or 'no models'}"
     for role, model in named.items():
         if model is not None and model not in models:
-            raise ValueError(f"--{role} {model}: no such model, {there}")
+            raise ValueError(f"`{role}` {model}: no such model, {there}")
     start, baseline, ours = (named[role] or ROLES[role] for role in ROLES)
     if not compare_all(rows, ours, baseline):
         say(
-            f"nothing on the page compares {ours} (--ours) with {baseline} (--baseline), which "
-            f"need a test and a seed in common: {there}"
+            f"the page compares no scores of {ours} (`ours`) and {baseline} (`baseline`), which "
+            f"have no test and seed in common: {there}"
         )
     return start, baseline, ours
 

@@ -1,4 +1,4 @@
-"""Model × metric tables from result rows."""
+"""Model × metric tables from result rows, and what training and test images share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliptex.report.alike import unlike
+from cliptex.report.comparability import unlike
 from cliptex.report.compare import Comparison, Interval, rows_of, share, values_by_seed
-from cliptex.report.marks import UNLIKE, marks_of
+from cliptex.report.footnotes import UNLIKE, marks_of
 from cliptex.report.names import (
     DENSE_TASKS,
     EXPERT_PREFIX,
@@ -274,3 +274,32 @@ def expert_rows(rows: Sequence[Result]) -> list[tuple[str, str, str, str, int]]:
             value = f"{number(row.value, name)}{' ' + name.unit if name.unit else ''}"
             found.append((model_name(row.model), row.dataset, name.label, value, row.n))
     return list(dict.fromkeys(found))
+
+
+OVERLAP = "overlap"
+"""The metric of such rows; they measure data, not a model."""
+
+
+@dataclass(frozen=True)
+class OverlapRow:
+    """`value` (text) of the `n` images of `dataset` have a near-duplicate in `training`."""
+
+    dataset: str
+    training: str
+    value: str
+    n: int
+
+
+def overlap_rows(rows: Sequence[Result]) -> list[OverlapRow]:
+    """One per pair of sets; the last where a pair was compared again."""
+    found = {
+        (row.dataset, row.model): OverlapRow(row.dataset, row.model, _text(row), row.n)
+        for row in rows
+        if row.metric == OVERLAP
+    }
+    return list(found.values())
+
+
+def _text(row: Result) -> str:
+    """`5 (12.50 %)`."""
+    return f"{round(row.n * row.value / 100)} ({row.value:.2f} %)"

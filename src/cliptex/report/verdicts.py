@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from cliptex.report.alike import control_owner
 from cliptex.report.bootstrap import ImageComparison, compare_images
+from cliptex.report.comparability import control_owner
 from cliptex.report.compare import Comparison, compare, rows_of, scaled, share
 from cliptex.report.names import DENSE_TASKS, PRIMARY, Measure, is_control, model_name
 from cliptex.results import Result

@@ -7,7 +7,7 @@ import pytest
 
 from cliptex.probes.detection import coco_ap, coco_matches
 from cliptex.probes.detection.ap import SUFFIX
-from cliptex.report.resampled_ap import resampled_ap
+from cliptex.report.bootstrap import resampled_ap
 
 from .test_ap import random_set
 

@@ -17,7 +17,7 @@ from cliptex.probes.detection import run_detection_probe
 from cliptex.probes.detection import train as training
 from cliptex.probes.features import FrozenEncoderChanged
 from cliptex.probes.schedule import Schedule
-from cliptex.report.resampled_ap import resampled_ap
+from cliptex.report.bootstrap import resampled_ap
 
 KINDS = ["mask_rcnn", "ssd"]
 

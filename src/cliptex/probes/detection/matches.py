@@ -1,6 +1,6 @@
 """Which detections found an object, image by image: what AP of other samples of images is made of.
 
-`cliptex.report.resampled_ap` turns it into intervals.
+`cliptex.report.bootstrap` turns it into intervals.
 """
 
 from __future__ import annotations

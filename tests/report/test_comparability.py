@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cliptex.report.alike import controls_apart, unlike, with_splits
+from cliptex.report.comparability import controls_apart, unlike, with_splits
 
 MODEL = {"encoder_sha256": "a"}
 

@@ -41,7 +41,7 @@ MARKS: tuple[Mark, ...] = (
 """Sign, its meaning, and which rows bear it."""
 
 UNLIKE = "≠"
-"""Follows what is compared though it is not like for like (see `cliptex.report.alike`)."""
+"""Follows what is compared though it is not like for like (see `cliptex.report.comparability`)."""
 
 
 def marks_of(rows: Sequence[Result]) -> str:

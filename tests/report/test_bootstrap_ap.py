@@ -6,8 +6,7 @@ import pytest
 from cliptex.per_image import save_per_image
 from cliptex.probes.detection.ap import coco_ap
 from cliptex.probes.detection.matches import coco_matches
-from cliptex.report.bootstrap import compare_images
-from cliptex.report.resampled_ap import resampled_ap
+from cliptex.report.bootstrap import compare_images, resampled_ap
 
 IMAGES, CATEGORIES = 12, 3
 

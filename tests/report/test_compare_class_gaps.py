@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cliptex.report.class_gaps import class_gaps
+from cliptex.report.compare import class_gaps
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cliptex.report.blends import blend_chart, blend_points, blend_share
+from cliptex.report.figures import blend_chart, blend_points, blend_share
 from cliptex.report.page import write_report
 from cliptex.results import Result, append_results
 
