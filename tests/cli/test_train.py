@@ -71,7 +71,7 @@ def test_pool_pos__reaches_the_model(given: Path, tmp_path: Path, capsys) -> Non
     assert main([*dry, "grid2d"]) == 0
     assert "pool_pos: grid2d" in capsys.readouterr().out
     assert main([*dry, "flat1d"]) == 2  # a ViT has no attention pooling
-    assert "pool_pos='flat1d' is for ResNets" in capsys.readouterr().err
+    assert "applies only to ResNets" in capsys.readouterr().err
 
 
 def test_keys_of_the_engine(given: Path, tmp_path: Path) -> None:

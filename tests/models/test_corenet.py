@@ -241,5 +241,5 @@ def test_faults_are_named(model: Clip, tmp_path: Path) -> None:
         load_clip(f"corenet:{path}")
     with pytest.raises(ValueError, match="unknown key 'patch_size'"):
         build_clip(ModelSpec(config=TINY.model_copy(update={"vision_cfg": {"patch_size": 16}})))
-    with pytest.raises(ValueError, match="quick_gelu is not for"):
+    with pytest.raises(ValueError, match="`quick_gelu` does not apply"):
         build_clip(ModelSpec(config=TINY.model_copy(update={"quick_gelu": True})))

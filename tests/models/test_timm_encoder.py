@@ -71,7 +71,7 @@ def test_a_tower_of_one_size__is_read_there_and_refused_elsewhere(
 def test_a_tower_without_a_map__is_refused_by_name(
     tiny: Callable[..., Clip], name: str, size: int, why: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"timm's {name}: no dense map can be had .*{why}"):
+    with pytest.raises(ValueError, match=f"timm's {name} gives no dense map .*{why}"):
         tiny("timm-cnn", vision_cfg=vision(name, size))
 
 
@@ -82,7 +82,7 @@ def test_a_fault_of_the_tower__is_one_line(
         raise KeyError("something of theirs")
 
     monkeypatch.setattr("timm.models.vision_transformer.VisionTransformer.forward_features", fail)
-    with pytest.raises(ValueError, match="timm's test_vit: no dense map.*something of theirs"):
+    with pytest.raises(ValueError, match="timm's test_vit gives no dense map.*something of theirs"):
         tiny("timm-vit")
 
 

@@ -169,7 +169,7 @@ def test_pool_positions_do_not_matter_at_native_size(tiny: Callable[..., Clip]) 
 
 @pytest.mark.parametrize("family", ["vit", "timm-cnn"])
 def test_pool_positions_are_for_attention_pools(tiny: Callable[..., Clip], family: str) -> None:
-    with pytest.raises(ValueError, match="pool_pos='flat1d' is for ResNets"):
+    with pytest.raises(ValueError, match="`pool_pos=flat1d` applies only to ResNets"):
         tiny(family, pool_pos="flat1d")
 
 

@@ -105,7 +105,7 @@ def test_the_stride_is_saved_and_can_be_asked_for(tmp_path) -> None:
 )
 def test_other_towers_are_refused(vision: dict[str, Any]) -> None:
     config = ClipConfig(embed_dim=8, vision_cfg=vision, text_cfg=TEXT, output_stride=16)
-    with pytest.raises(ValueError, match="output_stride is for ResNets"):
+    with pytest.raises(ValueError, match="`output_stride` applies only to ResNets"):
         random_clip(config, 0)
 
 

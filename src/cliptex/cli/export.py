@@ -30,9 +30,9 @@ def export(
         checkpoint: RUN/checkpoints/final, another folder of a model, `playroom`,
             `open_clip:NAME/TAG_OR_FILE`, `timm:NAME/TAG_OR_FILE`, `corenet:FILE` or
             `hf-hub:ORG/NAME`.
-        to: the format; timm and ONNX hold the image tower alone.
+        to: the format; timm and ONNX hold only the image tower.
         out: a new folder.
-        heads: keep the task heads (ONNX alone holds them).
+        heads: keep the task heads (only ONNX holds them).
         size: height and width of images of an ONNX model; by default those of training.
     """
     from cliptex.models.export import export_clip

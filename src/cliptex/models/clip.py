@@ -123,7 +123,7 @@ class Clip(nn.Module):
 
 
 def _plain(config: ClipConfig) -> ClipConfig:
-    """`config`, if it asks nothing that a tower of the authors' library does not have."""
+    """`config`; ValueError where it asks for what a tower of the authors' library does not have."""
     fields = (
         "quick_gelu",
         "init_logit_bias",
@@ -133,7 +133,9 @@ def _plain(config: ClipConfig) -> ClipConfig:
     )
     for name in fields:
         if getattr(config, name) != ClipConfig.model_fields[name].default:
-            raise ValueError(f"{name} is not for a model of family 'corenet': leave it out")
+            raise ValueError(
+                f"`{name}` does not apply to a model of family 'corenet': leave it out"
+            )
     return config
 
 
@@ -153,7 +155,7 @@ def _towers(config: ClipConfig) -> Any:
     use_plain_attention(parts)
     if config.conv_stem:
         if not isinstance(parts.visual, VisionTransformer):
-            raise ValueError("conv_stem replaces the patchify convolution of a ViT: no other tower")
+            raise ValueError("`conv_stem` needs a ViT, whose patchify convolution it replaces")
         _put_stem(parts.visual)
     return parts
 

@@ -304,26 +304,22 @@ class CoreNetTokenizer(BpeTokenizer):
         return super().__call__([clean_caption(text) for text in texts])
 
 
-def _config(vision: Mapping[str, int], text: Mapping[str, int], embed_dim: int) -> ClipConfig:
-    return ClipConfig(
-        family="corenet",
-        embed_dim=embed_dim,
-        vision_cfg=dict(vision),
-        text_cfg=dict(text),
-        mean=(0.0, 0.0, 0.0),  # images enter as they are, in [0, 1]
-        std=(1.0, 1.0, 1.0),
-    )
-
-
-def _size(width: int, layers: int, positions: int) -> dict[str, int]:
-    heads = width // HEAD_WIDTH
-    hidden = 4 * width
-    return dict(width=width, layers=layers, heads=heads, hidden=hidden, positions=positions)
-
+# Images enter as they are, in [0, 1].
+_COLOURS: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+_KEYS = ("width", "layers", "heads", "hidden", "positions")
 
 CORENET_MODELS: Mapping[str, ClipConfig] = {
-    "ViT-B-16": _config(_size(768, 12, 196), {**_size(512, 12, 77), "vocab_size": 49408}, 512),
-    "ViT-H-16": _config(_size(1280, 32, 196), {**_size(768, 12, 77), "vocab_size": 49408}, 512),
+    name: ClipConfig(
+        family="corenet",
+        embed_dim=512,
+        vision_cfg=dict(zip(_KEYS, vision, strict=True)),
+        text_cfg={**dict(zip(_KEYS, text, strict=True)), "vocab_size": 49408},
+        **_COLOURS,
+    )
+    for name, vision, text in (
+        ("ViT-B-16", (768, 12, 12, 3072, 196), (512, 12, 8, 2048, 77)),
+        ("ViT-H-16", (1280, 32, 20, 5120, 196), (768, 12, 12, 3072, 77)),
+    )
 }
 
 
@@ -342,7 +338,13 @@ def corenet_config(state: Mapping[str, Tensor], source: str) -> ClipConfig:
             f"{source}: lacks key {error}: no CLIP checkpoint of the corenet library; if another "
             f"library saved it, drop the prefix {CORENET!r} (docs/models.md)"
         ) from error
-    return _config(vision, {**text, "vocab_size": vocab_size}, embed_dim)
+    return ClipConfig(
+        family="corenet",
+        embed_dim=embed_dim,
+        vision_cfg=vision,
+        text_cfg={**text, "vocab_size": vocab_size},
+        **_COLOURS,
+    )
 
 
 def _sizes(state: Mapping[str, Tensor], tower: str, positions: str) -> dict[str, int]:
@@ -350,4 +352,5 @@ def _sizes(state: Mapping[str, Tensor], tower: str, positions: str) -> dict[str,
     prefix = f"{tower}.transformer."
     layers = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
     hidden = state[f"{prefix}0.pre_norm_ffn.1.weight"].shape[0]
-    return {**_size(width, len(layers), count), "hidden": hidden}
+    sizes = (width, len(layers), width // HEAD_WIDTH, hidden, count)
+    return dict(zip(_KEYS, sizes, strict=True))

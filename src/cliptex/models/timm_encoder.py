@@ -46,8 +46,7 @@ class TimmEncoder(ImageEncoder):
             self._measure()
         except Exception as error:  # whatever a third party's forward may raise
             raise ValueError(
-                f"{self.name}: no dense map can be had from it ({_reason(error)}): take another "
-                f"model"
+                f"{self.name} gives no dense map ({_reason(error)}): use another model"
             ) from error
         tower.train(training)
 

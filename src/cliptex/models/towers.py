@@ -147,22 +147,22 @@ def image_encoder(
     if output_stride is not None:
         if not isinstance(resnet, ModifiedResNet | ResNet):
             raise ValueError(
-                f"output_stride is for ResNets, not for a tower of type {type(resnet).__name__}: "
-                "leave it out"
+                f"`output_stride` applies only to ResNets, not to a tower of type "
+                f"{type(resnet).__name__}: leave it out"
             )
         dilate(resnet, output_stride)
     if isinstance(tower, ModifiedResNet):
         return ResNetEncoder(tower, mean, std, pool_pos, output_stride or NATIVE)
     if pool_pos != "grid2d":
         raise ValueError(
-            f"pool_pos={pool_pos!r} is for ResNets with attention pooling, not for a tower of type "
-            f"{type(tower).__name__}: leave it out"
+            f"`pool_pos={pool_pos}` applies only to ResNets with attention pooling, not to a tower "
+            f"of type {type(tower).__name__}: leave it out"
         )
     if isinstance(tower, VisionTransformer):
         return VitEncoder(tower, mean, std)
     if isinstance(tower, TimmModel):
         return TimmEncoder(tower, mean, std, NATIVE // (output_stride or NATIVE))
-    raise TypeError(f"no dense maps are known for an image tower of type {type(tower).__name__}")
+    raise TypeError(f"an image tower of type {type(tower).__name__} has no known dense map")
 
 
 class StillAverage(nn.Module):
@@ -225,7 +225,7 @@ def _unstride(parent: nn.Module, name: str, child: nn.Module, dilation: int) -> 
         return True
     if any(getattr(part, "stride", 1) not in (1, (1, 1)) for part in child.modules()):
         raise ValueError(
-            f"output_stride: a block with {type(child).__name__} cannot be dilated; leave it at 32"
+            f"`output_stride`: a block with {type(child).__name__} cannot be dilated; leave it out"
         )
     return False
 
@@ -302,7 +302,7 @@ class ConvStem(nn.Sequential):
         halvings = patch_size.bit_length() - 1
         if patch_size != 1 << halvings or halvings < 1:
             raise ValueError(
-                f"conv_stem halves the image again and again: patch_size must be a power of two, "
+                f"`conv_stem` halves the image step by step: patch_size must be a power of two, "
                 f"not {patch_size}"
             )
         layers: list[nn.Module] = []

@@ -204,7 +204,7 @@ def test_onnx__keeps_heads(run: tuple[Any, Path], tmp_path: Path) -> None:
 
 def test_heads_are_asked_for_where_there_are_some(run: tuple[Any, Path], tmp_path: Path) -> None:
     _, final = run
-    with pytest.raises(ValueError, match="hf has no place for heads"):
+    with pytest.raises(ValueError, match="hf cannot hold `heads`"):
         export_clip(str(final), "hf", tmp_path / "out", heads=True)
     (tmp_path / "run" / "config.yaml").unlink()
     with pytest.raises(ValueError, match=r"config\.yaml does not exist"):
@@ -283,7 +283,7 @@ def test_cards_and_faults(saved: Callable[..., tuple[Clip, Path]], tmp_path: Pat
     assert sha256_file(folder / "model.safetensors") in card and "0.481455" in card
     with pytest.raises(ValueError, match="not empty"):
         export_clip(str(folder), "open-clip", tmp_path / "out")
-    with pytest.raises(ValueError, match="size is fixed in ONNX alone"):
+    with pytest.raises(ValueError, match="`size` applies only to ONNX"):
         export_clip(str(folder), "timm", tmp_path / "new", size=(32, 32))
     with pytest.raises(ValueError, match="does not exist"):
         export_clip(str(tmp_path / "nowhere"), "timm", tmp_path / "new")

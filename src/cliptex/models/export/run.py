@@ -75,7 +75,7 @@ class Export:
 
 def export_clip(
     checkpoint: str,
-    target: Target,
+    to: Target,
     out: Path,
     *,
     heads: bool = False,
@@ -85,8 +85,8 @@ def export_clip(
 
     Args:
         checkpoint: what `load_clip` takes, such as RUN/checkpoints/final.
-        target: the format.
-        heads: keep the task heads (ONNX alone can hold them).
+        to: the format.
+        heads: keep the task heads (only ONNX can hold them).
         size: height and width of images of an ONNX model; by default those of training.
 
     Raises ValueError for what the format cannot hold, and where the written model differs; `out`
@@ -94,21 +94,21 @@ def export_clip(
     """
     check_can_make(out, "the folder of the export")
     if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: choose another folder for the export")
-    if heads and target != "onnx":
-        raise ValueError(f"{target} has no place for heads: drop them, or use `to=onnx`")
-    if size is not None and target != "onnx":
-        raise ValueError(f"size is fixed in ONNX alone: leave it out for {target}")
-    for package in PACKAGES[target]:
-        need(package, extra="export", what=f"an export to {target}")
+        raise ValueError(f"`out`: {out} is not empty; choose another folder for the export")
+    if heads and to != "onnx":
+        raise ValueError(f"{to} cannot hold `heads`: leave them out, or use `to=onnx`")
+    if size is not None and to != "onnx":
+        raise ValueError(f"`size` applies only to ONNX: leave it out for {to}")
+    for package in PACKAGES[to]:
+        need(package, extra="export", what=f"an export to {to}")
     source = load_checkpoint(checkpoint, heads=heads)
     _check_size(size, source)
     with new_folder(out) as folder:
-        card, difference = _write(source, target, folder, size)
-        if difference > BOUNDS[target]:
+        card, difference = _write(source, to, folder, size)
+        if difference > BOUNDS[to]:
             raise ValueError(
                 f"{out}: the exported model would differ from {checkpoint} by {difference:.3g}, "
-                f"more than {BOUNDS[target]:g}: it was not written"
+                f"more than {BOUNDS[to]:g}: it was not written"
             )
         write_card(card, source, folder, difference)
         if (provenance := read_provenance(checkpoint)).experts:
@@ -120,7 +120,7 @@ def _check_size(size: tuple[int, int] | None, source: Checkpoint) -> None:
     stride = source.clip.image.stride
     if size is not None and any(side < 1 or side % stride for side in size):
         raise ValueError(
-            f"size: {size[0]} x {size[1]} pixels do not divide into cells of {stride}: give "
+            f"`size`: {size[0]} x {size[1]} pixels do not divide into cells of {stride}: give "
             f"multiples of {stride}"
         )
 
