@@ -91,9 +91,10 @@ def _refuse_foreign(source: str, **options: object) -> None:
     }
     for name, value in options.items():
         if value not in unset and name not in taken[source]:
+            given = "" if value is True else f" {value}"
             layouts = [layout for layout, names in taken.items() if name in names]
             raise ValueError(
-                f"`{name}` {value}: applies to the source {' and '.join(layouts)}, not to {source}"
+                f"`{name}`{given}: applies to the source {' and '.join(layouts)}, not to {source}"
             )
 
 
