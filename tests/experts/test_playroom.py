@@ -104,3 +104,9 @@ def test_shipped__experts_know_studio_rooms() -> None:
     truth = np.concatenate([r.semantic[m > 0] for m, r in zip(maps, rooms, strict=True)])
     assert len(things) > 0
     assert (np.array(["", *EXPERT_THINGS])[things] == names[truth]).mean() > 0.5
+
+
+def test_a_damaged_card_is_named(untrained: Path) -> None:
+    (untrained / "depth" / "card.json").write_text('{"revision": ')
+    with pytest.raises(ValueError, match=r"card\.json: not a card of an expert: no whole JSON"):
+        load_playroom_expert("depth", untrained)

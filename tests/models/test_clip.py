@@ -66,6 +66,16 @@ def test_round_trip_with_vocabulary_in_fp16(
     assert torch.equal(loaded.image.tower.proj, expected)  # pyright: ignore
 
 
+@pytest.mark.parametrize("text", ["", "[1, 2", '{"a": 1}', '["a"]', "[1.5]", "[" * 99999])
+def test_a_vocabulary_that_is_no_list_of_tokens_is_named(
+    config: Callable[..., ClipConfig], tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "words.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"words\.json: not a vocabulary: no (whole )?JSON"):
+        config("vit", vocabulary=path).resolved()
+
+
 def test_a_saved_folder_is_a_model_name(tiny: Callable[..., Clip], tmp_path: Path) -> None:
     folder = save_clip(tiny("vit", seed=4), tmp_path)
     built = build_clip(ModelSpec(name=str(folder)))

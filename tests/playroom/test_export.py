@@ -230,6 +230,12 @@ def test_home_resumes_with_the_same_bytes_and_refuses_to_mix(home: Path, tmp_pat
         export_home(tmp_path, sizes=SIZES, size=SIZE, seed=1)
 
 
+def test_home__a_damaged_note_is_named(tmp_path: Path) -> None:
+    (tmp_path / "started.json").write_text('{"seed": ')
+    with pytest.raises(ValueError, match=r"started\.json: not a note of an export"):
+        export_home(tmp_path, sizes=SIZES, size=SIZE, workers=1)
+
+
 def test_home_sizes__scaled_keeps_proportions():
     assert HomeSizes.scaled(1000) == HomeSizes()
     small = HomeSizes.scaled(100)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from cliptex.experts.hub import Checkpoint, benchmarks_of, licence_of, open_chec
 from cliptex.experts.hub_normals import KIND, normals_reader
 from cliptex.experts.protocol import ExpertSpec, Frame
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
+from cliptex.files import load_json
 from cliptex.labels.sampling import WHOLE
 from cliptex.machine import need
 
@@ -120,7 +120,8 @@ def _forward(network: MarigoldNormals, batch: Tensor) -> list[Outputs]:
 def _load_pipeline(checkpoint: Checkpoint) -> Any:
     library = need("diffusers", extra="diffusers", what="Marigold")
     index = checkpoint.folder / "model_index.json"
-    name = json.loads(index.read_text())["_class_name"] if index.is_file() else "nothing"
+    found = load_json(index, "an index of diffusers") if index.is_file() else {}
+    name = found.get("_class_name", "nothing")
     if name != "MarigoldNormalsPipeline":
         raise ValueError(
             f"{checkpoint.source}: expected a MarigoldNormalsPipeline in model_index.json, "

@@ -9,7 +9,6 @@ parameters: small enough to be shipped and to run on a CPU.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -31,7 +30,7 @@ from cliptex.experts.composite import composite_instances, unlabelled_id
 from cliptex.experts.protocol import ExpertSpec, Prediction, Unlabelled
 from cliptex.experts.torch_expert import Adapter, Outputs, Placement, TorchExpert
 from cliptex.experts.torchvision_detectors import detect_whole
-from cliptex.files import sha256_file
+from cliptex.files import load_json, sha256_file
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 
 ENCODER_WIDTHS = (24, 40, 64, 96)
@@ -229,7 +228,7 @@ def load_playroom_expert(
     path, card_path = folder / task / "model.safetensors", folder / task / "card.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: weights are absent; `cliptex playroom zoo` builds them")
-    card = json.loads(card_path.read_text(encoding="utf-8"))
+    card = load_json(card_path, "a card of an expert")
     classes = card.get("classes", [])
     network = build_network(task, len(classes))
     kind = _kind(task, classes)

@@ -5,7 +5,6 @@ A configuration of a run holds these types, so that the command line can show th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from cliptex.files import write_atomic
+from cliptex.files import parse_json, read_bytes, write_atomic
 
 OPEN_CLIP, TIMM, CORENET, HUB = "open_clip:", "timm:", "corenet:", "hf-hub:"
 PLAYROOM = "playroom"
@@ -111,7 +110,7 @@ class ClipConfig(BaseModel):
             return self
         vocabulary = self.vocabulary
         if isinstance(vocabulary, Path):
-            vocabulary = tuple(json.loads(vocabulary.read_text()))
+            vocabulary = _read_vocabulary(vocabulary)
         size = len(vocabulary) + 3  # padding, start, end
         stated = self.text_cfg.get("vocab_size", size)
         if stated != size:
@@ -121,6 +120,17 @@ class ClipConfig(BaseModel):
             )
         text_cfg = {**self.text_cfg, "vocab_size": size}
         return self.model_copy(update={"vocabulary": vocabulary, "text_cfg": text_cfg})
+
+
+def _read_vocabulary(path: Path) -> tuple[int, ...]:
+    """Token numbers from a JSON list; ValueError names a file that holds anything else."""
+    try:
+        found = parse_json(read_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a vocabulary: no whole JSON ({error})") from error
+    if not isinstance(found, list) or not all(type(number) is int for number in found):
+        raise ValueError(f"{path}: not a vocabulary: no JSON list of token numbers")
+    return tuple(found)
 
 
 class ModelSpec(BaseModel):

@@ -16,7 +16,7 @@ from torch import nn
 
 from cliptex.console import say
 from cliptex.experts.playroom import TASKS, load_playroom_expert
-from cliptex.files import save_tensors, sha256_file, write_atomic
+from cliptex.files import load_json, parse_json, save_tensors, sha256_file, write_atomic
 from cliptex.metrics import AngularErrors, ConfusionMatrix, absrel
 from cliptex.models.clip import Clip, load_clip, save_clip
 from cliptex.models.config import ModelSpec
@@ -190,7 +190,7 @@ def pack(out: Path, folder: Path, config: ZooConfig) -> None:
     for task in TASKS:
         shutil.copytree(out / task / task, folder / task, dirs_exist_ok=True)
         card_path = folder / task / "card.json"
-        card = json.loads(card_path.read_text(encoding="utf-8"))
+        card = load_json(card_path, "a card of an expert")
         card["held_out"] = score_expert(task, folder, held_out)
         _write_json(card_path, card)
         say(f"expert {task}: {card['held_out']}")
@@ -259,7 +259,7 @@ def score_clip(clip: Clip, *, seed: int, count: int = 240) -> dict[str, float]:
 
 
 def _last_loss(log: Path) -> float:
-    last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    last = parse_json(log.read_text(encoding="utf-8").splitlines()[-1])
     return float(last["loss_clip"])
 
 

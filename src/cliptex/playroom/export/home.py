@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import scipy.io
 
+from cliptex.files import load_json, write_atomic
 from cliptex.playroom.export.rooms import CATEGORY_IDS, FIRST_ID, RoomChunk, room_key, write_rooms
 from cliptex.playroom.export.web import check_place, jpeg, ordered_map
 from cliptex.playroom.render import render
@@ -109,7 +110,7 @@ def export_home(
             progress(done, total)
     write_collections(out, {split: _parts(out, sizes, split) for split in SPLITS})
     _write_names(out)
-    (out / "complete.json").write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n")
+    _note(out / "complete.json", wanted)
     shutil.rmtree(out / "parts")
 
 
@@ -117,13 +118,17 @@ def _finished(out: Path, wanted: dict[str, object]) -> bool:
     """Whether the export is complete; notes what is being exported, and refuses to mix."""
     for name in ("complete.json", "started.json"):
         path = out / name
-        if path.exists() and json.loads(path.read_text()) != wanted:
+        if path.exists() and load_json(path, "a note of an export") != wanted:
             raise ValueError(f"{path} is of another export than {wanted}; use an empty folder")
     if (out / "complete.json").exists():
         return True
-    (out / "started.json").write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n")
+    _note(out / "started.json", wanted)
     (out / "parts").mkdir(exist_ok=True)
     return False
+
+
+def _note(path: Path, wanted: dict[str, object]) -> None:
+    write_atomic(path, (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _parts(out: Path, sizes: HomeSizes, split: str) -> list[Path]:
