@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 import tyro
@@ -219,5 +218,7 @@ def _message(error: BaseException) -> str:
 
 def _versions() -> str:
     """Of the package, of torch (read without importing it) and of Python."""
+    from importlib import metadata
+
     torch, python = metadata.version("torch"), platform.python_version()
     return f"cliptex {cliptex.__version__} (torch {torch}, python {python})"

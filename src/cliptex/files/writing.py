@@ -25,12 +25,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
-from filelock import FileLock, Timeout
-
 from cliptex.files.network import ask
 from cliptex.files.paths import READ_ONLY, AnyPath, exists
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from torch import Tensor
     from upath import UPath
 
@@ -63,7 +62,7 @@ class AtomicFile:
             self.temporary = _temporary(path.parent, path.name)
         else:
             self.temporary = _temporary_for(path)
-        self._lock = FileLock(self.temporary, blocking=False, thread_local=False)
+        self._lock = _lock(self.temporary)
         self._lock.acquire()
         self.file: IO[bytes] = self.temporary.open("wb")
 
@@ -233,7 +232,7 @@ def locked_beside(path: Path) -> Iterator[None]:
 
     The kernel drops it however its holder dies; the empty file stays, so that all wait for one.
     """
-    with FileLock(path.with_name(f".{path.name}.lock"), thread_local=False):
+    with _lock(path.with_name(f".{path.name}.lock"), wait=True):
         yield
 
 
@@ -258,10 +257,10 @@ class Claim:
         if not isinstance(path, Path):
             return cls(None, None)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, blocking=False, thread_local=False)  # another thread may release it
+        lock = _lock(path)
         try:
             lock.acquire()
-        except Timeout:
+        except TimeoutError:
             return None
         return cls(path, lock)
 
@@ -353,12 +352,12 @@ def sweep(folder: Path) -> None:
 def _sweep(paths: list[Path]) -> int:
     removed = 0
     for path in paths:
-        lock = FileLock(path, blocking=False, thread_local=False)
+        lock = _lock(path)
         try:
             with lock:  # of the file that has this name now: filelock looks at it once more
                 path.unlink(missing_ok=True)
                 removed += 1
-        except (Timeout, FileNotFoundError, PermissionError):  # alive, gone, another user's
+        except (TimeoutError, FileNotFoundError, PermissionError):  # alive, gone, another user's
             continue
     return removed
 
@@ -412,3 +411,10 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lock(path: Path, *, wait: bool = False) -> FileLock:
+    """The kernel's lock on a file, which another thread than its holder's may release."""
+    from filelock import FileLock  # a tenth of a second, which --help does without
+
+    return FileLock(path, blocking=wait, thread_local=False)
