@@ -186,7 +186,7 @@ def _choose(out: Path) -> Path | None:
 def _problem(folder: Path) -> str:
     """What is wrong with a checkpoint, by the name of its file; empty where it is whole.
 
-    Those of earlier versions have no hashes: of them state.json alone is read.
+    Those of earlier versions have no hashes; only their state.json is read.
     """
     try:
         state = _read_state(folder)
@@ -198,11 +198,11 @@ def _problem(folder: Path) -> str:
         return ""
     digest = state.pop("sha256", None)
     if digest != sha256_json(state):
-        return f"{folder / _STATE}: damaged (it has not the sha256 that it names)"
+        return f"{folder / _STATE}: damaged (its sha256 is not the one that it names)"
     for name, expected in state["files"].items():
         try:
             if sha256_file(folder / name) != expected:
-                return f"{folder / name}: damaged (it has not the sha256 that {_STATE} names)"
+                return f"{folder / name}: damaged (its sha256 is not the one in {_STATE})"
         except OSError as error:
             return f"{folder / name}: cannot be read ({error.strerror})"
     return ""

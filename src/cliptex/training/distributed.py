@@ -65,9 +65,9 @@ class World:
 
 @contextmanager
 def join_world(name: str = "auto") -> Iterator[World]:
-    """The world that torchrun describes in the environment; without it, this process alone.
+    """The world that torchrun describes in the environment; without torchrun, only this process.
 
-    A process group that exists is used and left alone; one that is made here is ended here.
+    An existing process group is used and not ended; one that is made here is ended here.
     Messages between CPUs go over gloo, between GPUs over NCCL; Apple's GPU has neither, so that
     several processes compute on the CPU there. `name` is the device, see `pick_device`, which
     raises ValueError.

@@ -1,6 +1,6 @@
 """What a run would do, before it does it: its numbers, and its first batch as pictures.
 
-Memory on each GPU is worked out from shapes alone:
+Memory on each GPU, estimated from shapes:
 
     weights, gradients, AdamW's two moments   4 + 4 + 8 bytes a parameter, on every GPU (DDP) or
                                               shared by all (FSDP2)

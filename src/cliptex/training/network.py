@@ -55,7 +55,7 @@ class Uncertainty(nn.Module):
 
 
 def build_network(config: TrainConfig, channels: Mapping[str, int]) -> Network:
-    """The starting point of a run; what is not loaded is drawn from the seed alone.
+    """The starting point of a run; what is not loaded is drawn from the seed only.
 
     channels: task -> outputs of its head. CLIP and pyramid start the same whatever the tasks.
     """

@@ -79,7 +79,7 @@ def distribute(model: Network, config: TrainConfig, world: World) -> nn.Module:
 
 
 def _recompute(block: nn.Module, *, compiled: bool) -> None:
-    """Have `block` keep its input alone; what it did to running statistics is not done again."""
+    """Have `block` keep only its input; running statistics are not updated a second time."""
     norms = batch_norms(block)
     forward = partial(checkpoint, block.forward, use_reentrant=False)
     if not norms:

@@ -54,7 +54,7 @@ class Run:
 def prepare(config: TrainConfig, world: World | None = None) -> Run:
     """Open the data, check it against the labels, build the model from the seed.
 
-    world: the ranks of the run; by default this process alone, on a GPU if there is one.
+    world: the ranks of the run; by default only this process, on a GPU if there is one.
 
     Raises ValueError where tasks, labels, data and lengths do not belong together.
     """

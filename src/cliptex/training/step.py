@@ -56,7 +56,7 @@ class StepReport:
     losses: "clip" and every task before weighting, and their weighted sum "total", all of the
         global batch.
     grad_norm: global norm before clipping.
-    applied: False where something was not finite and the weights were left alone.
+    applied: False where something was not finite and the weights were not changed.
     """
 
     losses: dict[str, float]
@@ -223,7 +223,7 @@ def _backward_in_parts(run: Run, parts: list[Batch], agreed: Agreed) -> dict[str
     Gao et al. 2021: embed all parts without a graph; take the contrastive loss's gradient for the
     embeddings of the whole batch; embed each part again, with a graph, and send its rows of that
     gradient back. Every pass of a part draws the same random numbers; batch norms see the parts
-    one by one, and count them in the second pass alone.
+    one by one, and count them only in the second pass.
     """
     seed = torch.initial_seed()
     with torch.no_grad(), statistics_kept(run.norms):
