@@ -131,8 +131,8 @@ def test_what_passes_is_waited_for(server: str, served: Path, mood: str, tmp_pat
 @pytest.mark.parametrize(
     ("mood", "why"),
     [
-        ("busy", r"no whole answer in 4 tries \(HTTP status 503\); run the same command later"),
-        ("silent", r"no whole answer in 4 tries \(no answer within 0\.3 s\)"),
+        ("busy", r"no complete answer in 4 tries \(HTTP status 503\); run the same command later"),
+        ("silent", r"no complete answer in 4 tries \(no answer within 0\.3 s\)"),
         ("loop", "TooManyRedirects: .*check the address"),
         ("shut", "HTTP status 403; check the address and who may read it"),
     ],
@@ -157,9 +157,9 @@ def test_what_does_not_pass_is_named_in_one_line(
 
 def test_a_body_that_breaks_off__is_named(server: str, served: Path) -> None:
     path = as_path(f"{server}/half/{TAR}")
-    with pytest.raises(OSError, match=r"half/deep/x-00000\.tar: no whole answer in 4 tries"):
+    with pytest.raises(OSError, match=r"half/deep/x-00000\.tar: no complete answer in 4 tries"):
         open_random(path).read(0, 100)
-    with pytest.raises(OSError, match="no whole answer in 4 tries"):
+    with pytest.raises(OSError, match="no complete answer in 4 tries"):
         read_bytes(path)
 
 
@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_listed__is_no_empty_one(server: str, served: Pa
 def test_a_host_that_is_not_there__is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "PAUSE", 0.001)
     for url in ("http://127.0.0.1:9/data", "http://127.0.0.1:9/0.tar"):
-        with pytest.raises(OSError, match=f"{url}: no whole answer in 4 tries.*connect"):
+        with pytest.raises(OSError, match=f"{url}: no complete answer in 4 tries.*connect"):
             ImageTextShards(url)
 
 
@@ -199,6 +199,6 @@ def test_a_write_is_tried_again(memory: UPath, monkeypatch: pytest.MonkeyPatch) 
     assert (memory / "a").read_bytes() == b"whole" and len(calls) == 4
     calls.clear()
     allowed = 5
-    with pytest.raises(OSError, match=r"memory://store/b: no whole answer.*HTTP status 503"):
+    with pytest.raises(OSError, match=r"memory://store/b: no complete answer.*HTTP status 503"):
         write_atomic(memory / "b", b"never")
     assert not exists(memory / "b") and len(calls) == 4

@@ -114,7 +114,7 @@ def test_a_network_that_fails_at_commit_names_the_file(
     with monkeypatch.context() as patch:
         patch.setattr(type(memory.fs), "put_file", fail)
         patch.setattr(network, "PAUSE", 0.001)
-        why = r"tiny-00001\.tar: no whole answer in 4 tries \(connection reset\)"
+        why = r"tiny-00001\.tar: no complete answer in 4 tries \(connection reset\)"
         with pytest.raises(OSError, match=why):
             label_shards(remote, [make_expert()], memory / "labels")
     assert "tiny-00001.ledger" not in walk(memory / "labels" / "numpy")

@@ -148,8 +148,8 @@ def _downloaded() -> Path:
             torch.hub.download_url_to_file(COCO_WEIGHTS.url, str(path), prefix, progress=False)
         except (OSError, RuntimeError) as error:  # RuntimeError: of another hash
             raise OSError(
-                f"{COCO_WEIGHTS.url} cannot be had ({error}): download it where there is a "
-                "network and give the file (`weights`)"
+                f"{COCO_WEIGHTS.url} could not be downloaded ({error}): download it where there is "
+                "a network and give the file (`weights`)"
             ) from error
     return path
 

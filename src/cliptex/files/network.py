@@ -40,9 +40,9 @@ T = TypeVar("T")
 
 
 def ask(path: object, request: Callable[[], T]) -> T:
-    """What `request`, which concerns `path`, returns; of a local path nothing but that.
+    """The result of `request`, which reads or writes `path`; a local path is asked only once.
 
-    Faults that may pass (no connection, no answer in time, a body that breaks off, the HTTP
+    Temporary faults (no connection, no answer in time, a body that breaks off, the HTTP
     statuses 408, 425, 429 and from 500 on) are tried again. Raises FileNotFoundError where there
     is no such file, OSError that says why where the network or the server gives nothing else,
     and whatever else the request raises.
@@ -64,7 +64,7 @@ def ask(path: object, request: Callable[[], T]) -> T:
                 raise OSError(f"{path}: {why}; check the address and who may read it") from error
             if not left:
                 raise OSError(
-                    f"{path}: no whole answer in {TRIES} tries ({why}); run the same command "
+                    f"{path}: no complete answer in {TRIES} tries ({why}); run the same command "
                     "later, or copy the files to this machine"
                 ) from error
         time.sleep(pause)
@@ -73,7 +73,7 @@ def ask(path: object, request: Callable[[], T]) -> T:
 
 
 def network_fault(error: BaseException) -> str | None:
-    """What an error that a client of the network raised says, with the address; None for others.
+    """Message of an error that a network client raised, with the address; None for other errors.
 
     For requests of libraries, which do not go through `ask`.
     """
@@ -85,9 +85,9 @@ def network_fault(error: BaseException) -> str | None:
 
 
 def unavailable(what: str, error: Exception, otherwise: str = "") -> ValueError:
-    """What to raise when a library could not download `what`, with the remedy on one line."""
+    """The error to raise where a library could not download `what`: one line, with the remedy."""
     reason = " ".join((str(error).strip() or type(error).__name__).split())
-    return ValueError(f"{what} cannot be had ({reason}): {OFFLINE}{otherwise}")
+    return ValueError(f"{what} could not be downloaded ({reason}): {OFFLINE}{otherwise}")
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def asking_hub() -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> tuple[bool, str] | None:
-    """Whether a fault of the network may pass, and what it is; None for any other error."""
+    """Whether a fault of the network is temporary, and its text; None for any other error."""
     if isinstance(error, FileNotFoundError):
         # fsspec's web file system gives every failure that name
         return None if error.__cause__ is None else _cause(error.__cause__)

@@ -38,7 +38,7 @@ from cliptex.shards.dataset import ImageTextShards
 
 DAMAGED = "damaged.json"  # beside the manifest
 REMEDY = (
-    "`cliptex label status` lists them; put the images right and label anew, or allow more by "
+    "`cliptex label status` lists them; repair the images and label again, or allow more by "
     "`max_failures`"
 )
 
@@ -59,7 +59,8 @@ def open_stores(
         if changed is not None:
             write_manifest(folder, changed)
             say(
-                f"{folder} now belongs to the data as they are: shards were added, repaired or lost"
+                f"{folder} is bound to the data set as it is now: shards were added, repaired or "
+                "lost"
             )
         claim_store(labels, manifest)
         record_damage(folder, shards)
@@ -94,7 +95,7 @@ def belongs(folder: AnyPath, shards: ImageTextShards) -> bool:
 
 
 def record_damage(folder: AnyPath, shards: ImageTextShards) -> None:
-    """Keep in `LABELS/EXPERT` why shards are left out, so that the store says what it lacks."""
+    """Record in `LABELS/EXPERT` which shards are left out and why, so that the store lists them."""
     left_out = _left_out(shards.damaged, shards)
     if recorded_damage(folder) == left_out:
         return
@@ -203,7 +204,7 @@ class Failures:
 
 
 def find_failures(shards: ImageTextShards, labels: AnyPath, expert: str) -> Failures:
-    """What the ledgers of `LABELS/EXPERT` say; images that cannot be decoded do not count.
+    """Failures in the ledgers of `LABELS/EXPERT`; images that cannot be decoded do not count.
 
     Raises FileNotFoundError where the expert has no labels there.
     """

@@ -43,7 +43,7 @@ class Stored(NamedTuple):
 def find_folder(name: str) -> Path:
     """The folder that a model's name stands for; a hub name may download its files into the cache.
 
-    Raises ValueError where a hub repository cannot be had.
+    Raises ValueError where a hub repository cannot be downloaded.
     """
     if name == PLAYROOM:
         return Path(str(resources.files("cliptex"))) / "playroom" / "weights" / "clip"
