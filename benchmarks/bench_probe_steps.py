@@ -26,13 +26,11 @@ from cliptex.datasets.protocol import DenseItem, DetectionItem
 from cliptex.labels.kinds import ClassMap
 from cliptex.models.clip import load_clip
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.probes.bank import fresh_members, keys_of
-from cliptex.probes.detection import paper_mask_rcnn, paper_ssd
-from cliptex.probes.detection.batches import StepData
-from cliptex.probes.detection.train import MapReader, make_candidate, train_step
-from cliptex.probes.examples import dense_examples
-from cliptex.probes.sources import LiveSource, batch_plan
-from cliptex.probes.table8 import paper_segmentation
+from cliptex.probes import Storage, paper
+from cliptex.probes.config import ProbeConfig
+from cliptex.probes.method import HeadKey
+from cliptex.probes.recipes import paper_mask_rcnn, paper_ssd
+from cliptex.probes.train import METHODS
 
 MODEL, SIDE, IMAGES, OBJECTS = "open_clip:ViT-B-16", 512, 256, 8
 Times = tuple[float, float]
@@ -74,29 +72,25 @@ class Noise:
         return np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def dense_steps(head: str, batch: int | None) -> Iterator[int]:
-    """Train a dense head, a step whenever the next item is asked for; gives the batch's size."""
-    base = paper_segmentation((head,))  # pyright: ignore[reportArgumentType]
-    config = base.model_copy(update={"batch_size": batch or base.batch_size})
-    encoder = FrozenEncoder(load_clip(MODEL).image)
-    examples = dense_examples(Noise(), config)
-    (member,) = fresh_members(keys_of(config), encoder, examples.task, config)
-    batches = LiveSource(encoder, examples, config).stream(batch_plan(range(IMAGES), config))
-    for number, features in enumerate(batches):
-        member.learn(features, examples.task, 1.0, number)
-        yield config.batch_size
-
-
-def detection_steps(head: str, batch: int | None) -> Iterator[int]:
-    """Train a detector's head, a step whenever the next is asked for; gives the batch's size."""
+def config_of(head: str) -> ProbeConfig:
+    """Table 8's column; of a detector at the side of the pictures."""
+    if head in DENSE:
+        return paper("segmentation", (head,))
     base = paper_mask_rcnn() if head == "mask_rcnn" else paper_ssd()
-    changes = {"batch_size": batch or base.batch_size, "size": SIDE, "train_sizes": ()}
-    config = base.model_copy(update=changes)
-    reader = MapReader(FrozenEncoder(load_clip(MODEL).image))
-    candidate = make_candidate(config, reader.channels(), 81, config.grid[0], 0, reader.device)
-    for number, pictures in enumerate(StepData(Noise(), range(IMAGES), config).batches(0)):
-        train_step(candidate, reader.read(pictures.images), pictures, 1.0, number)
-        if candidate.diverged:
+    return base.model_copy(update={"resolution": SIDE, "train_sizes": ()})
+
+
+def steps_of(head: str, batch: int | None) -> Iterator[int]:
+    """Train a head, a step whenever the next item is asked for; gives the batch's size."""
+    base = config_of(head)
+    config = base.model_copy(update={"batch_size": batch or base.batch_size})
+    kind, encoder = METHODS[type(config)], FrozenEncoder(load_clip(MODEL).image)
+    split = kind.split_of(Noise(), config)
+    method = kind(encoder, split, config, storage=Storage(), fingerprint="", label=head)
+    (learner,), batches = method.begin([HeadKey(head, config.rates[0], 0)], range(IMAGES))
+    for number, features in enumerate(batches.stream()):
+        learner.learn(features, 1.0, number)
+        if learner.finish().diverged:
             raise RuntimeError(f"{head}: the loss of step {number} is not finite")
         yield config.batch_size
 
@@ -106,7 +100,7 @@ def measured(
 ) -> tuple[int, list[Times], float]:
     """The batch's size, seconds and processor seconds of every step, and peak memory in GiB."""
     torch.set_num_threads(threads)
-    stream = (dense_steps if head in DENSE else detection_steps)(head, batch)
+    stream = steps_of(head, batch)
     size, seconds = 0, []
     for _ in range(steps):
         start, used = time.perf_counter(), time.process_time()

@@ -5,9 +5,9 @@
 ViT-B/16 (random weights, float32) at 224 pixels, 64 made-up pictures of 375x500 with 21 classes,
 3 epochs in batches of 32, random crops; heads at full size (512 channels).
 
-a   nine linear heads (3 seeds x 3 rates) in one bank against nine runs of one. `--solo N` times N
+a   nine linear heads (3 seeds x 3 rates) in one group against nine runs of one. `--solo N` times N
     of the nine and takes their mean for the others. Weights are compared bit by bit.
-b   {linear, DeepLabv3, PSPNet} x 3 rates in one bank against its bound: the encoder passes alone
+b   {linear, DeepLabv3, PSPNet} x 3 rates in one group against its bound: the encoder passes alone
     plus the heads' steps alone, on maps that are ready.
 c   the nine linear heads on stored float16 features against one encoder pass per epoch, both
     without augmentation; the bound of the former is the heads' steps alone, of as many epochs.
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,12 @@ from cliptex.labels.kinds import ClassMap
 from cliptex.models.clip import load_clip
 from cliptex.models.config import HEAD_NAMES
 from cliptex.models.encoder import FrozenEncoder
+from cliptex.probes import FeatureStore, GroupConfig, Schedule, Storage
 from cliptex.probes.augment import CropAugmentation
-from cliptex.probes.bank import fresh_members, keys_of, train_bank
-from cliptex.probes.bank_config import BankConfig
-from cliptex.probes.examples import Examples, dense_examples
-from cliptex.probes.feature_store import FeatureStore, StoredSource
-from cliptex.probes.member import HeadKey, Member
-from cliptex.probes.schedule import Schedule
-from cliptex.probes.sources import BatchSource, FeatureBatch, LiveSource, batch_plan, steps_of
+from cliptex.probes.heads import LiveSource, MapLearner, ProbeGroup
+from cliptex.probes.method import Batch, HeadKey
+from cliptex.probes.task import MapSplit
+from cliptex.probes.train import train_heads
 
 IMAGES, SIDE = 64, 224
 ROWS = range(IMAGES)
@@ -65,7 +64,7 @@ class Noise:
         return DenseItem(rng.integers(0, 256, (375, 500, 3), dtype=np.uint8), ids)
 
 
-def config(heads: Sequence[str], seeds: Sequence[int], **changes: object) -> BankConfig:
+def config(heads: Sequence[str], seeds: Sequence[int], **changes: object) -> GroupConfig:
     values = {
         "heads": tuple(heads),
         "schedule": Schedule(lr=RATES[0]),
@@ -75,7 +74,7 @@ def config(heads: Sequence[str], seeds: Sequence[int], **changes: object) -> Ban
         "resolution": SIDE,
         "augmentation": CROPS,
     }
-    return BankConfig.model_validate(values | changes)
+    return GroupConfig.model_validate(values | changes)
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -84,32 +83,33 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def trained(
-    encoder: FrozenEncoder,
-    examples: Examples,
-    settings: BankConfig,
-    keys: Sequence[HeadKey],
-    source: BatchSource | None = None,
-) -> tuple[list[Member], float]:
-    """A trained bank, and the seconds that its training took."""
-    members = fresh_members(keys, encoder, examples.task, settings)
-    batches = source or LiveSource(encoder, examples, settings)
-
-    def train() -> None:
-        train_bank(members, batches, ROWS, examples.task, settings, label="bank")
-
-    return members, timed(train)
+def keys_of(settings: GroupConfig) -> list[HeadKey]:
+    """Every head of the group."""
+    pairs = [(head, seed) for head in settings.heads for seed in settings.seeds]
+    return [HeadKey(head, rate, seed) for head, seed in pairs for rate in settings.rates]
 
 
-def heads_alone(
-    members: Sequence[Member], batches: Sequence[FeatureBatch], examples: Examples, epochs: int
-) -> float:
+def group_of(
+    encoder: FrozenEncoder, settings: GroupConfig, store: FeatureStore | None = None
+) -> ProbeGroup:
+    """A probe group on the pictures."""
+    split, storage = MapSplit(Noise(), settings), Storage(features=store)
+    return ProbeGroup(encoder, split, settings, storage=storage, fingerprint="bench", label="group")
+
+
+def trained(group: ProbeGroup, keys: Sequence[HeadKey]) -> tuple[list[MapLearner], float]:
+    """Trained heads, and the seconds that their training took."""
+    learners, batches = group.begin(keys, ROWS)
+    return learners, timed(lambda: train_heads(learners, batches, group.config, label="group"))
+
+
+def heads_alone(learners: Sequence[MapLearner], batches: Sequence[Batch], epochs: int) -> float:
     """Seconds of steps on maps that are ready."""
 
     def steps() -> None:
         for step, batch in enumerate([*batches] * epochs):
-            for member in members:
-                member.learn(batch, examples.task, 1.0, step)
+            for learner in learners:
+                learner.learn(batch, 1.0, step)
 
     return timed(steps)
 
@@ -119,29 +119,28 @@ def encoder_alone(source: LiveSource, pictures: Sequence[Sequence[np.ndarray]]) 
     return timed(lambda: [source.encode(batch) for batch in pictures])
 
 
-def ready(source: BatchSource, settings: BankConfig) -> list[FeatureBatch]:
+def ready(group: ProbeGroup) -> list[Batch]:
     """The batches of the first epoch."""
-    _, per_epoch = steps_of(IMAGES, settings)
-    first = list(batch_plan(ROWS, settings))[:per_epoch]
-    return list(source.stream(first))
+    _, batches = group.begin([], ROWS)
+    return list(islice(batches.stream(), batches.steps_per_epoch))
 
 
-def same_bits(one: Member, other: Member) -> bool:
+def same_bits(one: MapLearner, other: MapLearner) -> bool:
     theirs = other.module.state_dict()
     return all(torch.equal(t, theirs[name]) for name, t in one.module.state_dict().items())
 
 
 def part_a(encoder: FrozenEncoder, solo: int) -> Numbers:
     settings = config(["linear"], (0, 1, 2))
-    examples = dense_examples(Noise(), settings)
-    members, together = trained(encoder, examples, settings, keys_of(settings))
+    group = group_of(encoder, settings)
+    learners, together = trained(group, keys_of(settings))
     # Along the diagonal of rates and seeds first, so that few runs still cover all of both.
     order = sorted(range(9), key=lambda i: ((i // 3 - i) % 3, i))[:solo]
     seconds, equal = [], 0
     for index in order:
-        (alone,), spent = trained(encoder, examples, settings, [members[index].key])
+        (alone,), spent = trained(group, [learners[index].key])
         seconds.append(spent)
-        equal += same_bits(alone, members[index])
+        equal += same_bits(alone, learners[index])
     print(f"a: one pass {together:.1f} s; {solo} of nine runs {[round(s, 1) for s in seconds]} s")
     print(f"a: {equal} of {solo} heads are bitwise those of their own runs")
     speedup = 9 * float(np.mean(seconds)) / together
@@ -150,40 +149,38 @@ def part_a(encoder: FrozenEncoder, solo: int) -> Numbers:
 
 def part_b(encoder: FrozenEncoder) -> Numbers:
     settings = config(HEAD_NAMES, (0,))
-    examples = dense_examples(Noise(), settings)
-    source = LiveSource(encoder, examples, settings)
-    batches = ready(source, settings)
-    squares = [[examples.plain(i)[0] for i in half] for half in (ROWS[:32], ROWS[32:])]
-    fresh = fresh_members(keys_of(settings), encoder, examples.task, settings)
-    heads_alone(fresh, batches[:1], examples, 1)  # optimizers' first step allocates their state
-    heads = heads_alone(fresh, batches, examples, settings.epochs)
+    group = group_of(encoder, settings)
+    batches = ready(group)
+    squares = [[group.train.plain(i)[0] for i in half] for half in (ROWS[:32], ROWS[32:])]
+    fresh, _ = group.begin(keys_of(settings), ROWS)
+    heads_alone(fresh, batches[:1], 1)  # optimizers' first step allocates their state
+    heads = heads_alone(fresh, batches, settings.epochs)
+    source = LiveSource(encoder, group.train, settings)
     passes = settings.epochs * encoder_alone(source, squares)
     del fresh
-    _, together = trained(encoder, examples, settings, keys_of(settings))
+    _, together = trained(group, keys_of(settings))
     bound = passes + heads
     print(
-        f"b: bank {together:.1f} s; bound {bound:.1f} s = encoder {passes:.1f} + heads {heads:.1f}"
+        f"b: group {together:.1f} s; bound {bound:.1f} s = encoder {passes:.1f} + heads {heads:.1f}"
     )
     return {"share": bound / together, "together": together, "bound": bound}
 
 
 def part_c(encoder: FrozenEncoder) -> Numbers:
     settings = config(["linear"], (0, 1, 2), augmentation=None)
-    examples = dense_examples(Noise(), settings)
     keys, epochs = keys_of(settings), settings.epochs
-    live, one_pass = trained(encoder, examples, settings, keys)
+    live, one_pass = trained(group_of(encoder, settings), keys)
     with tempfile.TemporaryDirectory() as folder:
-        store = FeatureStore(Path(folder))
-        source = StoredSource(store, encoder, examples, settings, fingerprint="bench")
-        stored, cached = trained(encoder, examples, settings, keys, source)
-        batches = ready(source, settings)
-        error = source.protocol()["storage_error"]
-    fresh = fresh_members(keys, encoder, examples.task, settings)
-    heads_alone(fresh, batches[:1], examples, 1)
-    bound = heads_alone(fresh, batches, examples, epochs)
-    maps = batches[0].maps
+        group = group_of(encoder, settings, FeatureStore(Path(folder)))
+        stored, cached = trained(group, keys)
+        batches = ready(group)
+        error = group.protocol(keys[0])["storage_error"]
+        fresh, _ = group.begin(keys, ROWS)
+    heads_alone(fresh, batches[:1], 1)
+    bound = heads_alone(fresh, batches, epochs)
+    maps = batches[0].features
     agree = [
-        float((a.predict(maps).argmax(1) == b.predict(maps).argmax(1)).float().mean())
+        float((a.predict(maps)[0].argmax(1) == b.predict(maps)[0].argmax(1)).float().mean())
         for a, b in zip(live, stored, strict=True)
     ]
     print(
@@ -202,7 +199,7 @@ def claims(found: dict[str, Numbers]) -> list[tuple[str, float, float]]:
         lines.append(("nine linear heads in one pass, times faster", found["a"]["speedup"], 6.0))
         lines.append(("share of heads equal to their own runs", 1 - found["a"]["unequal"], 1.0))
     if "b" in found:
-        lines.append(("bank's bound over its time", found["b"]["share"], 0.85))
+        lines.append(("group's bound over its time", found["b"]["share"], 0.85))
     if "c" in found:
         lines.append(("stored features, times faster", found["c"]["ratio"], 1.0))
         lines.append(("cells with the same class on stored features", found["c"]["agree"], 0.99))
@@ -210,7 +207,7 @@ def claims(found: dict[str, Numbers]) -> list[tuple[str, float, float]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Banks of probes, timed.")
+    parser = argparse.ArgumentParser(description="Probe groups, timed.")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--part", action="append", choices=("a", "b", "c"))
     parser.add_argument("--solo", type=int, default=9)

@@ -11,7 +11,7 @@ import pytest
 from cliptex.cli import app, main, runs
 from cliptex.cli.train import configuration
 from cliptex.console import TooManyFailures
-from cliptex.probes import ProbeConfig
+from cliptex.probes import FastConfig
 from cliptex.results import Result, append_results
 
 
@@ -87,7 +87,7 @@ def test_interrupted__only_what_goes_on_says_so(monkeypatch, capsys):
 
 def test_a_configuration_that_does_not_fit_names_its_fields(monkeypatch, capsys):
     def fail() -> None:
-        ProbeConfig(epochs=0, learning_rates=(-1.0,))
+        FastConfig(epochs=0, learning_rates=(-1.0,))
 
     monkeypatch.setitem(app.COMMANDS, "demo", fail)
     assert main(["demo"]) == 2

@@ -15,7 +15,6 @@ FLAG = re.compile(r"(?<![-\w])--[a-z]")
 EXCEPTIONS = {
     "data",
     "models",
-    "probes",
     "training",
 }
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cliptex.cli import main
-from cliptex.cli.probing import learnt_from
+from cliptex.cli.probe import learnt_from
 from cliptex.datasets.catalogue import LAYOUTS, benchmark_of
 from cliptex.labels.kinds import ScalarField
 from cliptex.labels.manifest import Manifest

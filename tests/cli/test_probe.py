@@ -9,8 +9,8 @@ import scipy.io
 
 from cliptex.cli.app import main
 from cliptex.probes import baselines, features
-from cliptex.probes.member import Member
-from cliptex.probes.sources import FeatureBatch
+from cliptex.probes.heads import HEADS, MapLearner
+from cliptex.probes.method import Batch
 from cliptex.report import write_report
 from cliptex.report.bootstrap import compare_images
 from cliptex.report.parts import read_panels
@@ -56,7 +56,7 @@ def test_paper__heads_and_seeds_give_a_row_each(voc, tmp_path, capsys):
 
 
 def test_out__is_tried_before_anything_is_trained(voc, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Member, "learn", None)
+    monkeypatch.setattr(MapLearner, "learn", None)
     (tmp_path / "file").write_text("")
     for out in (tmp_path, tmp_path / "file/r.jsonl"):
         code, _, err = run(capsys, *common(voc, out), "--recipe", "small")
@@ -91,7 +91,7 @@ def test_state__one_folder_serves_models_and_data_sets(voc, tmp_path, capsys):
         code, _, err = run(capsys, *arguments, *more)
         assert code == 0, err
     code, _, err = run(capsys, *arguments, "--batch-size", "3")
-    assert code == 2 and "name another folder (--state)" in err
+    assert code == 2 and "name another folder for --state" in err
 
 
 def test_epochs__asked_for_are_the_epochs_done(voc, tmp_path, capsys):
@@ -172,14 +172,14 @@ def test_per_image__values_lie_where_the_report_looks(voc, tmp_path, capsys):
 
 
 def test_errors__the_other_rows_are_kept_and_the_command_fails(voc, tmp_path, capsys, monkeypatch):
-    learn = Member.learn
+    learn = MapLearner.learn
 
     def sick(self, batch, *rest):
         if self.key.head == "pspnet":
-            batch = FeatureBatch(batch.maps * float("nan"), batch.targets)
+            batch = Batch(batch.features * float("nan"), batch.targets)
         learn(self, batch, *rest)
 
-    monkeypatch.setattr(Member, "learn", sick)
+    monkeypatch.setattr(MapLearner, "learn", sick)
     out = tmp_path / "r.jsonl"
     arguments = [*common(voc, out), "--recipe", "paper", "--probe", "pspnet", "linear"]
     code, text, err = run(capsys, *arguments, "--warmup-steps", "1", *SMALL)
@@ -265,7 +265,7 @@ def test_features__need_no_augmentation_and_fit_the_budget(voc, tmp_path, capsys
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "playroom"], "--out"),
+        (["--model", "playroom"], "--dataset and --root"),
         (["--model", "playroom", "--out", "x"], "--dataset and --root"),
     ],
 )
@@ -286,10 +286,10 @@ def test_faults__late_ones_name_the_remedy(voc, tmp_path, capsys):
     ("options", "text"),
     [
         (("--epochs", "0"), "epochs 0: Input should be greater than 0"),
-        (("--lr", "0"), "learning_rates: (0.0,) must be positive"),
-        (("--seeds",), "--seeds: name one at least"),
-        (("--pictures", "-1"), "--pictures -1"),
-        (("--dry-run",), "--dry-run: it counts the other recipes"),
+        (("--lr", "0"), "--lr: (0.0,) must be positive"),
+        (("--seeds",), "--seeds needs at least one value"),
+        (("--pictures", "-1"), "--pictures: -1 must not be negative"),
+        (("--dry-run",), "--dry-run counts the other recipes"),
     ],
 )
 def test_faults__name_the_option(voc, tmp_path, capsys, options, text):
@@ -297,11 +297,11 @@ def test_faults__name_the_option(voc, tmp_path, capsys, options, text):
     assert code == 2 and text in err and err.count("\n") == 1
 
 
-def test_faults__classification_has_the_linear_head_alone(tmp_path, capsys):
+def test_faults__classification_supports_only_the_linear_head(tmp_path, capsys):
     arguments = ["--model", "playroom", "--dataset", "folder", "--root", str(tmp_path)]
     arguments += ["--out", str(tmp_path / "r.jsonl"), "--recipe", "small", "--probe", "pspnet"]
     code, _, err = run(capsys, *arguments)
-    assert code == 2 and "--probe pspnet: classification has linear alone" in err
+    assert code == 2 and "--probe: classification supports only the linear head, not pspnet" in err
 
 
 @pytest.mark.parametrize(
@@ -361,3 +361,15 @@ def test_pictures__not_of_classes(voc, tmp_path, capsys):
     arguments = ["--model", "playroom", "--dataset", "folder", "--root", str(voc)]
     code, _, err = run(capsys, *arguments, "--out", str(out), "--pictures", "2")
     assert code == 2 and "--pictures" in err
+
+
+def test_head__that_is_added_can_be_asked_for(voc, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(HEADS, "two-layers", HEADS["linear"])
+    out, root = tmp_path / "r.jsonl", str(voc)
+    words = ["probe", "--model", "playroom", "--dataset", "voc", "--root", root, "--out", str(out)]
+    words += ["--recipe", "small", "--probe", "two-layers", "--resolution", "32", "--epochs", "1"]
+    assert main([*words, "--warmup-steps", "0"]) == 0, capsys.readouterr().err
+    assert {row.probe for row in read_results(out)} == {"two-layers"}
+    words[words.index("two-layers")] = "three-layers"
+    assert main(words) == 2
+    assert "--probe: three-layers is unknown; choose from linear," in capsys.readouterr().err

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cliptex.cli.probe_checks import check_options
-from cliptex.cli.probing import ProbeOptions
+from cliptex.probes.options import ProbeOptions
 
 DATA = {"root": Path(), "out": Path("r.jsonl")}
 PAPER = {"recipe": "paper", "dataset": "voc", **DATA}
@@ -15,42 +14,66 @@ DRY = {"recipe": "paper", "dry_run": True}
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({**PAPER, "features_dtype": "int8"}, "--features-dtype: it is for --features; leave it"),
-        ({**PAPER, "features_gib": 1.0}, "--features-gib: it is for --features; leave it out"),
+        (
+            {**PAPER, "features_dtype": "int8"},
+            "`features_dtype`: it applies only with `features`; leave it",
+        ),
+        (
+            {**PAPER, "features_gib": 1.0},
+            "`features_gib`: it applies only with `features`; leave it out",
+        ),
         (
             {**PAPER, "peak_tflops": (1.0, 1.0, 1.0)},
-            "--peak-tflops: it is for --dry-run; leave it out",
+            "`peak_tflops`: it applies only with `dry_run`; leave it out",
         ),
-        ({**PAPER, "utilisation": 0.5}, "--utilisation: it is for --dry-run; leave it out"),
-        ({**PAPER, "features": Path("f")}, "--features: .* add --no-augmentation, or leave it out"),
-        ({**PAPER, "scratch": Path("s")}, "--scratch: the paper recipe writes to --state"),
-        ({**PAPER, "dry_run": True, "scratch": Path("s")}, "--scratch: the paper recipe writes to"),
-        ({**PAPER, "dataset": "coco", "scratch": Path("s")}, "--scratch: the paper recipe writes"),
-        ({**PAPER, "val_split": "v"}, "--val-split: it chooses among several --lr"),
-        ({**PAPER, "val_split": "v", "lr": (1.0,)}, "--val-split: it chooses among several --lr"),
-        ({**PAPER, "dataset": "coco", "val_split": "v"}, "--val-split: it chooses among several"),
-        ({**PAPER, "protocol": ("eigen",)}, "--protocol: it is for depth; leave it out"),
-        ({**PAPER, "dataset": "nyu-raw", "protocol": ("eigen-raw",)}, "--protocol eigen-raw: nyu-"),
-        ({**PAPER, "dataset": "folder", "pictures": 1}, "--pictures: classes have nothing to draw"),
-        ({**PAPER, "dataset": "folder", "probe": ("ssd",)}, "--probe ssd: classification has li"),
-        ({**PAPER, "pictures": -1}, "--pictures -1: give their number"),
-        ({**PAPER, "seeds": ()}, "--seeds: name one at least"),
-        ({**PAPER, "seeds": (0, 1, 0)}, "--seeds: 0 is named more than once"),
-        ({**PAPER, "probe": ("linear", "linear")}, "--probe: linear is named more than once"),
-        ({"dataset": "voc", **DATA, "lr": (0.1, 0.1)}, "--lr: 0.1 is named more than once"),
-        ({**PAPER, "gpu": "h100"}, "--gpu: it is for --dry-run; leave it out"),
-        ({**DRY, "peak_tflops": (1.0, 0.0, 1.0)}, "--peak-tflops 0: it must be positive"),
-        ({**DRY, "peak_tflops": (1.0, 1.0, 1.0), "gpu": "l4"}, "--gpu: --peak-tflops says what it"),
-        ({**DRY, "utilisation": 35.0}, "--utilisation 35: a share, above 0 and up to 1"),
-        ({**DRY, "root": Path("r")}, "--root: the paper's own sets are counted where no --dataset"),
-        ({**DRY, "test_split": "v"}, "--test-split: the paper's own sets are counted"),
-        ({**DRY, "extra_coco": Path("c")}, "--extra-coco: the paper's own sets are counted"),
-        ({**DRY, "dataset": "voc"}, "a probe needs --dataset and --root"),
+        (
+            {**PAPER, "utilisation": 0.5},
+            "`utilisation`: it applies only with `dry_run`; leave it out",
+        ),
+        (
+            {**PAPER, "features": Path("f")},
+            "`features`: .* set `augmentation=False`, or leave it out",
+        ),
+        ({**PAPER, "scratch": Path("s")}, "`scratch`: the paper recipe writes to `state`"),
+        ({**PAPER, "dry_run": True, "scratch": Path("s")}, "`scratch`: the paper recipe writes to"),
+        ({**PAPER, "dataset": "coco", "scratch": Path("s")}, "`scratch`: the paper recipe writes"),
+        ({**PAPER, "val_split": "v"}, "`val_split`: it chooses among several `lr`"),
+        ({**PAPER, "val_split": "v", "lr": (1.0,)}, "`val_split`: it chooses among several `lr`"),
+        ({**PAPER, "dataset": "coco", "val_split": "v"}, "`val_split`: it chooses among several"),
+        ({**PAPER, "protocol": ("eigen",)}, "`protocol`: it applies only to depth; leave it out"),
+        (
+            {**PAPER, "dataset": "nyu-raw", "protocol": ("eigen-raw",)},
+            "`protocol`: nyu-raw has one kind of depths",
+        ),
+        (
+            {**PAPER, "dataset": "folder", "pictures": 1},
+            "`pictures`: classification has nothing to draw",
+        ),
+        (
+            {**PAPER, "dataset": "folder", "probe": ("ssd",)},
+            "`probe`: classification supports only",
+        ),
+        ({**PAPER, "pictures": -1}, "`pictures`: -1 must not be negative"),
+        ({**PAPER, "seeds": ()}, "`seeds` needs at least one value"),
+        ({**PAPER, "seeds": (0, 1, 0)}, "`seeds`: 0 is given more than once"),
+        ({**PAPER, "probe": ("linear", "linear")}, "`probe`: linear is given more than once"),
+        ({"dataset": "voc", **DATA, "lr": (0.1, 0.1)}, "`lr`: 0.1 is given more than once"),
+        ({**PAPER, "gpu": "h100"}, "`gpu`: it applies only with `dry_run`; leave it out"),
+        ({**DRY, "peak_tflops": (1.0, 0.0, 1.0)}, "`peak_tflops`: 0 must be positive"),
+        (
+            {**DRY, "peak_tflops": (1.0, 1.0, 1.0), "gpu": "l4"},
+            "`gpu`: `peak_tflops` says how fast",
+        ),
+        ({**DRY, "utilisation": 35.0}, "`utilisation`: 35 must be above 0 and at most 1"),
+        ({**DRY, "root": Path("r")}, "`root`: without `dataset` the paper's own sets"),
+        ({**DRY, "test_split": "v"}, "`test_split`: without `dataset` the paper's own"),
+        ({**DRY, "extra_coco": Path("c")}, "`extra_coco`: without `dataset` the paper's own"),
+        ({**DRY, "dataset": "voc"}, "a probe needs `dataset` and `root`"),
     ],
 )
 def test_refused(given, said):
     with pytest.raises(ValueError, match=f"^{said}"):
-        check_options(ProbeOptions(model="playroom", **given))
+        ProbeOptions(model="playroom", **given).check()
 
 
 @pytest.mark.parametrize(
@@ -72,4 +95,4 @@ def test_refused(given, said):
     ],
 )
 def test_accepted(given):
-    check_options(ProbeOptions(model="playroom", **given))
+    ProbeOptions(model="playroom", **given).check()

@@ -48,16 +48,16 @@ def values_of(path) -> dict:
 KILLED = """
 import os, signal, sys
 from cliptex.cli.app import main
-from cliptex.probes.member import Member
+from cliptex.probes.heads import MapLearner
 
-learn = Member.learn
+learn = MapLearner.learn
 
-def until(self, batch, task, factor, step):
+def until(self, batch, factor, step):
     if step == 230:  # 30 after it was saved
         os.kill(os.getpid(), signal.SIGKILL)
-    learn(self, batch, task, factor, step)
+    learn(self, batch, factor, step)
 
-Member.learn = until
+MapLearner.learn = until
 raise SystemExit(main(sys.argv[1:]))
 """
 
@@ -78,7 +78,7 @@ def test_kill__goes_on_to_the_rows_of_an_undisturbed_run(voc, tmp_path):
         assert process.returncode == -signal.SIGKILL, err
     assert not (tmp_path / "killed.jsonl").exists()
     with safe_open(state / "playroom/voc/paper/all.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["bank"])["step"] == 200
+        assert json.loads(file.metadata()["state"])["step"] == 200
     assert main(killed) == 0 and main(arguments("undisturbed")) == 0
     undisturbed = values_of(tmp_path / "undisturbed.jsonl")
     assert values_of(tmp_path / "killed.jsonl") == undisturbed and undisturbed
@@ -101,16 +101,16 @@ DIVERGING = """
 import sys
 import torch
 from cliptex.cli.app import main
-from cliptex.probes.member import Member
+from cliptex.probes.heads import MapLearner
 
-learn = Member.learn
+learn = MapLearner.learn
 
-def diverging(self, batch, task, factor, step):
+def diverging(self, batch, factor, step):
     if self.key.head == "linear":
         self.diverged = True  # rank 0 is done long before rank 1
-    learn(self, batch, task, factor, step)
+    learn(self, batch, factor, step)
 
-Member.learn = diverging
+MapLearner.learn = diverging
 raise SystemExit(main(sys.argv[1:]))
 """
 

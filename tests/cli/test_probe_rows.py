@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from cliptex.cli.probe_rows import Probed
-from cliptex.cli.probing import ProbeOptions
-from cliptex.probes.scores import Naming
+from cliptex.cli.probe import Probed
+from cliptex.probes.options import ProbeOptions
+from cliptex.probes.outcome import Naming
 
 
 def state(tmp_path, model: str, **keys: Any):

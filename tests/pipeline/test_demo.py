@@ -11,7 +11,7 @@ import pytest
 from cliptex.pipeline.demo import DemoConfig, demo_stages, home_suite
 from cliptex.pipeline.stages import run_stages
 from cliptex.playroom.export import HomeSizes
-from cliptex.probes.config import ProbeConfig
+from cliptex.probes.config import FastConfig
 from cliptex.results import read_results
 
 TINY = DemoConfig(
@@ -19,7 +19,7 @@ TINY = DemoConfig(
     home=HomeSizes(train=10, val=4, test=6, classes_train=24, classes_val=12, classes_test=12),
     steps=8,
     batch_size=8,
-    probe=ProbeConfig(resolution=128, epochs=1, min_steps=0, learning_rates=(0.1,)),
+    probe=FastConfig(resolution=128, epochs=1, min_steps=0, learning_rates=(0.1,)),
 )
 EXPECTED = {
     ("segmentation", "miou", "linear", "playroom-voc"),

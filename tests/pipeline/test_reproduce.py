@@ -10,11 +10,8 @@ from cliptex.pipeline.demo import DemoConfig
 from cliptex.pipeline.reproduce import ReproduceConfig, reproduce_stages
 from cliptex.pipeline.stages import run_stages
 from cliptex.playroom.export import HomeSizes
-from cliptex.probes.config import ProbeConfig
-from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, small_ssd
-from cliptex.probes.schedule import Schedule
-from cliptex.probes.small import small_probes
-from cliptex.probes.table8 import TASKS
+from cliptex.probes.config import DetectionConfig, FastConfig, Schedule
+from cliptex.probes.recipes import TASKS, small, small_mask_rcnn, small_ssd
 from cliptex.report.comparability import control_owner
 from cliptex.results import CONTROLS, Result, read_results
 
@@ -27,7 +24,7 @@ DENSE = {
 }
 
 
-def short(probe: DetectionProbe) -> DetectionProbe:
+def short(probe: DetectionConfig) -> DetectionConfig:
     schedule = probe.schedule.model_copy(update={"epochs": 1, "warmup_steps": 1})
     return probe.model_copy(update={"schedule": schedule, "batch_size": 4})
 
@@ -38,10 +35,10 @@ TINY = ReproduceConfig(
         home=HomeSizes(train=10, val=4, test=6, classes_train=24, classes_val=12, classes_test=12),
         steps=8,
         batch_size=8,
-        probe=ProbeConfig(resolution=128, epochs=1, min_steps=0, learning_rates=(0.1,)),
+        probe=FastConfig(resolution=128, epochs=1, min_steps=0, learning_rates=(0.1,)),
     ),
     probes={
-        task: small_probes(task).model_copy(
+        task: small(task).model_copy(
             update={"epochs": 1, "width": 16, "batch_size": 4, "schedule": Schedule(lr=1e-3)}
         )
         for task in TASKS

@@ -11,7 +11,7 @@ from torch import nn
 from cliptex.datasets import DenseItem
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.models.encoder import Features, FrozenEncoder
-from cliptex.probes import ProbeConfig
+from cliptex.probes import FastConfig, Naming, ProbeOutcome, fast, run_probe
 
 CELL, CELLS = 4, 4
 SIDE = CELL * CELLS
@@ -140,10 +140,26 @@ def restless() -> FrozenEncoder:
 def config():
     """Makes a small configuration; keywords override."""
 
-    def make(rates: Sequence[float] = (0.01, 0.1, 0.5), **changes) -> ProbeConfig:
+    def make(rates: Sequence[float] = (0.01, 0.1, 0.5), **changes) -> FastConfig:
         # At a resolution of CELLS x CELL with the labels' own grid of cells.
         values = {"resolution": SIDE, "epochs": 15, "batch_size": 8, "min_steps": 0}
         values |= {"learning_rates": rates}
-        return ProbeConfig(**(values | changes))
+        return fast(**(values | changes))
 
     return make
+
+
+@pytest.fixture
+def probe_one():
+    """Runs a probe of one head and seed; its outcome, ValueError where it has an error."""
+
+    def run(encoder, train, val, test, config, *, model="m", storage=None, truths=None, **known):
+        naming = Naming(model=model, **known)
+        options = {"naming": naming, "storage": storage, "truths": truths}
+        (outcome,) = run_probe(encoder, train, val, test, config, **options)
+        if outcome.error:
+            raise ValueError(outcome.error)
+        assert isinstance(outcome, ProbeOutcome)
+        return outcome
+
+    return run

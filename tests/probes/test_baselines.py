@@ -4,8 +4,8 @@ from PIL import Image
 
 from cliptex.datasets import ImageFolder
 from cliptex.labels.kinds import ScalarField
-from cliptex.probes import run_dense_baseline, run_majority_baseline
-from cliptex.probes.protocol import Protocol
+from cliptex.metrics.scorers import Protocol
+from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
 
 
 def test_dense__a_world_without_variation_is_solved_by_position(world, kind, config):

@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.models.flops import count_flops, count_training_flops
-from cliptex.probes.bank_config import BankConfig
+from cliptex.probes import FeatureStore, GroupConfig, Naming, Schedule, Storage, run_probe
+from cliptex.probes.boxes import build_detector
 from cliptex.probes.cost import (
     Device,
     Job,
@@ -20,12 +21,9 @@ from cliptex.probes.cost import (
     stored_bytes,
 )
 from cliptex.probes.cost_detection import COCO, Pictures, Products, detection_cost
-from cliptex.probes.detection.config import small_mask_rcnn, small_ssd
-from cliptex.probes.examples import dense_examples
-from cliptex.probes.feature_store import FeatureStore, pack
-from cliptex.probes.member import Member
-from cliptex.probes.run_bank import Naming, Storage, run_bank
-from cliptex.probes.schedule import Schedule
+from cliptex.probes.features import pack
+from cliptex.probes.heads import MapLearner
+from cliptex.probes.recipes import small_mask_rcnn, small_ssd
 
 
 class Patches(nn.Module):
@@ -67,7 +65,7 @@ def job(**changes) -> Job:
         train_images=10,
         test_images=3,
         outputs=5,
-        config=BankConfig.model_validate({**values, **changes}),
+        config=GroupConfig.model_validate({**values, **changes}),
     )
 
 
@@ -89,24 +87,23 @@ def test_flops__by_hand():
 @pytest.mark.parametrize("val_images", [None, 5])
 @pytest.mark.parametrize("rates", [(), (0.01, 0.1)])
 def test_rounds__are_those_of_a_run(world, kinds, tmp_path, monkeypatch, stored, val_images, rates):
-    batches, learn = [], Member.learn
+    batches, learn = [], MapLearner.learn
     monkeypatch.setattr(
-        Member,
+        MapLearner,
         "learn",
         lambda self, batch, *rest: (batches.append(batch), learn(self, batch, *rest)),
     )
     one = replace(job(learning_rates=rates, resolution=16), val_images=val_images, stored=stored)
     train, val, test = (
-        dense_examples(world(kinds["segmentation"], count or 1, seed), one.config)
+        world(kinds["segmentation"], count or 1, seed)
         for seed, count in enumerate((one.train_images, val_images, one.test_images))
     )
     module = Counting()
     storage = Storage(features=None if stored is None else FeatureStore(tmp_path, stored))
     names = {"naming": Naming(model="m"), "storage": storage}
-    run_bank(FrozenEncoder(module), train, val if val_images else None, test, one.config, **names)
-    shown = 0 if stored is None else 1  # picture more, for the forecast
+    run_probe(FrozenEncoder(module), train, val if val_images else None, test, one.config, **names)
     cost, rounds = cost_of(one, FrozenEncoder(Patches())), rounds_of(one)
-    assert cost.parts[0].flops == (module.seen - shown) * PASS / 4  # of 16 pixels, not 32
+    assert cost.parts[0].flops == module.seen * PASS / 4  # of 16 pixels, not 32
     assert cost.steps == len({id(batch) for batch in batches})
     trained = rounds.learnt * max(len(rates), 1) + rounds.again
     assert trained == sum(len(batch.targets) for batch in batches)
@@ -173,8 +170,8 @@ def test_table__prices_every_part_by_its_precision():
     ]
     assert table[4].split()[-1] == "2.00"
     assert choices == (
-        "GPU-hours would be 11.0 with --precision fp32 --head-precision fp32, 4.4 with --precision "
-        "tf32 --head-precision tf32, 1.4 with --precision bf16 --head-precision tf32"
+        "GPU-hours would be 11.0 with `precision=fp32` `head_precision=fp32`, 4.4 with "
+        "`precision=tf32` `head_precision=tf32`, 1.4 with `precision=bf16` `head_precision=tf32`"
     )
     assert "at 50% (assumed) of the dense peaks of mine: 20 in fp32, 50 in tf32" in assumed
 
@@ -192,7 +189,7 @@ def test_detection__products_are_those_of_a_real_training_pass(probe):
         "masks": torch.ones(24, side, side, dtype=torch.uint8),
     }
     torch.manual_seed(0)
-    head = probe.build({16: 4}, COCO.classes).train()
+    head = build_detector(probe, {16: 4}, COCO.classes).train()
     with FlopCounterMode(display=False) as counter:
         losses = head.losses(maps, (side, side), [target] * pictures)
         forward = counter.get_total_flops() / pictures
@@ -208,9 +205,9 @@ def test_detection__rates_are_compared_on_a_part_of_train_or_on_val():
     probe, encoder = small_ssd(), FrozenEncoder(Patches())  # 16 pictures a step, 16 epochs
 
     def counted(*rates, val=None, train=40):
-        changed = probe.model_copy(update={"rates": rates})
+        changed = probe.model_copy(update={"learning_rates": rates})
         cost = detection_cost(changed, encoder, Pictures("d", train, 6, 3, val))
-        return cost.steps, cost.parts[0].flops / encoder_pass(encoder, probe.size)[0]
+        return cost.steps, cost.parts[0].flops / encoder_pass(encoder, probe.resolution)[0]
 
     assert counted() == (32, 32 * 16 + 6)  # the 8 that are left of an epoch are dropped
     assert counted(0.1, 0.2) == (32, 32 * 16 + 4 + 6)

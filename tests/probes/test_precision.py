@@ -7,11 +7,8 @@ import torch
 from cliptex.experts.playroom import WEIGHTS
 from cliptex.models.clip import load_clip
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.probes.bank_config import BankConfig
-from cliptex.probes.examples import dense_examples
+from cliptex.probes.config import GroupConfig, Schedule
 from cliptex.probes.features import encode
-from cliptex.probes.run_bank import Naming, run_bank
-from cliptex.probes.schedule import Schedule
 
 SIDE = 64
 
@@ -34,22 +31,19 @@ def test_features__are_close(encoder):
         assert apart.max() < 0.02
 
 
-def test_rows__move_by_less_than_a_point(encoder, world, kinds):
+def test_rows__move_by_less_than_a_point(encoder, world, kinds, probe_one):
     """mIoU of a linear probe; its heads stay in float32."""
     found = {}
     for precision in ("fp32", "bf16"):
-        config = BankConfig(
+        config = GroupConfig(
             schedule=Schedule(lr=3e-3, warmup_steps=2),
             epochs=8,
             batch_size=4,
             resolution=SIDE,
             precision=precision,
         )
-        train, test = (
-            dense_examples(world(kinds["segmentation"], count, seed), config)
-            for count, seed in ((24, 0), (16, 1))
-        )
-        (found[precision],) = run_bank(encoder, train, None, test, config, naming=Naming(model="m"))
+        train, test = (world(kinds["segmentation"], count, s) for count, s in ((24, 0), (16, 1)))
+        found[precision] = probe_one(encoder, train, None, test, config)
     exact, half = (
         next(row for row in found[p].results if row.metric == "miou") for p in ("fp32", "bf16")
     )
@@ -57,4 +51,4 @@ def test_rows__move_by_less_than_a_point(encoder, world, kinds):
     assert abs(exact.value - half.value) < 1
     assert (exact.protocol["precision"], half.protocol["precision"]) == ("fp32", "bf16")
     assert "head_precision" not in half.protocol
-    assert {p.dtype for p in found["bf16"].member.module.parameters()} == {torch.float32}
+    assert {p.dtype for p in found["bf16"].head.module.parameters()} == {torch.float32}

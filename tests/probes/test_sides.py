@@ -6,18 +6,9 @@ import torch
 from torch import nn
 
 from cliptex.models.encoder import Features, FrozenEncoder, fit_to_stride, nearest_side
-from cliptex.probes import (
-    FeatureStore,
-    Naming,
-    Storage,
-    dense_examples,
-    run_bank,
-    run_dense_probe,
-)
-from cliptex.probes.bank_config import BankConfig
+from cliptex.probes import FeatureStore, GroupConfig, Naming, Schedule, Storage, run_probe
+from cliptex.probes.boxes import read_maps
 from cliptex.probes.cost import encoder_pass
-from cliptex.probes.detection.train import MapReader
-from cliptex.probes.schedule import Schedule
 
 
 class Strict(nn.Module):
@@ -57,8 +48,8 @@ def test_fit__shows_the_whole_picture():
     assert fit_to_stride(ramp, 4) is ramp
 
 
-def test_bank__linear_and_deeper_heads_train_and_say_what_was_seen(strict, world, kind, tmp_path):
-    config = BankConfig(
+def test_group__linear_and_deeper_heads_train_and_say_what_was_seen(strict, world, kind, tmp_path):
+    config = GroupConfig(
         heads=("linear", "deeplabv3", "pspnet"),
         schedule=Schedule(lr=0.01),
         epochs=1,
@@ -66,10 +57,10 @@ def test_bank__linear_and_deeper_heads_train_and_say_what_was_seen(strict, world
         resolution=16,
         width=16,
     )
-    sets = [dense_examples(world(kind, n, s), config) for n, s in ((8, 0), (4, 1))]
+    sets = [world(kind, n, s) for n, s in ((8, 0), (4, 1))]
     for store in (None, FeatureStore(tmp_path)):
         storage = Storage(features=store)
-        outcomes = run_bank(
+        outcomes = run_probe(
             strict, sets[0], None, sets[1], config, naming=Naming(model="m"), storage=storage
         )
         for outcome in outcomes:
@@ -79,15 +70,15 @@ def test_bank__linear_and_deeper_heads_train_and_say_what_was_seen(strict, world
     assert strict.encoder.seen == {(14, 14)}
 
 
-def test_fast__says_what_was_seen(strict, world, kinds, colours, config):
+def test_fast__says_what_was_seen(strict, world, kinds, colours, config, probe_one):
     kind = kinds["segmentation"]
     sets = (world(kind, 12, 0), None, world(kind, 4, 1))
-    row = run_dense_probe(strict, *sets, config(rates=(0.1,)), model="m").results[0]
+    row = probe_one(strict, *sets, config(rates=(0.1,)), model="m").results[0]
     assert (row.protocol["resolution"], row.protocol["encoder_resolution"]) == (16, 14)
     assert row.protocol["map"] == [4, 2, 2]
 
 
 def test_cost_and_detection_read_the_same_side(strict):
     assert encoder_pass(strict, 16)[1].maps[7].shape == (1, 4, 2, 2)
-    maps = MapReader(strict).read(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    maps = read_maps(strict, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     assert maps[7].shape == (1, 4, 5, 5)  # 35 pixels

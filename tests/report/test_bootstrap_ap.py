@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from cliptex.per_image import save_per_image
-from cliptex.probes.detection.ap import coco_ap
-from cliptex.probes.detection.matches import coco_matches
+from cliptex.probes.ap import coco_ap, coco_matches
 from cliptex.report.bootstrap import compare_images, resampled_ap
 
 IMAGES, CATEGORIES = 12, 3

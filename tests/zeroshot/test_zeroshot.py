@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cliptex.metrics import RULE_TIES
-from cliptex.probes.scorers import AccuracyScorer
+from cliptex.metrics.scorers import AccuracyScorer
 from cliptex.zeroshot import (
     IMAGENET_TEMPLATES,
     PLAYROOM_TEMPLATES,

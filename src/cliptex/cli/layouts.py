@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from cliptex.console import did_you_mean
 from cliptex.datasets import catalogue
-from cliptex.datasets.catalogue import LAYOUTS, Names
-
-Head = Literal["linear", "deeplabv3", "pspnet", "mask-rcnn", "ssd"]
-Task = Literal["segmentation", "depth", "normals", "classification", "detection"]
-DETECTORS = {"mask-rcnn", "ssd"}
+from cliptex.datasets.catalogue import Names
 
 
 def _one_of(names: Any) -> PrimitiveConstructorSpec[Any]:
@@ -63,6 +59,3 @@ else:
     Compared = Annotated[str, _one_of(catalogue.names_of)]
     Checked = Annotated[str, _one_of(catalogue.checked)]
     Prompted = Annotated[str, _one_of(_prompted)]  # what zero-shot scores
-
-# Kept until its callers read the table.
-TASK_OF: dict[str, Any] = {name: row.task for name, row in LAYOUTS.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cliptex.cli.layouts import Prompted
-from cliptex.cli.probing import learnt_from
+from cliptex.cli.probe import learnt_from
 from cliptex.cli.weights import check_text, checkpoint_of
 from cliptex.datasets.catalogue import LAYOUTS
 
@@ -59,10 +59,9 @@ class ZeroShotOptions:
 
     def chosen_split(self) -> str:
         """The split that is scored: given, or the layout's usual one."""
-        from cliptex.cli.splits import require_root
         from cliptex.datasets.catalogue import usual_splits
 
-        require_root(self.dataset, self.root)
+        LAYOUTS[self.dataset].require_root(self.root)
         return self.split or usual_splits(self.dataset, self.root)[1]
 
 

@@ -72,6 +72,13 @@ class Layout:
         there = _named(self.reader).splits_of(Path(root)) if several else []
         return _first(self.train, there), _first(self.test, there)
 
+    def require_root(self, root: Path) -> None:
+        """FileNotFoundError where there is nothing at `root`, unless it may be a hub's id."""
+        if not self.hub and not root.exists():
+            raise FileNotFoundError(
+                f"`root`: {root} does not exist: where does the {self.name} set lie?"
+            )
+
     def read_check(self) -> Check:
         """How the layout is checked; only of one that has a `check`."""
         return _named(self.check)

@@ -30,7 +30,7 @@ from cliptex.pipeline.truth import score_labels, write_perfect_labels
 from cliptex.playroom.caption import SYNONYMS
 from cliptex.playroom.export import HomeSizes, export_home, export_web
 from cliptex.playroom.scene import THINGS
-from cliptex.probes.config import ProbeConfig
+from cliptex.probes.config import FastConfig
 from cliptex.recipes import playroom
 from cliptex.results import append_results
 from cliptex.shards.dataset import ImageTextShards
@@ -53,7 +53,7 @@ class DemoConfig(BaseModel):
     home: HomeSizes = HomeSizes()
     steps: int = 400
     batch_size: int = 48
-    probe: ProbeConfig = ProbeConfig(resolution=IMAGE_SIZE, precision="bf16")
+    probe: FastConfig = FastConfig(resolution=IMAGE_SIZE, precision="bf16")
 
 
 PRESETS: Mapping[str, DemoConfig] = {
@@ -64,7 +64,7 @@ PRESETS: Mapping[str, DemoConfig] = {
             train=120, val=40, test=120, classes_train=120, classes_val=48, classes_test=120
         ),
         steps=30,
-        probe=ProbeConfig(
+        probe=FastConfig(
             resolution=IMAGE_SIZE,
             precision="bf16",
             epochs=4,
@@ -223,7 +223,7 @@ def _evaluate_stage(
     return Stage(f"probe-{model}-seed{seed}", settings, run, tuple(depends))
 
 
-def home_suite(home: Path, probe: ProbeConfig, test: str = "test") -> Suite:
+def home_suite(home: Path, probe: FastConfig, test: str = "test") -> Suite:
     """The playroom's downstream sets; `test` may name "val" while something is being designed."""
     nyu, classes, captions = home / "nyu", home / "classes", home / "captions"
     ade = {"train": "training", "val": "validation", "test": "test"}

@@ -21,7 +21,7 @@ from cliptex.models.tokenizer import compact_vocabulary
 from cliptex.pipeline.collect import collect
 from cliptex.pipeline.stages import Stage, StageReport, run_stages
 from cliptex.pipeline.suite import Splits, Suite, evaluate
-from cliptex.probes.config import ProbeConfig
+from cliptex.probes.config import FastConfig
 from cliptex.recipes import photos
 from cliptex.shards.captions import clean_caption
 from cliptex.shards.dataset import ImageTextShards
@@ -47,7 +47,7 @@ class PhotosConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = 80
-    probe: ProbeConfig = ProbeConfig(resolution=IMAGE_SIZE, precision="bf16")
+    probe: FastConfig = FastConfig(resolution=IMAGE_SIZE, precision="bf16")
 
 
 def run_photos(
@@ -147,7 +147,7 @@ def _evaluate_stage(
     return Stage(f"probe-{model}", settings, run, (f"train-{model}",))
 
 
-def photo_suite(data_root: Path, probe: ProbeConfig) -> Suite:
+def photo_suite(data_root: Path, probe: FastConfig) -> Suite:
     """VOC, NYU, Imagenette and Flickr8k as they lie below `data_root`."""
     voc, nyu = data_root / "VOCdevkit", data_root / "nyu-mini"
     nette, flickr = data_root / "imagenette-mini", data_root / "flickr8k-mini"

@@ -3,19 +3,19 @@
 The demo's world and trainings, and then all heads of the paper on each frozen encoder: linear,
 DeepLabv3 and PSPNet for segmentation, depth and normals, all on one encoder pass per batch; Mask
 R-CNN and SSD; the linear classifier; zero-shot classification and retrieval. The probes are the
-small named recipes (`probes.small`, `probes.detection.config`).
+small named recipes of `probes.recipes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cliptex.datasets.protocol import DetectionDataset
 from cliptex.experts.playroom import WEIGHTS
 from cliptex.files import sha256_file
 from cliptex.models.clip import load_clip
@@ -32,19 +32,22 @@ from cliptex.pipeline.suite import (
     Suite,
     zero_shot,
 )
-from cliptex.probes.bank_config import BankConfig
-from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
-from cliptex.probes.controls import MEAN, PIXELS, RANDOM, control_encoders, control_of, in_place_of
-from cliptex.probes.dense import probe_task
-from cliptex.probes.detection.baseline import run_detection_baseline
-from cliptex.probes.detection.config import DetectionProbe, small_mask_rcnn, small_ssd
-from cliptex.probes.detection.pictures import draw_detections
-from cliptex.probes.detection.run import DetectionOutcome, run_detection_probe
-from cliptex.probes.examples import Examples, class_examples, dense_examples
-from cliptex.probes.pictures import draw_bank
-from cliptex.probes.run_bank import HeadOutcome, Naming, Storage, run_bank
-from cliptex.probes.small import small_probes
-from cliptex.probes.table8 import TASKS
+from cliptex.probes.baselines import (
+    MEAN,
+    PIXELS,
+    RANDOM,
+    control_encoders,
+    control_of,
+    in_place_of,
+)
+from cliptex.probes.baselines import mean_rows as mean_answer
+from cliptex.probes.config import DetectionConfig, GroupConfig, ProbeConfig
+from cliptex.probes.method import Storage
+from cliptex.probes.outcome import Naming
+from cliptex.probes.recipes import TASKS, small, small_mask_rcnn, small_ssd
+from cliptex.probes.task import task_of
+from cliptex.probes.train import run_probe
+from cliptex.probes.visualise import visualise
 from cliptex.results import Result, append_results, read_results
 
 TITLE = "CLIPTeX against CLIP-FT in the playroom, every probe"
@@ -59,8 +62,8 @@ class ReproduceConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     demo: DemoConfig = PRESETS["full"]
-    probes: dict[str, BankConfig] = {task: small_probes(task) for task in TASKS}
-    detection: tuple[DetectionProbe, ...] = (small_mask_rcnn(), small_ssd())
+    probes: dict[str, GroupConfig] = {task: small(task) for task in TASKS}
+    detection: tuple[DetectionConfig, ...] = (small_mask_rcnn(), small_ssd())
 
 
 def run_reproduce(
@@ -122,7 +125,9 @@ def _control_stages(out: Path, config: ReproduceConfig, seed: int, like: str) ->
         encoder = control_encoders(load_clip(WEIGHTS / "clip"), seed)[name]
         suite = home_suite(out / "home", config.demo.probe)
         facts = control_of("clip", sha256_file(WEIGHTS / "clip" / "model.safetensors"))
-        _probe(_OneModel(encoder, name, "", folder, facts), suite, config, seed)
+        one = _OneModel(encoder, name, "", folder, facts)
+        for splits, probe in _probes(suite, config, seed):
+            one.probe(splits, probe)
 
     def answer_mean(folder: Path) -> None:
         (folder / RESULTS).unlink(missing_ok=True)
@@ -139,16 +144,9 @@ def _control_stages(out: Path, config: ReproduceConfig, seed: int, like: str) ->
 
 def mean_rows(suite: Suite, config: ReproduceConfig) -> list[Result]:
     """The mean answer to every dense task, the commonest class, and the mean box of each class."""
-    rows = []
-    for splits in suite.dense:
-        bank = config.probes[probe_task(splits.train.kind, suite.probe).name]
-        bank = bank.model_copy(update={"things": splits.things})
-        rows += run_dense_baseline(splits.train, splits.test, bank)
-    if suite.classes is not None:
-        rows += run_majority_baseline(suite.classes.train, suite.classes.test)
-    if suite.objects is not None:
-        rows += run_detection_baseline(suite.objects.train, suite.objects.test)
-    return rows
+    sets = {id(splits): (splits, probe) for splits, probe in _probes(suite, config, seed=0)}
+    rows = [mean_answer(splits.train, splits.test, probe) for splits, probe in sets.values()]
+    return [row for found in rows for row in found]
 
 
 def evaluate_all(
@@ -158,26 +156,22 @@ def evaluate_all(
     (folder / RESULTS).unlink(missing_ok=True)  # of an attempt that was stopped
     clip = load_clip(checkpoint)
     sha256 = sha256_file(checkpoint / "model.safetensors")
-    _probe(_OneModel(FrozenEncoder(clip.image), model, sha256, folder), suite, config, seed)
+    one = _OneModel(FrozenEncoder(clip.image), model, sha256, folder)
+    for splits, probe in _probes(suite, config, seed):
+        one.probe(splits, probe)
     zero_shot(suite, clip, folder, model=model, checkpoint=sha256, seed=seed)
 
 
-def _probe(one: _OneModel, suite: Suite, config: ReproduceConfig, seed: int) -> None:
-    for splits in suite.dense:
-        task = probe_task(splits.train.kind, suite.probe).name
-        bank = config.probes[task].model_copy(update={"things": splits.things, "seeds": (seed,)})
-        sets = [dense_examples(s, bank) for s in (splits.train, splits.test)]
-        outcomes = one.bank(sets[0], sets[1], bank, leak=splits.leak)
-        for drawn in draw_bank(one.encoder, outcomes, splits.test, bank, PICTURES_PER_DATASET):
-            if drawn.probe == DRAWN:
-                drawn.save(one.pictures(drawn.dataset, drawn.probe))
-    if suite.classes is not None:
-        bank = config.probes["classification"].model_copy(update={"seeds": (seed,)})
-        sets = [class_examples(s, bank) for s in (suite.classes.train, suite.classes.test)]
-        one.bank(sets[0], sets[1], bank, leak=suite.classes.leak)
+def _probes(
+    suite: Suite, config: ReproduceConfig, seed: int
+) -> Iterator[tuple[Splits[Any], ProbeConfig]]:
+    """Every data set with each of its probes, for one seed."""
+    for splits in (*suite.dense, *(() if suite.classes is None else (suite.classes,))):
+        group = config.probes[task_of(splits.train, suite.probe).name]
+        yield splits, group.model_copy(update={"things": splits.things, "seeds": (seed,)})
     if suite.objects is not None:
-        for probe in config.detection:
-            one.detection(suite.objects, probe.model_copy(update={"seeds": (seed,)}))
+        for detector in config.detection:
+            yield suite.objects, detector.model_copy(update={"seeds": (seed,)})
 
 
 @dataclass(frozen=True)
@@ -189,49 +183,28 @@ class _OneModel:
     facts: Mapping[str, object] = field(default_factory=dict)
     """What its rows say beside what the probes put there."""
 
-    def bank(
-        self, train: Examples, test: Examples, config: BankConfig, *, leak: bool
-    ) -> list[HeadOutcome]:
-        """All heads of one data set, trained together and scored once."""
-        outcomes = run_bank(
+    def probe(self, splits: Splits[Any], config: ProbeConfig) -> None:
+        """All heads of one data set, trained together and scored once, with pictures."""
+        outcomes = run_probe(
             self.encoder,
-            train,
+            splits.train,
             None,
-            test,
+            splits.test,
             config,
-            naming=Naming(model=self.model, checkpoint=self.checkpoint, leak=leak),
-            storage=Storage(state=self.folder / "state" / train.name),
+            naming=Naming(model=self.model, checkpoint=self.checkpoint, leak=splits.leak),
+            storage=Storage(state=self.folder / "state" / splits.train.name),
         )
         for outcome in outcomes:
-            self._keep(outcome)
-        return outcomes
-
-    def detection(self, sets: Splits[DetectionDataset], config: DetectionProbe) -> None:
-        """One detection probe, with pictures of what it finds."""
-        outcome = run_detection_probe(
-            self.encoder,
-            sets.train,
-            sets.test,
-            config,
-            model=self.model,
-            checkpoint=self.checkpoint,
-            leak=sets.leak,
-            folder=self.folder / "state" / config.name,
-        )
-        self._keep(outcome)
-        if outcome.heads:
-            count = PICTURES_PER_DATASET
-            drawn = draw_detections(self.encoder, outcome, sets.test, config, count)
+            rows = [
+                row.model_copy(update={"protocol": {**row.protocol, **self.facts}})
+                for row in outcome.results
+            ]
+            append_results(self.folder / RESULTS, rows)
+            outcome.save_per_image(self.folder / PER_IMAGE)
+        shown = [one for one in outcomes if one.key.head == DRAWN or one.task is None]
+        for drawn in visualise(self.encoder, shown, splits.test, PICTURES_PER_DATASET):
             drawn.save(self.pictures(drawn.dataset, drawn.probe))
 
     def pictures(self, dataset: str, probe: str) -> Path:
         """Where pictures of one probe lie, for `collect`."""
         return self.folder / PICTURES / f"{dataset}{OF_PROBE}{probe}"
-
-    def _keep(self, outcome: HeadOutcome | DetectionOutcome) -> None:
-        rows = [
-            row.model_copy(update={"protocol": {**row.protocol, **self.facts}})
-            for row in outcome.results
-        ]
-        append_results(self.folder / RESULTS, rows)
-        outcome.save_per_image(self.folder / PER_IMAGE)

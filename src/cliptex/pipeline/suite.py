@@ -16,12 +16,12 @@ from cliptex.datasets.protocol import (
 from cliptex.files import sha256_file
 from cliptex.models.clip import Clip, load_clip
 from cliptex.models.encoder import FrozenEncoder
-from cliptex.probes.classification import run_classification_probe
-from cliptex.probes.config import ProbeConfig
-from cliptex.probes.dense import run_dense_probe
+from cliptex.probes.config import FastConfig
 from cliptex.probes.features import FeatureMemory
-from cliptex.probes.outcome import ProbeOutcome
-from cliptex.probes.pictures import draw_linear
+from cliptex.probes.method import Storage
+from cliptex.probes.outcome import Naming
+from cliptex.probes.train import run_probe
+from cliptex.probes.visualise import visualise
 from cliptex.results import append_results
 from cliptex.zeroshot.encode import ZeroShotConfig
 from cliptex.zeroshot.images import run_retrieval, run_zeroshot
@@ -52,7 +52,7 @@ class Suite:
     `objects` is read by `pipeline.reproduce` alone: detection takes minutes.
     """
 
-    probe: ProbeConfig
+    probe: FastConfig
     dense: tuple[Splits[DenseDataset], ...] = ()
     classes: Splits[LabelledImages] | None = None
     objects: Splits[DetectionDataset] | None = None
@@ -73,42 +73,27 @@ def evaluate(suite: Suite, checkpoint: Path, folder: Path, *, model: str, seed: 
     clip = load_clip(checkpoint)
     sha256 = sha256_file(checkpoint / "model.safetensors")
     encoder = FrozenEncoder(clip.image)
-    memory = FeatureMemory(FEATURE_MEMORY_BYTES)
-    config = suite.probe.model_copy(update={"seed": seed})
-    for splits in suite.dense:
-        outcome = run_dense_probe(
+    storage = Storage(memory=FeatureMemory(FEATURE_MEMORY_BYTES))
+    config = suite.probe.model_copy(update={"seeds": (seed,)})
+    sets = (*suite.dense, *(() if suite.classes is None else (suite.classes,)))
+    for splits in sets:
+        outcomes = run_probe(
             encoder,
             splits.train,
             splits.val,
             splits.test,
             config.model_copy(update={"things": splits.things}),
-            model=model,
-            checkpoint=sha256,
-            leak=splits.leak,
-            memory=memory,
+            naming=Naming(model=model, checkpoint=sha256, leak=splits.leak),
+            storage=storage,
         )
-        _keep(outcome, folder)
-        drawn = draw_linear(encoder, outcome, splits.test, PICTURES_PER_DATASET)
-        drawn.save(folder / PICTURES / splits.test.name)
-    if suite.classes is not None:
-        outcome = run_classification_probe(
-            encoder,
-            suite.classes.train,
-            suite.classes.val,
-            suite.classes.test,
-            config,
-            model=model,
-            checkpoint=sha256,
-            leak=suite.classes.leak,
-            memory=memory,
-        )
-        _keep(outcome, folder)
+        for outcome in outcomes:
+            if outcome.error:
+                raise ValueError(outcome.error)
+            append_results(folder / RESULTS, outcome.results)
+            outcome.save_per_image(folder / PER_IMAGE)
+        for drawn in visualise(encoder, outcomes, splits.test, PICTURES_PER_DATASET):
+            drawn.save(folder / PICTURES / drawn.dataset)
     zero_shot(suite, clip, folder, model=model, checkpoint=sha256, seed=seed)
-
-
-def _keep(outcome: ProbeOutcome, folder: Path) -> None:
-    append_results(folder / RESULTS, outcome.results)
-    outcome.save_per_image(folder / PER_IMAGE)
 
 
 def zero_shot(

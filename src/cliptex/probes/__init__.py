@@ -1,40 +1,65 @@
 """Probes on a frozen encoder: what its features hold, not what training could add.
 
-Linear heads on cached features (`run_dense_probe`, `run_classification_probe`), and banks of any
-heads on one encoder pass per batch (`run_bank`; Table 8 is `paper_probes`).
+`run_probe` trains and scores the heads of one recipe (`fast`, `paper`, `small`) on one data set.
 """
 
-from cliptex.probes.bank_config import BankConfig
-from cliptex.probes.baselines import run_dense_baseline, run_majority_baseline
-from cliptex.probes.classification import run_classification_probe
-from cliptex.probes.config import ProbeConfig
-from cliptex.probes.controls import control_encoders, in_place_of
-from cliptex.probes.dense import predict_dense, run_dense_probe
-from cliptex.probes.examples import class_examples, dense_examples
-from cliptex.probes.feature_store import FeatureStore
-from cliptex.probes.features import FeatureMemory, FrozenEncoderChanged
-from cliptex.probes.outcome import ProbeOutcome
-from cliptex.probes.run_bank import Naming, Storage, run_bank
-from cliptex.probes.table8 import paper_probes
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliptex.probes.baselines import control_encoders, in_place_of, mean_rows
+    from cliptex.probes.config import (
+        DetectionConfig,
+        FastConfig,
+        GroupConfig,
+        ProbeConfig,
+        Schedule,
+    )
+    from cliptex.probes.features import FeatureMemory, FeatureStore, FrozenEncoderChanged
+    from cliptex.probes.method import Share, Storage
+    from cliptex.probes.outcome import Naming, ProbeOutcome
+    from cliptex.probes.recipes import fast, paper, small
+    from cliptex.probes.train import run_probe
+    from cliptex.probes.visualise import predict_dense
 
 __all__ = [
-    "BankConfig",
+    "DetectionConfig",
+    "FastConfig",
     "FeatureMemory",
     "FeatureStore",
     "FrozenEncoderChanged",
+    "GroupConfig",
     "Naming",
     "ProbeConfig",
     "ProbeOutcome",
+    "Schedule",
+    "Share",
     "Storage",
-    "class_examples",
     "control_encoders",
-    "dense_examples",
+    "fast",
     "in_place_of",
-    "paper_probes",
+    "mean_rows",
+    "paper",
     "predict_dense",
-    "run_bank",
-    "run_classification_probe",
-    "run_dense_baseline",
-    "run_dense_probe",
-    "run_majority_baseline",
+    "run_probe",
+    "small",
 ]
+
+_HOMES = {
+    "baselines": ("control_encoders", "in_place_of", "mean_rows"),
+    "config": ("DetectionConfig", "FastConfig", "GroupConfig", "ProbeConfig", "Schedule"),
+    "features": ("FeatureMemory", "FeatureStore", "FrozenEncoderChanged"),
+    "method": ("Share", "Storage"),
+    "outcome": ("Naming", "ProbeOutcome"),
+    "recipes": ("fast", "paper", "small"),
+    "train": ("run_probe",),
+    "visualise": ("predict_dense",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A name of `__all__`, whose module is imported when it is asked for: torch takes seconds."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cliptex.data.transforms import View, view_image
-from cliptex.labels.kinds import Box, ClassMap, Kind, ScalarField
+from cliptex.labels.kinds import Box, Kind
 
 CROP_ATTEMPTS = 10
 
@@ -75,16 +75,9 @@ def cut_image(image: np.ndarray, window: Window, side: int) -> np.ndarray:
 def cut_label(kind: Kind, label: np.ndarray, window: Window, side: int) -> np.ndarray:
     """The window of a label by its kind's rules, padded with what is invalid: (side, side, ...)."""
     box, shape = window.inside(side)
-    canvas = np.full((side, side, *label.shape[2:]), invalid_of(kind), label.dtype)
+    canvas = np.full((side, side, *label.shape[2:]), kind.invalid, label.dtype)
     canvas[: shape[0], : shape[1]] = kind.sample(label, box, shape)
     return kind.flip(canvas) if window.flip else canvas
-
-
-def invalid_of(kind: Kind) -> float:
-    """What a pixel without a label holds."""
-    if isinstance(kind, ClassMap):
-        return kind.ignore
-    return float("nan") if isinstance(kind, ScalarField) else 0.0
 
 
 def augmented(
@@ -96,16 +89,10 @@ def augmented(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One random crop of `image` (H, W, 3) uint8 and of its label, of the same height and width."""
-    limit = augmentation.class_share if isinstance(kind, ClassMap) else None
+    limit = augmentation.class_share
     for _ in range(CROP_ATTEMPTS):
         window = draw_window(image.shape[0], image.shape[1], side, augmentation, rng)
         target = cut_label(kind, label, window, side)
-        if limit is None or _largest_share(target, kind) <= limit:
+        if limit is None or kind.largest_share(target) <= limit:
             break
     return cut_image(image, window, side), target
-
-
-def _largest_share(ids: np.ndarray, kind: Kind) -> float:
-    """Share of the commonest class among valid pixels; 1 where none is valid."""
-    counts = np.bincount(ids[kind.valid(ids)].ravel())
-    return float(counts.max() / counts.sum()) if counts.size else 1.0

@@ -5,21 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
 
 from cliptex.models.clip import Clip, describe_clip
-from cliptex.models.config import PEAKS, HeadName, HeadPrecision, OutputStride, Precision, spec_of
+from cliptex.models.config import PEAKS, HeadPrecision, OutputStride, Precision, spec_of
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.models.flops import count_flops, count_training_flops
-from cliptex.models.heads import dense_head, upsample
-from cliptex.probes.bank_config import BankConfig
-from cliptex.probes.feature_store import Storage
-from cliptex.probes.select import held_count
-from cliptex.probes.sources import steps_of
-from cliptex.probes.table8 import Task, paper_probes
+from cliptex.models.heads import upsample
+from cliptex.probes.config import GroupConfig
+from cliptex.probes.features import StorageType
+from cliptex.probes.heads import HEADS
+from cliptex.probes.method import held_count, steps_of
+from cliptex.probes.recipes import Task, paper
 
 OUTPUTS = {"depth": 1, "normals": 4}
 
@@ -42,7 +42,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A bank on one data set: counts of images and of outputs per pixel.
+    """A probe group on one data set: counts of images and of outputs per pixel.
 
     val_images: of the split that several rates are chosen on; None where it is a part of train.
     stored: how features are kept, in a folder that holds none of them yet; None where they are not.
@@ -53,9 +53,9 @@ class Job:
     train_images: int
     test_images: int
     outputs: int
-    config: BankConfig
+    config: GroupConfig
     val_images: int | None = None
-    stored: Storage | None = None
+    stored: StorageType | None = None
 
     def of_seeds(self, seeds: tuple[int, ...]) -> Self:
         """The same with other seeds."""
@@ -82,7 +82,7 @@ def paper_jobs() -> list[Job]:
             train_images=train,
             test_images=test,
             outputs=outputs,
-            config=paper_probes(task),
+            config=paper(task),
         )
         for task, dataset, train, test, outputs in sets
     ]
@@ -151,7 +151,7 @@ class Rounds:
 
 
 def rounds_of(job: Job) -> Rounds:
-    """What `probes.choice` does: a validation split leaves train whole, and nothing to refit."""
+    """What `train.Choice` does: a validation split leaves train whole, and nothing to refit."""
     config, every = job.config, job.train_images
     compared, kept, again, steps = 0, every, 0, 0
     if len(config.rates) > 1 and job.val_images is not None:
@@ -203,8 +203,8 @@ def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
     )
 
 
-def stored_bytes(maps: torch.Tensor, dtype: Storage) -> int:
-    """Bytes that `feature_store.pack` makes of (1, C, h, w) features."""
+def stored_bytes(maps: torch.Tensor, dtype: StorageType) -> int:
+    """Bytes that `features.pack` makes of (1, C, h, w) features."""
     if dtype == "float16":
         return 2 * maps.numel()
     scales = maps.shape[1] if maps[0, 0].numel() > 1 else 1  # float32
@@ -222,11 +222,10 @@ class _AtLabels(nn.Module):
         return upsample(self.head(maps), self.size)
 
 
-def _head(name: HeadName, job: Job, maps: torch.Tensor, stride: int) -> nn.Module:
+def _head(name: str, job: Job, maps: torch.Tensor, stride: int) -> nn.Module:
     """One head on the meta device; of the size of pictures to score it has that of training."""
-    form: dict[str, Any] = {"width": job.config.width, "norm": job.config.norm}
     with torch.device("meta"):
-        head = dense_head(name, maps.shape[1], job.outputs, stride=stride, **form)
+        head = HEADS[name](maps.shape[1], job.outputs, stride, job.config)
     return _AtLabels(head, 1 if job.task == "classification" else job.config.resolution)
 
 
@@ -286,7 +285,7 @@ def _other_choices(parts: Sequence[Part], device: Device) -> str:
         if (encoder, heads) != (own.get(False), own.get(True)):
             chosen: dict[bool, Precision] = {False: encoder, True: heads}
             hours = sum(device.hours(part.flops, chosen[part.heads > 0]) for part in parts)
-            said.append(f"{hours:.1f} with --precision {encoder} --head-precision {heads}")
+            said.append(f"{hours:.1f} with `precision={encoder}` `head_precision={heads}`")
     return f"GPU-hours would be {', '.join(said)}"
 
 

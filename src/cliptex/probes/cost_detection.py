@@ -12,9 +12,10 @@ from cliptex.models.config import MaskRcnnForm
 from cliptex.models.detection.ssd import SsdHead
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.models.flops import count_flops, count_training_flops
+from cliptex.probes.boxes import build_detector
+from cliptex.probes.config import DetectionConfig
 from cliptex.probes.cost import Cost, Part, encoder_pass
-from cliptex.probes.detection.config import DetectionProbe, Head
-from cliptex.probes.select import held_count
+from cliptex.probes.method import held_count
 
 FLOPS_PER_VALUE = 500  # of the heads, per stored activation
 
@@ -32,9 +33,9 @@ class Pictures:
     classes: int
     val: int | None = None
 
-    def split(self, probe: DetectionProbe) -> tuple[int, int]:
+    def split(self, probe: DetectionConfig) -> tuple[int, int]:
         """How many are learnt from, and how many several rates are compared on."""
-        if len(probe.grid) == 1:
+        if len(probe.rates) == 1:
             return self.train, 0
         if self.val is not None:
             return self.train, self.val
@@ -46,30 +47,30 @@ COCO = Pictures("coco", 117_266, 5_000, 81)
 """COCO 2017: annotated pictures of train; all of val."""
 
 
-def detection_cost(probe: DetectionProbe, encoder: FrozenEncoder, data: Pictures = COCO) -> Cost:
+def detection_cost(probe: DetectionConfig, encoder: FrozenEncoder, data: Pictures = COCO) -> Cost:
     """The cost on `data`, with training counted at the median of its sizes.
 
     Several rates are compared on pictures that are counted with those of test. Memory: encoder,
     heads with gradients and AdamW's moments, and a batch's activations as one picture's arithmetic
     would fill them at one value per 500 FLOPs.
     """
-    sides = sorted(probe.train_sizes or (probe.size,))
+    sides = sorted(probe.sides)
     middle = sides[len(sides) // 2]
     passes, features = encoder_pass(encoder, middle)
-    looks, seen_again = encoder_pass(encoder, probe.size)
+    looks, seen_again = encoder_pass(encoder, probe.resolution)
     channels = {stride: x.shape[1] for stride, x in features.maps.items()}
     with torch.random.fork_rng([]):
-        head = probe.build(channels, data.classes).to("meta")
+        head = build_detector(probe, channels, data.classes).to("meta")
     learning = Products(probe, head, middle, train=True)
     forward, both = (
         count_flops(learning, features.maps)[0],
         count_training_flops(learning, features.maps),
     )
-    found = count_flops(Products(probe, head, probe.size, train=False), seen_again.maps)[0]
+    found = count_flops(Products(probe, head, probe.resolution, train=False), seen_again.maps)[0]
     kept, compared = data.split(probe)
     batch = max(1, min(probe.batch_size, kept))
     steps, seeds = probe.epochs * (kept // batch), len(probe.seeds)
-    seen, trained = steps * batch, len(probe.grid) * seeds
+    seen, trained = steps * batch, len(probe.rates) * seeds
     memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
     memory += trained * 16.0 * sum(p.numel() for p in head.parameters())
     scoring = (compared * trained + data.test * seeds) * found
@@ -93,7 +94,7 @@ class Products(nn.Module):
     products and cannot run on the meta device. Gives the outputs of all layers.
     """
 
-    def __init__(self, probe: DetectionProbe, head: Head, side: int, *, train: bool) -> None:
+    def __init__(self, probe: DetectionConfig, head: nn.Module, side: int, *, train: bool) -> None:
         super().__init__()
         self.head, self.size = head, (side, side)
         self.boxes = self.masks = 0
