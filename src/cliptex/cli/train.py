@@ -41,7 +41,7 @@ def train(
     device: str = "auto",
     dry_run: FlagCreatePairsOff[bool] = False,
 ) -> None:
-    """Train from a recipe or a YAML file, going on where it stopped (RECIPE --help: all options).
+    """Train from a recipe or a YAML file, going on where it stopped (RECIPE --help: its options).
 
     Args:
         recipe: paper, playroom, playroom_pretrain or photos, see cliptex.recipes; or a YAML file,
