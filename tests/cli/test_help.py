@@ -118,6 +118,7 @@ def test_help__shows_forms_defaults_and_fields_as_people_type_them(capsys) -> No
     assert (
         "--augmentation, --no-augmentation" in probe and "--peak-tflops FLOAT FLOAT FLOAT" in probe
     )
+    assert "(paper: needs --no-augmentation)" in probe
 
 
 def test_help__of_another_tyro_is_its_own(monkeypatch, capsys) -> None:

@@ -37,11 +37,11 @@ class ExpertOptions:
             beside the card. Or the released file of a network.
         device: cpu, mps, cuda, cuda:0,cuda:1 (a copy of each expert on both), or auto: every CUDA
             device that an expert can use, else Apple's GPU (mps), else the CPU.
-        precision: of experts of PyTorch.
+        precision: number format in which experts of PyTorch compute.
         unlabelled: what pixels without an instance are in class maps made of instances:
             background, which is trained on, or ignored.
         frame: axes in which the network of hub-normals gives normals, where they are not known.
-        licence: of experts whose licence is not known, such as those of a folder.
+        licence: licence of experts that do not state theirs, such as those of a folder.
         learnt_from: benchmarks whose images such experts learnt from, such as nyu-depth; `none`
             where it is known to be none.
     """
@@ -100,7 +100,7 @@ def _stated(expert: Expert, options: ExpertOptions) -> Expert:
     expert = state(expert, licence=options.licence, learnt_from=benchmarks)
     spec = expert.spec
     if spec.licence == UNKNOWN:
-        say(f"{spec.name}: its licence is unknown, and so says the manifest; state it by --licence")
+        say(f"{spec.name}: its licence is unknown, and the manifest says so; state it by --licence")
     if UNKNOWN in spec.learnt_from:
         say(
             f"{spec.name}: it is unknown which benchmarks it learnt from, so a leak may go "

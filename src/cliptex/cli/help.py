@@ -87,7 +87,7 @@ def verb_help(command: str, shown: Verb[...], targets: Sequence[Any], *, every: 
     needed = [one.name for one in options if one.required]
     lines = [*_wrapped(f"usage: {' '.join([command, *needed])} [OPTIONS]", 4), ""]
     lines += [*_paragraphs(shown.about), ""]
-    names = [f"--{option.field.replace('_', '-')}" for option in options]
+    names = [name for option in options for name in re.findall(r"--[a-z][\w.-]*", option.usage)]
     for option in listed:
         lines += _item(option.usage, in_flags(option.text, names), INDENT)
     if rest := len(options) - len(listed):

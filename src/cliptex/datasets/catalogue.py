@@ -76,7 +76,7 @@ class Layout:
         """FileNotFoundError where there is nothing at `root`, unless it may be a hub's id."""
         if not self.hub and not root.exists():
             raise FileNotFoundError(
-                f"`root`: {root} does not exist: where does the {self.name} set lie?"
+                f"`root`: {root} does not exist: give the folder of the data set {self.name}"
             )
 
     def read_check(self) -> Check:

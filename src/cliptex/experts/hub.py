@@ -71,7 +71,9 @@ def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     commit = ""
     if folder.is_dir():
         if revision is not None:
-            raise ValueError(f"{source} is a folder, which has no revision {revision!r}: leave it")
+            raise ValueError(
+                f"{source} is a folder, and a folder has no revision {revision!r}: leave it out"
+            )
         name = folder.resolve().name
     else:
         folder = _download(str(source), revision)
@@ -178,7 +180,7 @@ def _download(repository: str, revision: str | None) -> Path:
                 break
     except Exception as error:  # of the network libraries, which share no base
         raise FileNotFoundError(
-            f"{repository} is neither a folder nor a repository that can be had from the "
+            f"{repository} is neither a folder nor a repository that can be loaded from the "
             f"Hugging Face Hub or its local cache: {error}; {OFFLINE}"
         ) from error
     return Path(snapshot)

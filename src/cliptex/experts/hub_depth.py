@@ -124,7 +124,7 @@ def family_of(config: Any, source: str) -> str:
         key = "depth_pro without field of view"
     if key not in FAMILIES:
         raise ValueError(
-            f"{source}: it is not known what a network of type {config.model_type!r} puts out; "
+            f"{source}: the output of networks of type {config.model_type!r} is not known; "
             f"known are {', '.join(FAMILIES)}"
         )
     return key

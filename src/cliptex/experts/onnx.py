@@ -186,7 +186,7 @@ def _providers(onnxruntime: Any, device: str) -> list[Any]:
     if CUDA not in onnxruntime.get_available_providers():
         raise ValueError(
             f"this onnxruntime was not built for CUDA, so ONNX models cannot run on {device}: "
-            "pip install onnxruntime-gpu in the place of onnxruntime, or label with `device=cpu`"
+            "pip install onnxruntime-gpu instead of onnxruntime, or label with `device=cpu`"
         )
     # By default it would compute float32 products in TF32 on GPUs that have it.
     return [(CUDA, {"device_id": int(number or 0), "use_tf32": 0}), "CPUExecutionProvider"]

@@ -31,10 +31,10 @@ class ProbeOptions:
         output_stride: of a ResNet: 16 or 8 dilates its last one or two stages, for a finer map; by
             default the model's own, 32 where nothing else was saved.
         dataset: layout of the data set (see docs/datasets.md).
-        root: where the data set lies.
+        root: folder of the data set.
         out: results file (JSON lines) to append to; what single images add goes to per_image beside
             it, for intervals in the report.
-        name: how the model is called in the results; by default as `model`.
+        name: name of the model in the results; by default that of `model`.
         recipe: fast trains linear heads on cached, standardised features of whole pictures at many
             rates; paper is Table 8: all heads on one encoder pass over augmented pictures; small is
             paper shortened to the playroom at 128 pixels.
@@ -44,17 +44,19 @@ class ProbeOptions:
             crop, below 10 m. eigen: in-painted depths within Eigen's crop, as is usual for
             supervised depth. eigen-raw: raw depths within it.
         lr: learning rates, one of which is chosen away from the test set; by default the recipe's.
-        seeds: of heads; one set of rows per head and seed.
-        epochs: instead of the recipe's; where the rate drops at epochs, these move in proportion.
-        batch_size: instead of the recipe's.
-        warmup_steps: instead of the recipe's; not of the fast one.
+        seeds: random seeds of the heads; each head and seed gives a set of rows.
+        epochs: passes over the training split, instead of the recipe's; where the rate drops at
+            epochs, these move in proportion.
+        batch_size: images of a training step, instead of the recipe's.
+        warmup_steps: steps of linear warm-up, instead of the recipe's; the fast recipe has none.
         resolution: side in pixels that pictures are resized to; by default 512 (paper recipe for
             classification: 224; small: 128).
-        precision: of the encoder's pass. auto: bf16 on an NVIDIA GPU since Ampere, elsewhere the
-            recipe's (fp32; bf16 for the small one's dense heads and classifier). tf32: coarser
-            products of float32, which such GPUs do faster.
-        head_precision: of the heads' products. Losses and metrics are float32.
-        augmentation: of the paper recipe; without it, training sees whole pictures.
+        precision: number format of the encoder's pass. auto: bf16 on an NVIDIA GPU since Ampere,
+            elsewhere the recipe's (fp32; bf16 for the small one's dense heads and classifier).
+            tf32: coarser products of float32, which such GPUs do faster.
+        head_precision: precision of the heads' matrix products; losses and metrics are float32.
+        augmentation: random crops and flips of the paper recipe; without them, training sees whole
+            pictures.
         train_split: what the probe learns from; by default the layout's usual one, as in
             docs/datasets.md.
         val_split: what one of several learning rates is chosen on; by default a part of train.
@@ -65,24 +67,24 @@ class ProbeOptions:
             a kill.
         features: folder in which features of dense and classification probes are kept, for a killed
             probe to go on from and any later one to use (paper: needs `augmentation=False`).
-        features_dtype: storage type of kept features.
-        features_gib: refuse to keep more than this.
+        features_dtype: storage dtype of cached features.
+        features_gib: largest size of cached features, in GiB; more is refused.
         scratch: folder for features and labels of the fast recipe beyond 4 GiB, while it runs; by
             default the system's temporary one. Their size is said and refused where it does not
             fit.
         leak: mark the rows: an expert learnt from this data set. Done by itself where the model's
             folder says so (provenance.json).
-        controls: also probe what has learnt nothing: the same architecture with random weights,
-            mean colours with their places, and the mean answer.
+        controls: also probe controls that have learnt nothing: the same architecture with random
+            weights, mean colours with their places, and the mean answer.
         pictures: draw the predictions on so many test images, into the folder panels beside `out`,
             where the report finds them; models with the same `out` stand side by side.
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps. Under torchrun every
             process trains other heads and seeds of the paper and small recipes, on its own GPU.
         dry_run: only print images, steps, arithmetic, memory and GPU-hours of the paper or small
             recipe with the other options; without a data set, those of all probes of the paper.
-        gpu: that `dry_run` assumes.
-        peak_tflops: of a GPU that is none of these: in fp32, tf32 and bf16.
-        utilisation: share of it that is reached.
+        gpu: GPU that `dry_run` assumes.
+        peak_tflops: peak TFLOP/s in fp32, tf32 and bf16 of a GPU that `gpu` does not list.
+        utilisation: share of the peak that is reached.
     """
 
     model: str
