@@ -149,8 +149,8 @@ def check_same_images(reader: LabelReader, shards: ImageTextShards) -> None:
     if reader.manifest.dataset_id != shards.dataset_id:
         raise ValueError(
             f"{reader.folder}: these labels belong to the data set {reader.manifest.dataset_id}, "
-            f"but {shards.root} is {shards.dataset_id}; label this data (`cliptex label run "
-            f"--data {shards.root}`) or use the other"
+            f"but {shards.root} is {shards.dataset_id}; label the latter (`cliptex "
+            "label run`), or use the former"
         )
 
 
