@@ -225,10 +225,13 @@ class ProbeOptions:
                 raise ValueError(
                     f"`probe`: detection supports {' and '.join(DETECTORS)}, not {unknown[0]}"
                 )
-            why = "detection probes learn from augmented pictures"
-            self.refuse(("features", "augmentation"), why)
+            self._refuse_whole_pictures()
         else:
             self._refuse_detectors()
+
+    def _refuse_whole_pictures(self) -> None:
+        why = "detection probes learn from augmented pictures"
+        self.refuse(("features", "augmentation"), why)
 
     def _refuse_detectors(self) -> None:
         if odd := [head for head in self.probe if head in DETECTORS]:
@@ -326,7 +329,9 @@ class ProbeOptions:
         from cliptex.probes.recipes import configs_of
 
         chosen: Any = self.task if task is None else task
-        if chosen != "detection":
+        if chosen == "detection":
+            self._refuse_whole_pictures()
+        else:
             self._refuse_detectors()
         found = configs_of(self.recipe, chosen, tuple(self.probe if heads is None else heads))
         return [self._changed(config) for config in found]
