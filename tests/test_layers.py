@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cliptex.labels import kinds
+
 PACKAGE = Path(__file__).parents[1] / "src" / "cliptex"
 
 # From top to bottom, as CONTRIBUTING.md shows it. A name is a folder or a module of the package.
@@ -175,3 +177,47 @@ def test_offline_rooms_import_no_experts(folder):
         if room_of(path) == folder:
             names = imported_names(path.read_text(encoding="utf-8"), package)
             assert not [n for n in names if room(n) == "experts" or n.startswith("onnx")], path
+
+
+KINDS = {kind.__name__ for kind in kinds.KINDS.values()} | {"Kind"}
+
+
+def questions(source: str) -> list[int]:
+    """Lines that ask of which kind a label is: isinstance, type(), or a case of a match."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, asked]):
+                names = {leaf.id for leaf in ast.walk(asked) if isinstance(leaf, ast.Name)}
+                names |= {leaf.attr for leaf in ast.walk(asked) if isinstance(leaf, ast.Attribute)}
+                found += [node.lineno] if names & KINDS else []
+            case ast.MatchClass(cls=ast.Name(id=name) | ast.Attribute(attr=name)):
+                found += [node.lineno] if name in KINDS else []
+            case ast.Compare(left=left, comparators=others):
+                sides = "".join(ast.dump(side) for side in (left, *others))
+                asked = any(f"id='{name}'" in sides for name in KINDS)
+                found += [node.lineno] if "id='type'" in sides and asked else []
+    return found
+
+
+def test_no_room_but_labels_asks_of_which_kind_a_label_is():
+    found = []
+    for path, _ in modules():
+        if room_of(path) not in ("labels", "probes"):
+            lines = questions(path.read_text(encoding="utf-8"))
+            found += [f"{path.relative_to(PACKAGE)}:{line}" for line in lines]
+    assert found == [], "give labels/kind.py a method instead"
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("isinstance(kind, ClassMap)", 1),
+        ("isinstance(kind, (int, kinds.ScalarField))", 1),
+        ("match kind:\n    case UnitVector():\n        pass", 1),
+        ("type(kind) is ClassMap", 1),
+        ("ClassMap.expect(kind, where)\nisinstance(kind, str)\nkind == ClassMap(('a',))", 0),
+    ],
+)
+def test_the_test_sees_questions(source, count):
+    assert len(questions(source)) == count
