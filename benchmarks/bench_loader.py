@@ -35,14 +35,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliptex.data.joined import Batch, JoinedDataset
-from cliptex.data.loader import load_batches
+from cliptex.data.joined import Batch, JoinedDataset, load_batches
 from cliptex.data.sampler import Sampler
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.ledger import checksum
 from cliptex.labels.manifest import Manifest
-from cliptex.labels.store import LabelReader, labels_from_arrays
+from cliptex.labels.reader import LabelReader
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
 from loader_baseline import PlainLoader, write_plain

@@ -23,7 +23,7 @@ from PIL import Image
 
 from cliptex.labels.kinds import ScalarField
 from cliptex.labels.manifest import Manifest
-from cliptex.labels.store import labels_from_arrays
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.models.config import ClipConfig, DenseConfig, ModelSpec
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter

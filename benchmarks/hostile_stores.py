@@ -17,7 +17,7 @@ from PIL import Image
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import labels_from_arrays
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 from hostile_cases import Case, damage, disturb, short
 from hostile_tables import picture

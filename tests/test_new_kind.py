@@ -21,9 +21,8 @@ from cliptex.data.plain import LabelledImages
 from cliptex.experts.check import check_expert
 from cliptex.experts.protocol import ExpertSpec, Prediction
 from cliptex.experts.reliability import with_confidence
-from cliptex.labelling.codec_choice import measure_codecs
 from cliptex.labelling.engine import label_shards
-from cliptex.labelling.stats import describe_stats, label_stats
+from cliptex.labelling.stats import describe_stats, label_stats, measure_codecs
 from cliptex.labelling.verify import verify_labels
 from cliptex.labelling.view import write_view
 from cliptex.labels.codecs import Codec, Encoded, png_bytes, png_pixels

@@ -14,7 +14,7 @@ from cliptex.cli.probe import learnt_from
 from cliptex.datasets.catalogue import LAYOUTS, benchmark_of
 from cliptex.labels.kinds import ScalarField
 from cliptex.labels.manifest import Manifest
-from cliptex.labels.store import labels_from_arrays
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.models.config import (
     PROVENANCE_FILE,
     ClipConfig,

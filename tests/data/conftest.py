@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cliptex.labels.kinds import Kind
-from cliptex.labels.manifest import Manifest
+from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import ShardLabelWriter, add_label, claim_store, labels_from_arrays
+from cliptex.labels.writer import ShardLabelWriter, add_label, labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.write import ShardWriter
 

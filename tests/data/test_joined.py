@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from cliptex.data import joined
-from cliptex.data.cache import ByteBudgetCache
-from cliptex.data.joined import Batch, JoinedDataset
-from cliptex.data.loader import load_batches
+from cliptex.data.joined import Batch, JoinedDataset, load_batches
+from cliptex.data.pictures import ByteBudgetCache
 from cliptex.data.sampler import Sampler
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.kinds import ClassMap, ScalarField, UnitVector

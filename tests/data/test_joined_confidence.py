@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.joined import Batch, JoinedDataset, check_same_images, view_label
+from cliptex.data.pictures import ByteBudgetCache
 from cliptex.data.sampler import Sampler
 from cliptex.data.transforms import Augmentation, View
 from cliptex.labels.kinds import Box, ScalarField

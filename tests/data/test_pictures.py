@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptex.data.cache import ByteBudgetCache
-from cliptex.data.pictures import Pictures
+from cliptex.data.pictures import ByteBudgetCache, Pictures
 from cliptex.data.transforms import Augmentation, view_image
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import decode_image, jpeg_size

@@ -12,12 +12,17 @@ import pytest
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from cliptex.cli.app import main
-from cliptex.labelling.agreement import agreements, describe, store_agreements, summarise
-from cliptex.labelling.geometry import normals_from_depth
+from cliptex.labelling.agreement import (
+    agreements,
+    describe,
+    normals_from_depth,
+    store_agreements,
+    summarise,
+)
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import labels_from_arrays
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.metrics import AngularErrors
 from cliptex.playroom.render import Rendering, render
 from cliptex.playroom.scene import sample_scene

@@ -17,7 +17,8 @@ from cliptex.labelling.engine import label_shards, max_images_in_flight
 from cliptex.labelling.expert_worker import is_out_of_memory
 from cliptex.labelling.options import LabelOptions, share_of
 from cliptex.labels.kinds import ClassMap
-from cliptex.labels.store import ShardLabelWriter, add_label, read_manifest
+from cliptex.labels.manifest import read_manifest
+from cliptex.labels.writer import ShardLabelWriter, add_label
 from cliptex.shards.images import decode_image
 
 CLASSES = ClassMap(("even", "odd"))

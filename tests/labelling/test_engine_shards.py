@@ -15,7 +15,7 @@ from cliptex.labelling.options import LabelOptions, share_of
 from cliptex.labelling.stores import claim_shard
 from cliptex.labels.kinds import ClassMap
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import is_committed
+from cliptex.labels.writer import is_committed
 
 
 def tree(folder: Path) -> dict[str, bytes]:

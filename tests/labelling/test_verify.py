@@ -13,7 +13,7 @@ from cliptex.labelling.verify import verify_labels
 from cliptex.labels.kinds import ClassMap, ScalarField, Tolerance
 from cliptex.labels.ledger import ROW, Entry, Status, ledger_bytes, ledger_path, read_ledger
 from cliptex.labels.manifest import Manifest, claim_store
-from cliptex.labels.store import ShardLabelWriter, add_label
+from cliptex.labels.writer import ShardLabelWriter, add_label
 
 CLASSES = ClassMap(("background", "cat"))
 NAN = np.float32(np.nan)

@@ -19,7 +19,7 @@ from cliptex.labels.kinds import ClassMap, Kind, ScalarField
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import Manifest, claim_store, read_manifest
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import ShardLabelWriter, add_label, labels_from_arrays
+from cliptex.labels.writer import ShardLabelWriter, add_label, labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 
 CLASSES = ClassMap(("background", "cat", "dog"))

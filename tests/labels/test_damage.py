@@ -14,7 +14,7 @@ from cliptex.labels import reader
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest, claim_store, read_manifest
 from cliptex.labels.reader import DamagedLabel, LabelReader
-from cliptex.labels.store import ShardLabelWriter, add_label
+from cliptex.labels.writer import ShardLabelWriter, add_label
 
 KEYS = ("a", "b", "c")
 FLIPS = 2000

@@ -15,7 +15,7 @@ from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.ledger import ROW, Entry, Status, ledger_bytes, read_ledger
 from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import ShardLabelWriter, add_label
+from cliptex.labels.writer import ShardLabelWriter, add_label
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "label-store.md"
 MANY = ClassMap(tuple(f"class {i}" for i in range(300)), ignore=65535)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest
-from cliptex.labels.store import labels_from_arrays
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.models.config import ClipConfig, DenseConfig, ModelSpec
 from cliptex.models.tokenizer import compact_vocabulary
 from cliptex.shards.dataset import ImageTextShards

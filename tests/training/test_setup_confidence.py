@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import Manifest, ShardLabelWriter, add_label, claim_store
+from cliptex.labels.writer import ShardLabelWriter, add_label
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.training.setup import Run, prepare
 from cliptex.training.step import agree, compute_losses, train_step

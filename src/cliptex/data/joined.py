@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 from cliptex.console import say
-from cliptex.data.cache import ByteBudgetCache
-from cliptex.data.pictures import Pictures, Seen
+from cliptex.data.pictures import ByteBudgetCache, Pictures, Seen
 from cliptex.data.sampler import Sampler, Size, Step
 from cliptex.data.transforms import Augmentation, View, sample_generator
 from cliptex.labels.kinds import Kind, Normalisation
@@ -142,6 +143,44 @@ class JoinedDataset:
         if task not in readers:
             readers[task] = copy.copy(self.labels[task])
         return readers[task]
+
+
+def load_batches(
+    dataset: JoinedDataset,
+    sampler: Sampler,
+    steps: range,
+    *,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    prefetch: int = 4,
+) -> Generator[Batch, None, None]:
+    """Yield the batch of every step in `steps`, in order, prepared ahead by threads.
+
+    Threads rather than processes: decoding, resizing and the larger numpy operations release the
+    interpreter's lock, one cache of decoded pictures serves all, nothing is pickled, and there is
+    neither a start-up time nor a copy of the address space to wait for.
+
+    workers: threads that prepare batches; 0 prepares each batch when it is asked for. The
+    batches do not depend on it. rank, world: whose part of the global batches (`Step.share`).
+    prefetch: batches kept ready.
+    """
+    read = partial(dataset.batch, sampler, rank=rank, world=world)
+    if workers == 0:
+        yield from map(read, steps)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="batch") as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for step in steps:
+                waiting.append(pool.submit(read, step))
+                if len(waiting) > prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def check_same_images(reader: LabelReader, shards: ImageTextShards) -> None:

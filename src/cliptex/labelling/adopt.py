@@ -24,7 +24,7 @@ from cliptex.files import AnyPath, exists, read_bytes, walk
 from cliptex.labelling.stores import open_stores
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.manifest import Manifest
-from cliptex.labels.store import labels_from_arrays
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.index import split_name
 

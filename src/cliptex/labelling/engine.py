@@ -24,7 +24,6 @@ from types import TracebackType
 from cliptex.console import say, track
 from cliptex.experts.protocol import Expert, ExpertSpec
 from cliptex.files import AnyPath, remove_abandoned
-from cliptex.labelling.codec_choice import choose_codecs
 from cliptex.labelling.expert_worker import (
     Batch,
     Decoded,
@@ -37,9 +36,10 @@ from cliptex.labelling.expert_worker import (
     Stopped,
 )
 from cliptex.labelling.options import LabelOptions
+from cliptex.labelling.stats import choose_codecs
 from cliptex.labelling.stores import is_due, open_stores
 from cliptex.labels.ledger import Status
-from cliptex.labels.store import Manifest
+from cliptex.labels.manifest import Manifest
 from cliptex.machine import cores
 from cliptex.shards.dataset import ImageTextShards
 from cliptex.shards.images import ImageError, decode_image

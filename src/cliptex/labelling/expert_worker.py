@@ -23,8 +23,8 @@ from cliptex.files import AnyPath, Claim
 from cliptex.labelling.stores import claim_shard, is_due
 from cliptex.labels.codecs import Encoded
 from cliptex.labels.ledger import Status
-from cliptex.labels.store import encode_label, read_manifest
-from cliptex.labels.writer import Failure, ShardLabelWriter
+from cliptex.labels.manifest import read_manifest
+from cliptex.labels.writer import Failure, ShardLabelWriter, encode_label
 
 # An expert that fails on every one of so many images of a shard is broken as a whole (a lost
 # device, a wrong input size): going on would record the whole data set as failed.

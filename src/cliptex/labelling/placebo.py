@@ -10,8 +10,9 @@ import numpy as np
 
 from cliptex.files import AnyPath, remove_abandoned
 from cliptex.labels.ledger import Status
+from cliptex.labels.manifest import claim_store
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import ShardLabelWriter, claim_store, is_committed
+from cliptex.labels.writer import ShardLabelWriter, is_committed
 from cliptex.shards.dataset import ImageTextShards
 
 Sample = tuple[str, str]  # shard, key

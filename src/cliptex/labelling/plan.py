@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from cliptex.experts.protocol import Expert, Prediction, Wrapper
-from cliptex.labelling.codec_choice import CodecCost, measure_codecs
 from cliptex.labelling.engine import DEFAULTS, LabelRunReport, label_shards
 from cliptex.labelling.options import LabelOptions
+from cliptex.labelling.stats import CodecCost, measure_codecs
 from cliptex.labels.kinds import Kind
 from cliptex.labels.reader import LabelReader
 from cliptex.shards.dataset import ImageTextShards

@@ -35,7 +35,7 @@ from cliptex.labelling.ray_pool import (
 )
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import FILE_NAME
-from cliptex.labels.store import is_committed
+from cliptex.labels.writer import is_committed
 from cliptex.machine import need
 from cliptex.shards.dataset import ImageTextShards
 

@@ -7,6 +7,7 @@ weighted mean sum(w l) / sum(w) over the pixels that count. A weight of ones cha
 from __future__ import annotations
 
 from cliptex.losses.cells import (
+    DenseTargets,
     cell_cross_entropy,
     cell_l1,
     class_histogram,
@@ -19,7 +20,6 @@ from cliptex.losses.pixels import (
     nll_angmf,
     scale_shift_invariant,
 )
-from cliptex.losses.targets import DenseTargets
 
 __all__ = [
     "KAPPA_MIN",

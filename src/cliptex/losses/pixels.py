@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliptex.losses.numeric import at_least_float32, not_zero
-
 
 def scale_shift_invariant(
     prediction: Tensor, target: Tensor, valid: Tensor, *, weight: Tensor | None = None
@@ -99,3 +97,13 @@ def nll_angmf(
             return loss.mean()
         w = weight[valid].to(loss.dtype)  # (N,)
         return (w * loss).sum() / not_zero(w.sum())
+
+
+def not_zero(total: Tensor) -> Tensor:
+    """1 in place of 0: a sum over nothing, divided by how much nothing counts, is 0."""
+    return torch.where(total == 0, 1, total)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` as it is in single or double precision, else in single."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cliptex.files import write_atomic
-from cliptex.labels.store import LabelReader
+from cliptex.labels.reader import LabelReader
 from cliptex.pipeline.suite import PER_IMAGE, PICTURES, RESULTS
 from cliptex.report.names import model_name, probe_name
 from cliptex.report.page import write_report

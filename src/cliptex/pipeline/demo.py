@@ -22,7 +22,7 @@ from cliptex.files import sha256_file
 from cliptex.labelling.engine import label_shards
 from cliptex.labelling.options import LabelOptions
 from cliptex.labelling.placebo import write_placebo
-from cliptex.labels.store import LabelReader
+from cliptex.labels.reader import LabelReader
 from cliptex.pipeline.collect import collect
 from cliptex.pipeline.stages import Stage, StageReport, run_stages
 from cliptex.pipeline.suite import Splits, Suite, evaluate

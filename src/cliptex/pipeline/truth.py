@@ -12,7 +12,8 @@ from cliptex.experts.playroom import TASKS
 from cliptex.experts.protocol import ExpertSpec
 from cliptex.labelling.engine import manifest_of
 from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
-from cliptex.labels.store import LabelReader, labels_from_arrays
+from cliptex.labels.reader import LabelReader
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.metrics import AngularErrors, ConfusionMatrix, absrel
 from cliptex.pipeline.zoo_experts import expert_class_ids
 from cliptex.playroom.scene import EXPERT_THINGS

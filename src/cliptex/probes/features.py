@@ -27,7 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cliptex.console import say, track
-from cliptex.data.cache import ByteBudgetCache
+from cliptex.data.pictures import ByteBudgetCache
 from cliptex.files import write_atomic
 from cliptex.models.config import Precision
 from cliptex.models.device import computed_in

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from cliptex.console import say, track
-from cliptex.data.joined import Batch
-from cliptex.data.loader import load_batches
+from cliptex.data.joined import Batch, load_batches
 from cliptex.machine import keep_freed_memory
 from cliptex.models.config import Provenance, write_provenance
 from cliptex.training.checkpoint import (

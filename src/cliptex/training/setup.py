@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cliptex.console import say
-from cliptex.data.cache import ByteBudgetCache
 from cliptex.data.joined import JoinedDataset
+from cliptex.data.pictures import ByteBudgetCache
 from cliptex.data.sampler import Sampler, batch_sizes
 from cliptex.data.transforms import Augmentation
 from cliptex.labels.reader import LabelReader

@@ -18,7 +18,7 @@ from cliptex.labels.kinds import ClassMap, Kind, ScalarField, UnitVector
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import Manifest, claim_store, folder_name
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import labels_from_arrays
+from cliptex.labels.writer import labels_from_arrays
 from cliptex.shards.dataset import ImageTextShards
 
 SCALAR = ScalarField("1/m")

@@ -17,7 +17,7 @@ from cliptex.labels.kinds import ClassMap, UnitVector
 from cliptex.labels.ledger import Status
 from cliptex.labels.manifest import Manifest, claim_store
 from cliptex.labels.reader import LabelReader
-from cliptex.labels.store import ShardLabelWriter, add_label
+from cliptex.labels.writer import ShardLabelWriter, add_label
 
 CLASSES = ClassMap(("background", "cat", "dog"))
 
