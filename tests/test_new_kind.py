@@ -154,6 +154,18 @@ def test_without_its_line_a_manifest_is_refused(store: Path, monkeypatch) -> Non
         LabelReader(store)
 
 
+def test_an_installed_package_names_its_kind(tmp_path: Path, monkeypatch) -> None:
+    info = tmp_path / "site" / "flow-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flow\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[cliptex.kinds]\nflow-field = my_flow:Field\n")
+    code = "from cliptex.labels.kinds import ScalarField\n\n\nclass Field(ScalarField):\n    pass\n"
+    (tmp_path / "site" / "my_flow.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    found = kind_from_json({"kind": "flow-field", "unit": "widths"})
+    assert type(found).__name__ == "Field" and found.to_json()["unit"] == "widths"
+
+
 def test_labels_come_back_within_the_bound(shards: ImageTextShards, store: Path) -> None:
     reader = LabelReader(store)
     assert reader.kind == KIND and reader.manifest.codec == "png-flow-8"

@@ -21,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "experts.md"
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's Python block as the module that its TOML block names, as a package on the path."""
     text = PAGE.read_text(encoding="utf-8")
-    section = text[text.index("## A new expert") :]
+    section = text.split("## A new expert")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (toml,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
     assert "cliptex.experts" in toml and len(code.strip().splitlines()) < 35

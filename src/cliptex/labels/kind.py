@@ -232,9 +232,7 @@ class Kind(ABC):
     def describe(self, found: Difference) -> str:
         """A difference in words."""
         mean, worst = self.error_text(found)
-        disagree = 1 - found.validity
-        text = f"{worst} at most, {mean} on mean"
-        return text + (f"; {100 * disagree:.3g} % of pixels valid in one only" if disagree else "")
+        return f"{worst} at most, {mean} on mean{invalid_in_one(found)}"
 
     def error_text(self, found: Difference) -> tuple[str, str]:
         """The mean and the worst of a difference with their unit."""
@@ -375,6 +373,12 @@ class Kind(ABC):
 
 
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+def invalid_in_one(found: Difference) -> str:
+    """What a description says of pixels that only one of two labels calls valid."""
+    share = 1 - found.validity
+    return f"; {100 * share:.3g} % of pixels valid in one only" if share else ""
 
 
 def _lengths(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from cliptex.labels.codecs import Codec, Encoded, png_bytes, png_pixels, two_planes
-from cliptex.labels.kind import Difference, Kind, Normalisation, Summary
+from cliptex.labels.kind import Difference, Kind, Normalisation, Summary, invalid_in_one
 from cliptex.labels.sampling import Box, sample_bilinear
 from cliptex.metrics import depth_mask
 from cliptex.metrics.scorers import (
@@ -231,12 +231,6 @@ class _ScalarSummary(Summary):
             return {}
         found = np.percentile(values, PERCENTILES)
         return {"percentiles": dict(zip(PERCENTILES, map(float, found), strict=True))}
-
-
-def invalid_in_one(found: Difference) -> str:
-    """What a description says of pixels that only one of two labels calls valid."""
-    share = 1 - found.validity
-    return f"; {100 * share:.3g} % of pixels valid in one only" if share else ""
 
 
 def scalar_statistics(array: np.ndarray) -> tuple[float, float]:

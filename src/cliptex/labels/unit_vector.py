@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from cliptex.labels.codecs import Codec, Encoded, png_bytes, png_pixels, two_planes
-from cliptex.labels.kind import Difference, Kind, Tolerance
+from cliptex.labels.kind import Difference, Kind, Tolerance, invalid_in_one
 from cliptex.labels.sampling import Box, sample_bilinear
-from cliptex.labels.scalar_field import invalid_in_one
 from cliptex.metrics import angular_error
 from cliptex.metrics.scorers import (
     LabelScorer,
