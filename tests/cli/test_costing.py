@@ -88,7 +88,7 @@ def test_features__pictures_are_encoded_once(counted, refused):
     rounds = (5 * 20_210 + 2_000) / (20_210 + 2_000)
     assert float(live[1]) / float(stored[1]) == pytest.approx(rounds, rel=0.05)
     said = refused(*options[:-1], "1")
-    assert "--features-gib 1: " in said and "of voc exceed it; raise it, or add" in said
+    assert "--features-gib: features of voc take 3.88 GiB, more than 1; raise it" in said
 
 
 def test_controls__are_probed_too(counted):

@@ -9,18 +9,20 @@ from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.models.flops import count_flops, count_training_flops
 from cliptex.probes import FeatureStore, GroupConfig, Naming, Schedule, Storage, run_probe
 from cliptex.probes.boxes import build_detector
+from cliptex.probes.config import DetectionConfig
 from cliptex.probes.cost import (
+    PAPER_SETS,
+    Counts,
     Device,
     Job,
     Part,
+    Products,
     cost_of,
     cost_table,
     encoder_pass,
-    paper_jobs,
     rounds_of,
     stored_bytes,
 )
-from cliptex.probes.cost_detection import COCO, Pictures, Products, detection_cost
 from cliptex.probes.features import pack
 from cliptex.probes.heads import MapLearner
 from cliptex.probes.recipes import small_mask_rcnn, small_ssd
@@ -59,14 +61,15 @@ LEARN = 2 * HEAD  # and back to weights and outputs: frozen maps take no gradien
 
 def job(**changes) -> Job:
     values = {"schedule": Schedule(lr=1), "epochs": 2, "batch_size": 4, "resolution": 32}
-    return Job(
-        task="segmentation",
-        dataset="d",
-        train_images=10,
-        test_images=3,
-        outputs=5,
-        config=GroupConfig.model_validate({**values, **changes}),
-    )
+    config = GroupConfig.model_validate({**values, **changes})
+    return Job(data=Counts("segmentation", "d", 10, 3, 5), config=config)
+
+
+COCO = next(one for one in PAPER_SETS if one.dataset == "coco")
+
+
+def boxes(config: DetectionConfig, data: Counts = COCO) -> Job:
+    return Job(data=data, config=config)
 
 
 def test_flops__by_hand():
@@ -93,10 +96,11 @@ def test_rounds__are_those_of_a_run(world, kinds, tmp_path, monkeypatch, stored,
         "learn",
         lambda self, batch, *rest: (batches.append(batch), learn(self, batch, *rest)),
     )
-    one = replace(job(learning_rates=rates, resolution=16), val_images=val_images, stored=stored)
+    data = Counts("segmentation", "d", 10, 3, 5, val_images)
+    one = replace(job(learning_rates=rates, resolution=16), data=data, stored=stored)
     train, val, test = (
         world(kinds["segmentation"], count or 1, seed)
-        for seed, count in enumerate((one.train_images, val_images, one.test_images))
+        for seed, count in enumerate((data.train, val_images, data.test))
     )
     module = Counting()
     storage = Storage(features=None if stored is None else FeatureStore(tmp_path, stored))
@@ -149,10 +153,10 @@ def test_parts__say_the_precision_that_runs():
     encoder = FrozenEncoder(Patches())
     half = {"precision": "bf16", "head_precision": "tf32"}
     dense = cost_of(job(**half), encoder)
-    found = detection_cost(small_ssd().model_copy(update=half), encoder)
+    found = cost_of(boxes(small_ssd().model_copy(update=half)), encoder)
     for cost in (dense, found, dense.on("other", 2)):
         assert [part.precision for part in cost.parts] == ["bf16", "tf32"]
-    for cost in (cost_of(job(), encoder), detection_cost(small_mask_rcnn(), encoder)):
+    for cost in (cost_of(job(), encoder), cost_of(boxes(small_mask_rcnn()), encoder)):
         assert [part.precision for part in cost.parts] == ["fp32", "fp32"]
 
 
@@ -171,7 +175,8 @@ def test_table__prices_every_part_by_its_precision():
     assert table[4].split()[-1] == "2.00"
     assert choices == (
         "GPU-hours would be 11.0 with `precision=fp32` `head_precision=fp32`, 4.4 with "
-        "`precision=tf32` `head_precision=tf32`, 1.4 with `precision=bf16` `head_precision=tf32`"
+        "`precision=tf32` `head_precision=tf32`, 1.4 with `precision=bf16` "
+        "`head_precision=tf32`"
     )
     assert "at 50% (assumed) of the dense peaks of mine: 20 in fp32, 50 in tf32" in assumed
 
@@ -189,7 +194,7 @@ def test_detection__products_are_those_of_a_real_training_pass(probe):
         "masks": torch.ones(24, side, side, dtype=torch.uint8),
     }
     torch.manual_seed(0)
-    head = build_detector(probe, {16: 4}, COCO.classes).train()
+    head = build_detector(probe, {16: 4}, COCO.outputs).train()
     with FlopCounterMode(display=False) as counter:
         losses = head.losses(maps, (side, side), [target] * pictures)
         forward = counter.get_total_flops() / pictures
@@ -206,7 +211,7 @@ def test_detection__rates_are_compared_on_a_part_of_train_or_on_val():
 
     def counted(*rates, val=None, train=40):
         changed = probe.model_copy(update={"learning_rates": rates})
-        cost = detection_cost(changed, encoder, Pictures("d", train, 6, 3, val))
+        cost = cost_of(boxes(changed, Counts("detection", "d", train, 6, 3, val)), encoder)
         return cost.steps, cost.parts[0].flops / encoder_pass(encoder, probe.resolution)[0]
 
     assert counted() == (32, 32 * 16 + 6)  # the 8 that are left of an epoch are dropped
@@ -215,9 +220,9 @@ def test_detection__rates_are_compared_on_a_part_of_train_or_on_val():
     assert counted(train=10) == (16, 16 * 10 + 6)
 
 
-def test_paper_jobs__their_counts():
-    counts = {one.dataset: (one.train_images, one.test_images) for one in paper_jobs()}
+def test_paper_sets__their_counts():
+    counts = {one.dataset: (one.train, one.test) for one in PAPER_SETS}
     assert counts["voc"] == (10_582, 1_449) and counts["ade20k"] == (20_210, 2_000)
     assert counts["nyu-depth"] == (795, 654) and counts["imagenet"][0] == 1_281_167
     assert counts["nyu-normals"] == (30_907, 654) and counts["places365"] == (1_803_460, 36_500)
-    assert len(counts) == 6
+    assert counts["coco"] == (117_266, 5_000) and len(counts) == 7

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cliptex.cli.errors import in_flags
 from cliptex.probes.options import DETECTORS, ProbeOptions
 
 if TYPE_CHECKING:
     from cliptex.models.encoder import FrozenEncoder
-    from cliptex.probes.config import DetectionConfig
-    from cliptex.probes.cost import Cost, Job
-    from cliptex.probes.cost_detection import Pictures
-
-    Count = Callable[[FrozenEncoder, tuple[int, ...]], Cost]  # on an encoder, of these seeds
+    from cliptex.probes.cost import Cost, Counts, Job
 
 
 def cost_text(options: ProbeOptions) -> str:
@@ -28,89 +23,71 @@ def cost_text(options: ProbeOptions) -> str:
     if options.peak_tflops is not None:
         peaks = dict(zip(PEAKS["a100"], options.peak_tflops, strict=True))
         device = Device("the given GPU", peaks, options.utilisation)
-    counts = _counts(options)
+    jobs = _of_paper(options) if options.dataset is None else _of_dataset(options)
     encoder = described_encoder(options.model, options.output_stride)
-    costs = [cost for count in counts for cost in _of_encoders(count, encoder, options)]
-    return f"{options.model}\n{in_flags(cost_table(costs, device))}"
+    costs = [cost for job in jobs for cost in _of_encoders(job, encoder, options)]
+    return in_flags(f"{options.model}\n{cost_table(costs, device)}")
 
 
-def _counts(options: ProbeOptions) -> list[Count]:
-    """One for each set of probes that share an encoder's passes."""
-    from cliptex.probes.cost import Job, paper_jobs
-    from cliptex.probes.cost_detection import COCO, Pictures
+def _of_dataset(options: ProbeOptions) -> list[Job]:
+    """One for each set of heads that share an encoder's passes."""
+    from cliptex.probes.cost import Counts
     from cliptex.probes.task import task_of
 
-    if options.dataset is None:
-        return _of_paper(options, paper_jobs(), COCO)
     train, val, test = options.splits()
-    compared = None if val is None else len(val)
     configs: Any = options.configs()
     if options.task == "detection":
-        counts = len(train.with_objects()), len(test)
-        data = Pictures(train.name, *counts, len(train.classes) + 1, compared)
-        return [partial(_of_detection, config, data) for config in configs]
-    (config,) = configs
-    job = Job(
-        task=cast(Any, options.task),
-        dataset=train.name,
-        train_images=len(train),
-        test_images=len(test),
-        outputs=task_of(train, config).outputs,
-        config=config,
-        val_images=compared,
-    )
-    return [_of_job(job, options)]
+        pictures, outputs = len(train.with_objects()), len(train.classes) + 1
+    else:
+        pictures, outputs = len(train), task_of(train, configs[0]).outputs
+    compared = None if val is None else len(val)
+    data = Counts(options.task, train.name, pictures, len(test), outputs, compared)
+    return _jobs(data, configs, options)
 
 
-def _of_paper(options: ProbeOptions, jobs: list[Job], coco: Pictures) -> list[Count]:
+def _of_paper(options: ProbeOptions) -> list[Job]:
     """All columns of Table 8, or those of the heads that are named."""
+    from cliptex.probes.cost import PAPER_SETS
+
     detectors = tuple(head for head in options.probe if head in DETECTORS)
     others = tuple(head for head in options.probe if head not in DETECTORS)
-    counts: list[Count] = []
-    if others or not detectors:
-        dense = replace(options, probe=others)
-        linear = "linear" in others or not others
-        counts = [
-            _of_job(replace(job, config=cast(Any, dense.configs(job.task)[0])), options)
-            for job in jobs
-            if linear or job.task != "classification"
-        ]
-    if detectors or not others:  # where Table 8 has them
-        configs: Any = options.configs("detection", detectors)
-        counts[2:2] = [partial(_of_detection, config, coco) for config in configs]
-    return counts
+    jobs: list[Job] = []
+    for data in PAPER_SETS:
+        heads = detectors if data.task == "detection" else others
+        if options.probe and not heads:
+            continue
+        if data.task == "classification" and heads and "linear" not in heads:
+            continue
+        if data.task == "detection":
+            why = "detection probes learn from augmented pictures"
+            options.refuse(("features", "augmentation"), why)
+        configs = replace(options, probe=heads).configs(data.task, heads)
+        jobs += _jobs(data, configs, options)
+    return jobs
 
 
-def _of_job(job: Job, options: ProbeOptions) -> Count:
-    stored = None if options.features is None else options.features_dtype
-    return partial(_cost, replace(job, stored=stored))
+def _jobs(data: Counts, configs: Any, options: ProbeOptions) -> list[Job]:
+    from cliptex.probes.cost import Job
+
+    stored = None
+    if options.features is not None and data.task != "detection":
+        stored = options.features_dtype
+    return [Job(data=data, config=config, stored=stored) for config in configs]
 
 
-def _cost(job: Job, encoder: FrozenEncoder, seeds: tuple[int, ...]) -> Cost:
-    from cliptex.probes.cost import cost_of
-
-    return cost_of(job.of_seeds(seeds), encoder)
-
-
-def _of_detection(
-    config: DetectionConfig, data: Pictures, encoder: FrozenEncoder, seeds: tuple[int, ...]
-) -> Cost:
-    from cliptex.probes.cost_detection import detection_cost
-
-    return detection_cost(config.model_copy(update={"seeds": seeds}), encoder, data)
-
-
-def _of_encoders(count: Count, encoder: FrozenEncoder, options: ProbeOptions) -> Iterator[Cost]:
+def _of_encoders(job: Job, encoder: FrozenEncoder, options: ProbeOptions) -> Iterator[Cost]:
     """The model's cost and, with --controls, those of what `probe.probed` adds to it."""
     from cliptex.models.encoder import FrozenEncoder, PixelEncoder
     from cliptex.probes.baselines import PIXELS, RANDOM
+    from cliptex.probes.cost import cost_of
 
-    cost = count(encoder, options.seeds)
+    cost = cost_of(job, encoder)
     _check_room(cost, options)
     yield cost
     if options.controls:
-        yield count(encoder, options.seeds[:1]).on(RANDOM, len(options.seeds))
-        yield count(FrozenEncoder(PixelEncoder(encoder.stride)), options.seeds).on(PIXELS)
+        random = cost_of(job.of_seeds(options.seeds[:1]), encoder)
+        yield random.on(RANDOM, len(options.seeds))
+        yield cost_of(job, FrozenEncoder(PixelEncoder(encoder.stride))).on(PIXELS)
 
 
 def _check_room(cost: Cost, options: ProbeOptions) -> None:
@@ -118,6 +95,6 @@ def _check_room(cost: Cost, options: ProbeOptions) -> None:
     gib = cost.stored / 2**30
     if gib > options.features_gib:
         raise ValueError(
-            f"--features-gib {options.features_gib:g}: {gib:.2f} GiB of features of "
-            f"{cost.dataset} exceed it; raise it, or add --features-dtype int8"
+            f"`features_gib`: features of {cost.dataset} take {gib:.2f} GiB, more than "
+            f"{options.features_gib:g}; raise it, or set `features_dtype=int8`"
         )

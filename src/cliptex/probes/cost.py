@@ -5,23 +5,32 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from cliptex.datasets.catalogue import Task
 from cliptex.models.clip import Clip, describe_clip
-from cliptex.models.config import PEAKS, HeadPrecision, OutputStride, Precision, spec_of
+from cliptex.models.config import (
+    PEAKS,
+    HeadPrecision,
+    MaskRcnnForm,
+    OutputStride,
+    Precision,
+    spec_of,
+)
+from cliptex.models.detection.ssd import SsdHead
 from cliptex.models.encoder import Features, FrozenEncoder
 from cliptex.models.flops import count_flops, count_training_flops
 from cliptex.models.heads import upsample
-from cliptex.probes.config import GroupConfig
+from cliptex.probes.boxes import build_detector
+from cliptex.probes.config import DetectionConfig, GroupConfig
 from cliptex.probes.features import StorageType
 from cliptex.probes.heads import HEADS
 from cliptex.probes.method import held_count, steps_of
-from cliptex.probes.recipes import Task, paper
 
-OUTPUTS = {"depth": 1, "normals": 4}
+FLOPS_PER_VALUE = 500  # of detection heads, per stored activation
 
 
 @dataclass(frozen=True)
@@ -37,55 +46,54 @@ class Device:
     utilisation: float = 0.35
 
     def hours(self, flops: float, precision: Precision) -> float:
+        """Hours that so many operations take."""
         return flops / (self.peaks[precision] * 1e12 * self.utilisation) / 3600
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A probe group on one data set: counts of images and of outputs per pixel.
+@dataclass(frozen=True)
+class Counts:
+    """What must be known of a data set.
 
-    val_images: of the split that several rates are chosen on; None where it is a part of train.
-    stored: how features are kept, in a folder that holds none of them yet; None where they are not.
+    train: images to learn from (detection: those with objects). test: images to score.
+    outputs: per pixel, or per image; detection: classes with the background.
+    val: images of the split that several rates are compared on; None: a part of train.
     """
 
     task: Task
     dataset: str
-    train_images: int
-    test_images: int
+    train: int
+    test: int
     outputs: int
-    config: GroupConfig
-    val_images: int | None = None
+    val: int | None = None
+
+
+PAPER_SETS = (
+    Counts("segmentation", "voc", 10_582, 1_449, 21),
+    Counts("segmentation", "ade20k", 20_210, 2_000, 150),
+    Counts("detection", "coco", 117_266, 5_000, 81),
+    Counts("depth", "nyu-depth", 795, 654, 1),
+    Counts("normals", "nyu-normals", 30_907, 654, 4),
+    Counts("classification", "imagenet", 1_281_167, 50_000, 1000),
+    Counts("classification", "places365", 1_803_460, 36_500, 365),
+)
+"""The paper's data sets in the order of Table 8, on their usual splits. Normals are learnt from the
+30,907 frames of Qi et al. 2018, as in Bae et al. 2021; of COCO 2017 from the annotated pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Heads that share the passes of an encoder over one data set.
+
+    stored: storage type of cached features, in a folder that holds none yet; None: not cached.
+    """
+
+    data: Counts
+    config: GroupConfig | DetectionConfig
     stored: StorageType | None = None
 
     def of_seeds(self, seeds: tuple[int, ...]) -> Self:
         """The same with other seeds."""
         return replace(self, config=self.config.model_copy(update={"seeds": seeds}))
-
-
-def paper_jobs() -> list[Job]:
-    """The paper's dense and classification probes, on the usual splits of its data sets.
-
-    Normals are learnt from the 30,907 frames of Qi et al. 2018, as in Bae et al. 2021.
-    """
-    sets: Sequence[tuple[Task, str, int, int, int]] = (
-        ("segmentation", "voc", 10_582, 1_449, 21),
-        ("segmentation", "ade20k", 20_210, 2_000, 150),
-        ("depth", "nyu-depth", 795, 654, OUTPUTS["depth"]),
-        ("normals", "nyu-normals", 30_907, 654, OUTPUTS["normals"]),
-        ("classification", "imagenet", 1_281_167, 50_000, 1000),
-        ("classification", "places365", 1_803_460, 36_500, 365),
-    )
-    return [
-        Job(
-            task=task,
-            dataset=dataset,
-            train_images=train,
-            test_images=test,
-            outputs=outputs,
-            config=paper(task),
-        )
-        for task, dataset, train, test, outputs in sets
-    ]
 
 
 @dataclass(frozen=True)
@@ -120,10 +128,12 @@ class Cost:
 
     @property
     def flops(self) -> float:
+        """Of all parts."""
         return sum(part.flops for part in self.parts)
 
     @property
     def heads(self) -> int:
+        """Of all kinds, seeds and rates."""
         return sum(part.heads for part in self.parts)
 
     def on(self, encoder: str, times: int = 1) -> Self:
@@ -142,68 +152,143 @@ class Cost:
 @dataclass(frozen=True)
 class Rounds:
     """How many pictures go by while heads learn, are compared where there are several rates, and
-    learn again at the chosen one; and steps of learning."""
+    learn again at the chosen one; steps of learning; and pictures in one of them."""
 
     learnt: int
     compared: int
     again: int
     steps: int
+    batch: int
 
 
 def rounds_of(job: Job) -> Rounds:
-    """What `train.Choice` does: a validation split leaves train whole, and nothing to refit."""
-    config, every = job.config, job.train_images
+    """What training does: a validation split leaves train whole, and nothing to learn again."""
+    config, every, val = job.config, job.data.train, job.data.val
     compared, kept, again, steps = 0, every, 0, 0
-    if len(config.rates) > 1 and job.val_images is not None:
-        compared = job.val_images
+    if len(config.rates) > 1 and val is not None:
+        compared = val
     elif len(config.rates) > 1:
         compared = held_count(every, config.holdout)
         kept = every - compared
         if config.refit:
-            again, steps = config.epochs * every, steps_of(every, config)[0]
-    return Rounds(config.epochs * kept, compared, again, steps + steps_of(kept, config)[0])
+            again, steps, _ = _seen(every, config)
+    learnt, first, batch = _seen(kept, config)
+    return Rounds(learnt, compared, again, steps + first, batch)
+
+
+def _seen(count: int, config: GroupConfig | DetectionConfig) -> tuple[int, int, int]:
+    """Pictures that go by while heads learn from `count` of them, steps, and pictures a step."""
+    if isinstance(config, GroupConfig):
+        return config.epochs * count, steps_of(count, config)[0], config.batch_size
+    batch = max(1, min(config.batch_size, count))  # what is left of an epoch is dropped
+    steps = config.epochs * (count // batch)
+    return steps * batch, steps, batch
+
+
+@dataclass(frozen=True)
+class _Head:
+    """One head: its parameters, and FLOPs per picture of learning and of scoring."""
+
+    name: str
+    parameters: int
+    learn: float
+    score: float
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """FLOPs of the encoder for a picture of training and for one to score, the heads, and bytes of
+    a picture in a training step and of its stored features."""
+
+    learn: float
+    score: float
+    heads: list[_Head]
+    memory: float
+    stored: int = 0
 
 
 def cost_of(job: Job, encoder: FrozenEncoder) -> Cost:
     """Count one picture's arithmetic on the meta device, and multiply.
 
     Where features are stored each picture of train is encoded once, and those that compare rates
-    once more. Memory: the encoder, heads with gradients and AdamW's two moments, the maps of a
-    batch, four times the outputs of one head at the resolution, and a ViT's or CNN's largest layer
-    as eight maps.
+    once more. Memory: the encoder, heads with gradients and AdamW's two moments, and what a batch
+    takes (`_on_maps`, `_on_boxes`).
     """
-    config = job.config
-    dense = job.task != "classification"
-    passes, features = encoder_pass(encoder, config.resolution)
-    maps = features.maps[max(features.maps)] if dense else features.pooled[:, :, None, None]
+    data, config, rounds = job.data, job.config, rounds_of(job)
+    if isinstance(config, DetectionConfig):
+        one = _on_boxes(config, data.outputs, encoder)
+    else:
+        one = _on_maps(config, job, encoder)
     seeds, rates = len(config.seeds), len(config.rates)
-    rounds = rounds_of(job)
-    encoded = rounds.learnt + rounds.again if job.stored is None else job.train_images
-    encoded += rounds.compared + job.test_images
-    parts = [Part("encoder", 0, encoded * passes, config.precision)]
-    memory = 4.0 * sum(p.numel() for p in encoder.encoder.parameters())
-    memory += 4.0 * (1 + 8) * config.batch_size * maps.numel()
-    for name in config.heads:
-        head = _head(name, job, maps, encoder.stride)
+    encoded = rounds.learnt + rounds.again if job.stored is None else data.train
+    flops = encoded * one.learn + (rounds.compared + data.test) * one.score
+    parts = [Part("encoder", 0, flops, config.precision)]
+    memory = 4.0 * _parameters(encoder.encoder)
+    for head in one.heads:
         trained = rounds.learnt * seeds * rates + rounds.again * seeds
-        scored = rounds.compared * seeds * rates + job.test_images * seeds
-        flops = trained * count_training_flops(head, maps) + scored * count_flops(head, maps)[0]
-        parts.append(Part(name, seeds * rates, flops, config.head_precision))
-        memory += 16.0 * sum(p.numel() for p in head.parameters()) * seeds * rates
-    side = config.resolution if dense else 1
-    kept = 0 if job.stored is None else job.train_images * stored_bytes(maps, job.stored)
+        scored = rounds.compared * seeds * rates + data.test * seeds
+        flops = trained * head.learn + scored * head.score
+        parts.append(Part(head.name, seeds * rates, flops, config.head_precision))
+        memory += 16.0 * head.parameters * seeds * rates
     return Cost(
-        task=job.task,
-        dataset=job.dataset,
-        images=(job.train_images, config.epochs, job.test_images),
+        task=data.task,
+        dataset=data.dataset,
+        images=(data.train, config.epochs, data.test),
         steps=rounds.steps,
-        memory=memory + 4 * 4.0 * config.batch_size * job.outputs * side * side,
+        memory=memory + rounds.batch * one.memory,
         parts=tuple(parts),
-        stored=kept,
+        stored=data.train * one.stored,
     )
 
 
-def stored_bytes(maps: torch.Tensor, dtype: StorageType) -> int:
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _on_maps(config: GroupConfig, job: Job, encoder: FrozenEncoder) -> _Picture:
+    """Heads on the map, or on pooled features as a map of one cell.
+
+    Memory: a picture's map, a ViT's or CNN's largest layer as eight maps, and four times the
+    outputs of one head at the resolution.
+    """
+    dense, outputs = job.data.task != "classification", job.data.outputs
+    passes, features = encoder_pass(encoder, config.resolution)
+    maps = features.maps[max(features.maps)] if dense else features.pooled[:, :, None, None]
+    side = config.resolution if dense else 1
+    heads = []
+    for name in config.heads:
+        with torch.device("meta"):
+            head = HEADS[name](maps.shape[1], outputs, encoder.stride, config)
+        whole = _AtLabels(head, side)  # a picture to score is taken to have the side of training
+        learn, score = count_training_flops(whole, maps), count_flops(whole, maps)[0]
+        heads.append(_Head(name, _parameters(head), learn, score))
+    memory = 4.0 * (1 + 8) * maps.numel() + 4 * 4.0 * outputs * side * side
+    stored = 0 if job.stored is None else stored_bytes(maps, job.stored)
+    return _Picture(passes, passes, heads, memory, stored)
+
+
+def _on_boxes(config: DetectionConfig, classes: int, encoder: FrozenEncoder) -> _Picture:
+    """Mask R-CNN or SSD, with training counted at the median of its sizes.
+
+    Memory: the activations that the heads' arithmetic would fill at one value per 500 FLOPs.
+    """
+    sides = sorted(config.sides)
+    middle = sides[len(sides) // 2]
+    passes, features = encoder_pass(encoder, middle)
+    looks, seen_again = encoder_pass(encoder, config.resolution)
+    channels = {stride: x.shape[1] for stride, x in features.maps.items()}
+    with torch.random.fork_rng([]):
+        head = build_detector(config, channels, classes).to("meta")
+    learning = Products(config, head, middle, train=True)
+    forward = count_flops(learning, features.maps)[0]
+    both = count_training_flops(learning, features.maps)
+    scoring = Products(config, head, config.resolution, train=False)
+    found = count_flops(scoring, seen_again.maps)[0]
+    one = _Head(config.name, _parameters(head), both, found)
+    return _Picture(passes, looks, [one], 4.0 * forward / FLOPS_PER_VALUE)
+
+
+def stored_bytes(maps: Tensor, dtype: StorageType) -> int:
     """Bytes that `features.pack` makes of (1, C, h, w) features."""
     if dtype == "float16":
         return 2 * maps.numel()
@@ -218,15 +303,41 @@ class _AtLabels(nn.Module):
         super().__init__()
         self.head, self.size = head, (side, side)
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         return upsample(self.head(maps), self.size)
 
 
-def _head(name: str, job: Job, maps: torch.Tensor, stride: int) -> nn.Module:
-    """One head on the meta device; of the size of pictures to score it has that of training."""
-    with torch.device("meta"):
-        head = HEADS[name](maps.shape[1], job.outputs, stride, job.config)
-    return _AtLabels(head, 1 if job.task == "classification" else job.config.resolution)
+class Products(nn.Module):
+    """The layers of a detection head, on the meta device, for one picture of `side` pixels.
+
+    On as many boxes as it is given at most, without the search for boxes in between, which has no
+    products and cannot run on the meta device. Returns the outputs of all layers.
+    """
+
+    def __init__(self, config: DetectionConfig, head: nn.Module, side: int, *, train: bool) -> None:
+        super().__init__()
+        self.head, self.size = head, (side, side)
+        self.boxes = self.masks = 0
+        form = config.head
+        if isinstance(form, MaskRcnnForm):
+            self.boxes = form.rois if train else form.test_proposals[1]
+            self.masks = round(form.rois * form.roi_positive) if train else form.detections
+
+    def forward(self, maps: dict[int, Tensor]) -> list[Tensor]:
+        model: Any = self.head.model
+        levels = model.backbone(maps, self.size)
+        if isinstance(self.head, SsdHead):
+            return list(model.head(levels).values())
+        outputs = [x for level in model.rpn.head(list(levels.values())) for x in level]
+        width = model.backbone.out_channels
+        heads = model.roi_heads
+        outputs += heads.box_predictor(heads.box_head(self._pooled(self.boxes, width, 7)))
+        masks = heads.mask_head(self._pooled(self.masks, width, 14))
+        return [*outputs, heads.mask_predictor(masks)]
+
+    def _pooled(self, count: int, width: int, side: int) -> Tensor:
+        """What is cut out of the pyramid, to which the gradient goes on."""
+        return torch.empty(count, width, side, side, device="meta", requires_grad=True)
 
 
 def described_encoder(model: str, output_stride: OutputStride | None = None) -> FrozenEncoder:
@@ -265,7 +376,7 @@ def cost_table(costs: Sequence[Cost], device: Device) -> str:
     )
     stored = sum(c.stored for c in costs)
     if stored:
-        lines.append(f"{stored / 2**30:.2f} GiB of features are kept on disk")
+        lines.append(f"{stored / 2**30:.2f} GiB of features are stored on disk")
     return "\n".join([*lines, _other_choices(parts, device), _assumptions(device)])
 
 
