@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from cliptex.probes import GroupConfig, Schedule, paper
-from cliptex.probes.cost import Job, cost_of
+from cliptex.probes.cost import Counts, Job, cost_of
 from cliptex.probes.heads import HEADS
 
 
@@ -32,6 +32,5 @@ def test_head__is_trained_chosen_scored_and_counted(encoder, world, kind, probe_
     outcome = probe_one(encoder(), world(kind, 10, 0), None, world(kind, 4, 1), config)
     assert outcome.results[0].probe == "two-layers" == outcome.results[0].protocol["head"]
     assert paper("depth", ("two-layers",)).heads == ("two-layers",)
-    counts = {"train_images": 10, "test_images": 4, "outputs": 4}
-    job = Job(task="segmentation", dataset="d", config=config, **counts)
+    job = Job(data=Counts("segmentation", "d", train=10, test=4, outputs=4), config=config)
     assert [part.name for part in cost_of(job, encoder()).parts] == ["encoder", "two-layers"]

@@ -19,7 +19,6 @@ from cliptex import console
 from cliptex.cli import (
     blend,
     datasets,
-    evaluate,
     experts,
     export,
     label,
@@ -28,6 +27,7 @@ from cliptex.cli import (
     runs,
     shards,
     train,
+    zeroshot,
 )
 from cliptex.cli.errors import (
     find_command,
@@ -60,7 +60,7 @@ COMMANDS: Commands = {
     "experts": {"list": experts.list_, "check": experts.check},
     "train": train.train,
     "probe": probe.probe,
-    "zeroshot": evaluate.zeroshot,
+    "zeroshot": zeroshot.zeroshot,
     "report": runs.report,
     "export": export.export,
     "blend": blend.blend,

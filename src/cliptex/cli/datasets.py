@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from cliptex.cli.arguments import AnyPathArg
+from cliptex.cli.arguments import AnyPathArg, Checked, Compared
 from cliptex.cli.help import verb
-from cliptex.cli.layouts import Checked, Compared
 from cliptex.cli.rows import check_writable
 
 if TYPE_CHECKING:

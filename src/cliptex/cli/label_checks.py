@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from cliptex.cli.arguments import AnyPathArg
+from cliptex.cli.arguments import AnyPathArg, DenseLayout
 from cliptex.cli.expert_options import NO_OPTIONS, ExpertArgs, load_one
 from cliptex.cli.help import verb
 from cliptex.cli.label import whole_shards
-from cliptex.cli.layouts import DenseLayout
 from cliptex.cli.rows import check_writable
 from cliptex.datasets.catalogue import LAYOUTS
 

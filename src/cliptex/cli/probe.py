@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
+from cliptex.cli.arguments import Layout
 from cliptex.cli.costing import cost_text
 from cliptex.cli.help import verb
-from cliptex.cli.layouts import Layout
-from cliptex.cli.rows import check_writable, record, record_rows
-from cliptex.cli.weights import RANDOM as UNTRAINED
-from cliptex.cli.weights import checkpoint_of, process_of
+from cliptex.cli.rows import RANDOM as UNTRAINED
+from cliptex.cli.rows import check_writable, checkpoint_of, process_of, record, record_rows
 from cliptex.console import say
 from cliptex.files import file_name
 from cliptex.probes.options import ProbeOptions

@@ -1,14 +1,17 @@
-"""The options of `cliptex zeroshot`, and how they become rows."""
+"""`cliptex zeroshot`: one model on one data set, rows appended to a file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cliptex.cli.layouts import Prompted
+from tyro.conf import OmitArgPrefixes, arg
+
+from cliptex.cli.arguments import Prompted
+from cliptex.cli.help import verb
 from cliptex.cli.probe import learnt_from
-from cliptex.cli.weights import check_text, checkpoint_of
+from cliptex.cli.rows import check_text, check_writable, checkpoint_of, record
 from cliptex.datasets.catalogue import LAYOUTS
 
 if TYPE_CHECKING:
@@ -118,3 +121,18 @@ def _asked_names(options: ZeroShotOptions, data: Any) -> list[tuple[str, ...]] |
             f"{len(of_data)} classes: one line for each, in their order"
         )
     return names
+
+
+@verb(
+    "cliptex zeroshot --model playroom --dataset folder"
+    " --root runs/demo/home/classes --split test --out results.jsonl",
+    "cliptex zeroshot --model open_clip:ViT-B-16/openai --dataset folder"
+    " --root imagenet --split val --out results.jsonl",
+    first="model dataset root out name split templates classes resolution device",
+)
+def zeroshot(options: Annotated[ZeroShotOptions, OmitArgPrefixes, arg(name="zero-shot")]) -> None:
+    """Zero-shot classification, retrieval, or segmentation from text, without training."""
+    check_writable(options.out)
+    outcome = zeroshot_outcome(options)
+    record(options.out, outcome, {"test_split": options.chosen_split()})
+    print(options.out)

@@ -22,6 +22,7 @@ from cliptex.console import track
 from cliptex.datasets.protocol import DetectionDataset, DetectionItem, refuse_empty
 from cliptex.metrics.scorers import Score, Scorer
 from cliptex.models.config import MaskRcnnForm, Precision
+from cliptex.models.decay import decay_groups
 from cliptex.models.detection.mask_rcnn import MaskRcnnHead
 from cliptex.models.detection.ssd import SsdHead
 from cliptex.models.device import computed_in
@@ -33,7 +34,6 @@ from cliptex.probes.method import (
     HeadKey,
     HeadLearner,
     Method,
-    decayed,
     held_count,
     own_randomness,
 )
@@ -85,7 +85,7 @@ class BoxLearner(HeadLearner):
         with own_randomness(key.seed, WEIGHTS):
             head: nn.Module = build_detector(config, channels, classes)
         head.to(device)
-        groups = decayed(head, config.weight_decay, config.decay_biases)
+        groups = decay_groups(head.parameters(), config.weight_decay, biases=config.decay_biases)
         super().__init__(key, head, torch.optim.AdamW(groups, lr=key.lr))
         self._side = config.resolution
 

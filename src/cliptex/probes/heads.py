@@ -19,6 +19,7 @@ from cliptex.console import track
 from cliptex.data.transforms import sample_generator
 from cliptex.metrics.scorers import Scorer
 from cliptex.models.config import HEAD_NAMES, HeadName
+from cliptex.models.decay import decay_groups
 from cliptex.models.encoder import FrozenEncoder
 from cliptex.models.heads import dense_head, upsample
 from cliptex.probes.config import GroupConfig
@@ -28,7 +29,6 @@ from cliptex.probes.method import (
     HeadKey,
     HeadLearner,
     Method,
-    decayed,
     held_count,
     own_randomness,
     steps_of,
@@ -64,7 +64,7 @@ class MapLearner(HeadLearner):
     ) -> None:
         with own_randomness(key.seed, 0):
             module = HEADS[key.head](channels, task.outputs, stride, config)
-        groups = decayed(module, config.weight_decay, biases=False)
+        groups = decay_groups(module.parameters(), config.weight_decay)
         super().__init__(key, module, torch.optim.AdamW(groups, lr=key.lr, betas=config.betas))
         self._task, self._corners = task, config.align_corners
 

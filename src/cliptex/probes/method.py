@@ -146,15 +146,6 @@ class HeadLearner(ABC):
         """As in `Head`."""
 
 
-def decayed(module: nn.Module, weight_decay: float, biases: bool) -> list[dict[str, Any]]:
-    """AdamW's groups: weight decay for what has two dimensions, for the rest only with `biases`."""
-    parameters = list(module.parameters())
-    kept = [p for p in parameters if biases or p.ndim >= 2]
-    spared = [p for p in parameters if not biases and p.ndim < 2]
-    groups = ((kept, weight_decay), (spared, 0.0))
-    return [{"params": group, "weight_decay": decay} for group, decay in groups if group]
-
-
 @contextmanager
 def own_randomness(*key: int, device: torch.device | None = None) -> Iterator[None]:
     """torch's generators at a state that depends on `key` alone, and as before afterwards."""

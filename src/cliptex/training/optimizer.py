@@ -39,10 +39,10 @@ def build_optimizer(
     """
     scaled = [(clip, 1.0), *((module, config.head_lr_multiplier) for module in added)]
     groups = [
-        {"params": members, "weight_decay": decay, "lr_scale": lr_scale}
+        {**group, "params": members, "lr_scale": lr_scale}
         for module, lr_scale in scaled
-        for same_decay, decay in decay_groups(module.parameters(), config.weight_decay)
-        for members in by_kind(same_decay)
+        for group in decay_groups(module.parameters(), config.weight_decay)
+        for members in by_kind(group["params"])
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 

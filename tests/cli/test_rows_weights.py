@@ -3,7 +3,7 @@
 import pytest
 
 from cliptex.cli.app import main
-from cliptex.cli.weights import check_text, checkpoint_of, random_towers
+from cliptex.cli.rows import check_text, checkpoint_of, random_towers
 from cliptex.files import sha256_file
 from cliptex.models.clip import Clip, load_clip, save_clip
 from cliptex.models.encoder import fingerprint
